@@ -1,0 +1,1 @@
+"""Moves Cassandra data as Dagster assets partitioned by token range, and proves that it arrived."""
