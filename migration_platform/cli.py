@@ -1,0 +1,156 @@
+"""The command line, `migration-platform`: a group for each thing that a person does by hand.
+
+Commands import what they need when they run, so that `--help` answers at once.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from migration_platform.local import LocalStackError
+from migration_platform.local.servers import SERVERS
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Move Cassandra data as Dagster assets, and prove that it arrived."""
+
+
+@main.group()
+def local() -> None:
+    """Run real servers on this machine, without Docker or a system Java.
+
+    All of them listen on 127.0.0.1 only and keep everything in one folder: .migration-platform in
+    the current directory, or what --home or MIGRATION_PLATFORM_HOME names. Delete it when the
+    servers are down to start from nothing.
+    """
+
+
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the servers' data, logs and jars.  [default: $MIGRATION_PLATFORM_HOME, else"
+    " .migration-platform]",
+)
+
+names_argument = click.argument(
+    "names", nargs=-1, type=click.Choice(tuple(SERVERS)), metavar="[NAME]..."
+)
+
+
+@local.command(
+    epilog="Default ports: "
+    + ", ".join(f"{name} {server.default_port}" for name, server in SERVERS.items())
+    + "."
+)
+@names_argument
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="NAME=PORT",
+    help="Another port for a server, as in cassandra=9142; may be repeated.",
+)
+@home_option
+def up(names: Sequence[str], ports: Sequence[str], home: Path | None) -> None:
+    """Start servers and wait until they answer.
+
+    NAME is cassandra, kafka, dynamodb or postgres; without one, all of them start. A server that
+    runs already is left alone. The first start downloads the server's jars and checks them; later
+    ones need no network.
+    """
+    from migration_platform.local.stack import start_all
+
+    servers = [SERVERS[name]() for name in dict.fromkeys(names or SERVERS)]
+    try:
+        start_all(servers, home=home, ports=_parse_ports(ports), report=_say)
+    except LocalStackError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@local.command()
+@names_argument
+@home_option
+def down(names: Sequence[str], home: Path | None) -> None:
+    """End servers that `up` started; without a NAME, all of them.
+
+    Their data stays, and the next `up` finds it.
+    """
+    from migration_platform.local.stack import stop
+
+    for name in dict.fromkeys(names or SERVERS):
+        stop(name, home=home, report=_say)
+
+
+@local.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
+@home_option
+def local_status(as_json: bool, home: Path | None) -> None:
+    """Say which servers run, and where their logs are.
+
+    A server is running (it has answered), starting, dead (it ended without `down`) or stopped.
+    """
+    from migration_platform.local.stack import status
+
+    rows = {
+        row.name: {
+            "state": row.state,
+            "address": row.server.address if row.server else None,
+            "port": row.server.port if row.server else None,
+            "pid": row.server.pid if row.server else None,
+            "log": str(row.server.log) if row.server else None,
+        }
+        for row in status(home=home)
+    }
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for name, row in rows.items():
+        where = f"{row['address']}  process {row['pid']}  log {row['log']}" if row["pid"] else ""
+        click.echo(f"{name:10} {row['state']:9} {where}".rstrip())
+
+
+@local.command("lock", hidden=True)
+@home_option
+def local_lock(home: Path | None) -> None:
+    """Resolve the servers' artefacts again and rewrite the lock of their jars.
+
+    The headers of the lock say which artefacts and versions; edit them first.
+    """
+    from migration_platform.local.jars import renew_lock
+    from migration_platform.local.stack import home_folder
+
+    try:
+        renew_lock(cache=home_folder(home) / "resolver", report=_say)
+    except LocalStackError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _parse_ports(values: Sequence[str]) -> dict[str, int]:
+    """Read `cassandra=9142`.
+
+    Raises:
+        click.BadParameter: It is not a server's name, an equals sign and a port.
+    """
+    ports = {}
+    for value in values:
+        name, _, port = value.partition("=")
+        if name not in SERVERS or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise click.BadParameter(
+                f"{value!r} is not NAME=PORT with a NAME of {', '.join(SERVERS)} and a PORT from 1"
+                " to 65535.",
+                param_hint="--port",
+            )
+        ports[name] = int(port)
+    return ports
+
+
+def _say(line: str) -> None:
+    """Write a progress line above a progress bar if there is one."""
+    import sys
+
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
