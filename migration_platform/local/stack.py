@@ -147,14 +147,14 @@ def start_all(
         _require_free_port(server, ports.get(server.name, server.default_port))
     _require_memory(absent)
     _require_disk(absent, home)
-    fetch((jar for server in absent for jar in locked_jars(server.name)), folder=cache, report=report)
+    fetch(
+        (jar for server in absent for jar in locked_jars(server.name)), folder=cache, report=report
+    )
 
     given_up = threading.Event()
     with ThreadPoolExecutor(max(len(servers), 1)) as pool:
         starts = [
-            pool.submit(
-                _start, server, home, ports.get(server.name), cache, report, given_up
-            )
+            pool.submit(_start, server, home, ports.get(server.name), cache, report, given_up)
             for server in servers
         ]
         try:
@@ -182,9 +182,7 @@ def start(
 ) -> Running:
     """Start one server and wait until it answers; see `start_all`."""
     ports = {} if port is None else {server.name: port}
-    (running,) = start_all(
-        [server], home=home, ports=ports, jars_folder=jars_folder, report=report
-    )
+    (running,) = start_all([server], home=home, ports=ports, jars_folder=jars_folder, report=report)
     return running
 
 

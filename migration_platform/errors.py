@@ -1,0 +1,108 @@
+"""What can go wrong on the way of a row, and whether trying again can help.
+
+    MigrationError
+    ├── DeclarationError    a user's mistake, found before anything is written
+    ├── PreflightError      the stores do not allow the declared migration; nothing is written
+    ├── PermanentError      the server refused; the same request would be refused again
+    └── TransientError      the server was unreachable or busy for longer than `retry_seconds`
+
+The driver's own exceptions are sorted once, by `is_transient`, and turned into one sentence by
+`explain`; no other place looks into them.
+"""
+
+from cassandra import (
+    AuthenticationFailed,
+    CoordinationFailure,
+    InvalidRequest,
+    OperationTimedOut,
+    Timeout,
+    Unauthorized,
+    Unavailable,
+)
+from cassandra.cluster import NoHostAvailable
+from cassandra.connection import ConnectionException, ConnectionShutdown
+from cassandra.protocol import (
+    ErrorMessage,
+    IsBootstrappingErrorMessage,
+    OverloadedErrorMessage,
+    ServerError,
+    SyntaxException,
+    TruncateError,
+)
+
+
+class MigrationError(Exception):
+    """Any failure that this package explains in one sentence."""
+
+
+class DeclarationError(MigrationError):
+    """The declaration of a migration contradicts itself or names what does not exist."""
+
+
+class PreflightError(MigrationError):
+    """The stores do not allow the declared migration; nothing was written."""
+
+
+class PermanentError(MigrationError):
+    """A server refused a request, and would refuse it again."""
+
+
+class TransientError(MigrationError):
+    """A server did not answer as it should for longer than the time given to retries."""
+
+
+_PERMANENT = (AuthenticationFailed, InvalidRequest, Unauthorized, SyntaxException)
+_TRANSIENT = (
+    OperationTimedOut,
+    Timeout,  # ReadTimeout and WriteTimeout
+    Unavailable,
+    CoordinationFailure,  # ReadFailure and WriteFailure: a replica failed, another may not
+    ConnectionException,
+    ConnectionShutdown,
+    OverloadedErrorMessage,
+    IsBootstrappingErrorMessage,
+    TruncateError,
+    ServerError,
+    OSError,
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Say whether the same request may succeed later.
+
+    A `NoHostAvailable` is as transient as what the hosts answered: one wrong password makes it
+    permanent, because every further try could lock the account.
+    """
+    if isinstance(error, _PERMANENT):
+        return False
+    if isinstance(error, NoHostAvailable):
+        causes = _causes(error)
+        return not any(isinstance(cause, _PERMANENT) for cause in causes)
+    return isinstance(error, _TRANSIENT)
+
+
+def explain(error: BaseException) -> str:
+    """Give an error as one sentence, without addresses of objects and without tracebacks."""
+    if isinstance(error, MigrationError):
+        return str(error)
+    if isinstance(error, NoHostAvailable):
+        causes = _causes(error)
+        for cause in causes:
+            if isinstance(cause, _PERMANENT):
+                return explain(cause)
+        hosts = error.errors if isinstance(error.errors, dict) else {}
+        told = {f"{host}: {explain(cause)}" for host, cause in hosts.items()}
+        return "no host answered" + (f" ({'; '.join(sorted(told))})" if told else "")
+    if isinstance(error, AuthenticationFailed):
+        return "the server refused the user name or the password"
+    if isinstance(error, OperationTimedOut):
+        return "the server did not answer in time"
+    if isinstance(error, ErrorMessage):
+        return f"the server said: {error.summary}: {error.message}"
+    message = " ".join(str(part) for part in error.args) if error.args else ""
+    return " ".join((message or type(error).__name__).split())
+
+
+def _causes(error: NoHostAvailable) -> list[BaseException]:
+    found = error.errors
+    return list(found.values()) if isinstance(found, dict) else list(found or [])

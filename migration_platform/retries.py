@@ -1,0 +1,41 @@
+"""How long a request that failed is tried again: backoff with jitter, inside a budget of seconds."""
+
+import random
+import time
+from dataclasses import dataclass
+
+from migration_platform.errors import PermanentError, TransientError, explain, is_transient
+
+FIRST_DELAY_SECONDS = 0.2
+LONGEST_DELAY_SECONDS = 5.0
+
+
+@dataclass
+class Attempts:
+    """The failures of one request so far; `budget_seconds` run from the first of them."""
+
+    budget_seconds: float
+    failures: int = 0
+    first_failure: float = 0.0
+
+    def delay_after(self, error: BaseException) -> float:
+        """Give the seconds to wait before the next try.
+
+        Raises:
+            PermanentError: trying again cannot help.
+            TransientError: the budget is spent.
+        """
+        if not is_transient(error):
+            raise PermanentError(explain(error)) from error
+        now = time.monotonic()
+        if not self.failures:
+            self.first_failure = now
+        self.failures += 1
+        spent = now - self.first_failure
+        if spent >= self.budget_seconds:
+            tries = f"{self.failures} tries" if self.failures > 1 else "one try"
+            raise TransientError(f"{explain(error)}, after {tries} in {spent:.0f} s") from error
+        # Half of the delay is random: workers that failed together do not come back together.
+        longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self.failures - 1, 10))
+        delay = longest * random.uniform(0.5, 1.0)  # noqa: S311, no secret depends on it
+        return min(delay, max(0.0, self.budget_seconds - spent))

@@ -1,0 +1,622 @@
+"""Cassandra: connect, describe a table, read a token range as pages, write rows as batches.
+
+Requests go through the driver's `ResponseFuture`, which keeps its host choice, timeouts and
+re-preparing; but the pages that come back stay bytes, and what is sent is a ready-made body.
+The driver's own retries are off: it would resend a write with the timestamp of the first try,
+and a list that is not frozen would then hold its elements twice.
+"""
+
+import difflib
+import logging
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from struct import Struct
+
+from cassandra import ConsistencyLevel, ProtocolVersion
+from cassandra.auth import PlainTextAuthProvider
+from cassandra.cluster import (
+    EXEC_PROFILE_DEFAULT,
+    Cluster,
+    ExecutionProfile,
+    NoHostAvailable,
+    ResponseFuture,
+    Session,
+)
+from cassandra.metadata import KeyspaceMetadata, TableMetadata
+from cassandra.policies import (
+    ConstantReconnectionPolicy,
+    DCAwareRoundRobinPolicy,
+    FallthroughRetryPolicy,
+    TokenAwarePolicy,
+)
+from cassandra.protocol import ExecuteMessage, ProtocolHandler, ResultMessage, read_int
+from cassandra.query import PreparedStatement, tuple_factory
+
+from migration_platform.errors import MigrationError, PreflightError, explain
+from migration_platform.migration import TableName, quote
+from migration_platform.rate import RateBudget
+from migration_platform.retries import Attempts
+from migration_platform.rows import Page
+from migration_platform.token_ranges import TokenRange
+
+MURMUR3 = "org.apache.cassandra.dht.Murmur3Partitioner"
+REQUEST_TIMEOUT_SECONDS = 15.0
+"""Longer than the servers' own timeouts (10 s for a range), so that they speak first."""
+CONNECT_TIMEOUT_SECONDS = 5.0
+PAGE_BYTES = 2_500_000
+"""What a page should weigh: 5,000 rows of 500 bytes, past which a page was no quicker."""
+MAX_PAGE_ROWS = 5_000
+FIRST_PAGE_ROWS = 500
+"""Small enough for rows of 100 KB; the rows that it brings set the size of the next."""
+BATCH_BYTES = 5_100
+"""Just below the 5 KiB at which a server warns of a large batch, on the server's own scale."""
+CELL_OVERHEAD_BYTES = 12
+"""A server counts a timestamp, a TTL and a deletion time (16 bytes) for each cell of a batch,
+where the bytes here already hold a length (4)."""
+WRITES_IN_FLIGHT = 48
+
+_SHORT, _INT, _LONG = Struct(">H"), Struct(">i"), Struct(">q")
+_FLAG_VALUES, _FLAG_TIMESTAMP = 0x01, 0x20
+_UNLOGGED, _PREPARED = b"\x01", b"\x01"
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """Files in PEM form. Without `ca_file` the system's authorities are trusted."""
+
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    check_hostname: bool = True
+
+    def to_context(self) -> ssl.SSLContext:
+        """Build the context that the driver hands to each connection."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.check_hostname = self.check_hostname
+        if self.certificate_file:
+            context.load_cert_chain(self.certificate_file, self.key_file)
+        return context
+
+
+@dataclass(frozen=True)
+class CassandraSettings:
+    """How to reach a cluster; the password never shows in a `repr`."""
+
+    contact_points: tuple[str, ...] = ("127.0.0.1",)
+    port: int = 9042
+    local_datacenter: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsSettings | None = None
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.contact_points)} port {self.port}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: `cql_type` with the fields of user-defined types written out."""
+
+    name: str
+    cql_type: str
+    is_static: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a migration needs to know of a table; `table_id` changes when it is made anew."""
+
+    name: TableName
+    table_id: str
+    columns: tuple[Column, ...]
+    partition_key: tuple[str, ...]
+    clustering_columns: tuple[str, ...]
+    default_ttl_seconds: int
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """Partition key, then clustering columns."""
+        return self.partition_key + self.clustering_columns
+
+    def type_of(self, column: str) -> str:
+        """Give the type of a column that exists."""
+        return next(c.cql_type for c in self.columns if c.name == column)
+
+
+class _PageResult(ResultMessage):
+    """A result whose rows stay the bytes that came."""
+
+    def recv_results_rows(  # noqa: PLR0913, the driver's signature
+        self, f, protocol_version, user_type_map, result_metadata, column_encryption_policy
+    ):
+        self.recv_results_metadata(f, user_type_map)
+        row_count = read_int(f)
+        self.column_names = self.column_types = None
+        self.parsed_rows = Page(f.read(), row_count, self.paging_state)
+
+
+class _PageHandler(ProtocolHandler):
+    message_types_by_opcode = {  # noqa: RUF012, the driver's attribute
+        **ProtocolHandler.message_types_by_opcode,
+        ResultMessage.opcode: _PageResult,
+    }
+
+
+class _Write:
+    """A ready-made request on its way: all but its timestamp, which each try gets anew.
+
+    It is also the "query" by which the driver picks a host (keyspace and routing_key).
+    """
+
+    __slots__ = ("attempts", "body", "keyspace", "opcode", "routing_key", "rows", "timestamp_us")
+
+    tracing = False
+    custom_payload = None
+    consistency_level = None
+    is_idempotent = True
+    table = None
+
+    def __init__(self, opcode: int, body: bytes, rows: int, keyspace: str, routing_key):
+        self.opcode = opcode
+        self.body = body
+        self.rows = rows
+        self.keyspace = keyspace
+        self.routing_key = routing_key
+        self.attempts: Attempts | None = None
+        self.timestamp_us = 0
+
+    def send_body(self, f, protocol_version):  # the driver's name
+        f.write(self.body)
+        f.write(_LONG.pack(self.timestamp_us))
+
+
+class Connection:
+    """One open connection pool to a cluster, for the life of a process."""
+
+    def __init__(self, settings: CassandraSettings):
+        """Connect once.
+
+        Raises:
+            PreflightError: nobody answers, or the server refuses the user; one sentence.
+        """
+        self.settings = settings
+        self.cluster, self.session = _connect(settings)
+        self.page_rows = FIRST_PAGE_ROWS
+
+    @property
+    def protocol_version(self) -> int:
+        """The native protocol's version that both sides speak."""
+        return self.cluster.protocol_version
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.cluster.shutdown()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(self, cql: str) -> PreparedStatement:
+        """Prepare a statement; a failure is one sentence.
+
+        Raises:
+            MigrationError: the server refused it or did not answer.
+        """
+        try:
+            return self.session.prepare(cql)
+        except Exception as error:
+            raise MigrationError(f"cannot prepare a statement: {explain(error)}") from error
+
+    def send(
+        self, message, *, query=None, statement: PreparedStatement | None = None
+    ) -> ResponseFuture:
+        """Send a ready-made message; its rows come back as a `Page`."""
+        future = ResponseFuture(
+            self.session,
+            message,
+            query,
+            REQUEST_TIMEOUT_SECONDS,
+            prepared_statement=statement,
+            retry_policy=_NO_RETRIES,
+            row_factory=_keep_page,
+            load_balancer=self.cluster.profile_manager.default.load_balancing_policy,
+        )
+        future._protocol_handler = _PageHandler
+        return future
+
+
+_NO_RETRIES = FallthroughRetryPolicy()
+
+
+def page_of(future: ResponseFuture) -> Page:
+    """Wait for a read and give its page; raises what the driver raises."""
+    future.result()
+    # The page itself: `result` would wrap it, for it is no list of rows.
+    return future._final_result
+
+
+def _keep_page(_names: object, page: Page) -> Page:
+    return page
+
+
+def _connect(settings: CassandraSettings) -> tuple[Cluster, Session]:
+    # What the driver logs while a host is away is told once, by the request that fails.
+    logging.getLogger("cassandra").setLevel(logging.CRITICAL)
+    failure: Exception | None = None
+    for version in (ProtocolVersion.V5, ProtocolVersion.V4):
+        profile = ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(
+                DCAwareRoundRobinPolicy(settings.local_datacenter or "")
+            ),
+            retry_policy=_NO_RETRIES,
+            request_timeout=REQUEST_TIMEOUT_SECONDS,
+            row_factory=tuple_factory,
+            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+        )
+        try:
+            cluster = Cluster(
+                contact_points=list(settings.contact_points),
+                port=settings.port,
+                protocol_version=version,
+                execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+                auth_provider=PlainTextAuthProvider(settings.username, settings.password or "")
+                if settings.username
+                else None,
+                ssl_context=settings.tls.to_context() if settings.tls else None,
+                # A server that comes back is used within a second: runs wait for it.
+                reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                control_connection_timeout=CONNECT_TIMEOUT_SECONDS,
+            )
+        except OSError as error:
+            raise PreflightError(f"cannot use the TLS files: {explain(error)}") from error
+        try:
+            return cluster, cluster.connect()
+        except Exception as error:
+            cluster.shutdown()
+            failure = error
+            if not _speaks_older_version(error):
+                break
+    assert failure is not None
+    raise PreflightError(f"cannot connect to {settings}: {explain(failure)}") from failure
+
+
+def _speaks_older_version(error: Exception) -> bool:
+    causes = error.errors.values() if isinstance(error, NoHostAvailable) and error.errors else ()
+    return any("protocol version" in str(cause).lower() for cause in (error, *causes))
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def describe_table(connection: Connection, name: TableName) -> Table:
+    """Read a table's schema from the server.
+
+    Raises:
+        PreflightError: the keyspace or table is missing (the message lists the ones there are),
+            or the cluster's partitioner is not Murmur3.
+    """
+    metadata = connection.cluster.metadata
+    partitioner = connection.session.execute("SELECT partitioner FROM system.local").one()[0]
+    if partitioner != MURMUR3:
+        raise PreflightError(
+            f"the cluster at {connection.settings} uses {partitioner.rpartition('.')[2]}; "
+            "token ranges need Murmur3Partitioner"
+        )
+    keyspace = metadata.keyspaces.get(name.keyspace)
+    if keyspace is None:
+        known = [k for k in metadata.keyspaces if not k.startswith("system")]
+        raise PreflightError(
+            f"there is no keyspace {quote(name.keyspace)} at {connection.settings}; "
+            f"there {_are(known, name.keyspace)}"
+        )
+    table = keyspace.tables.get(name.table) or keyspace.views.get(name.table)
+    if table is None:
+        raise PreflightError(
+            f"there is no table {name} at {connection.settings}; "
+            f"in the keyspace there {_are(list(keyspace.tables), name.table)}"
+        )
+    return _to_table(connection, name, keyspace, table)
+
+
+def _to_table(
+    connection: Connection, name: TableName, keyspace: KeyspaceMetadata, table: TableMetadata
+) -> Table:
+    kind = "views" if name.table in keyspace.views else "tables"
+    column = "view_name" if kind == "views" else "table_name"
+    found = connection.session.execute(
+        f"SELECT id FROM system_schema.{kind} WHERE keyspace_name = %s AND {column} = %s",  # noqa: S608
+        (name.keyspace, name.table),
+    ).one()
+    return Table(
+        name=name,
+        table_id=str(found[0]) if found else "",
+        columns=tuple(
+            Column(c.name, expand_type(c.cql_type, keyspace), bool(c.is_static))
+            for c in table.columns.values()
+        ),
+        partition_key=tuple(c.name for c in table.partition_key),
+        clustering_columns=tuple(c.name for c in table.clustering_key),
+        default_ttl_seconds=int(table.options.get("default_time_to_live") or 0),
+    )
+
+
+def expand_type(cql_type: str, keyspace: KeyspaceMetadata) -> str:
+    """Write user-defined types as their fields, so that equal text means equal bytes."""
+
+    def fields_of(found: re.Match) -> str:
+        name = found[0]
+        plain = name[1:-1].replace('""', '"') if name.startswith('"') else name
+        user_type = keyspace.user_types.get(plain)
+        if user_type is None:
+            return name
+        fields = zip(user_type.field_names, user_type.field_types, strict=True)
+        inner = ", ".join(f"{quote(n)} {expand_type(str(t), keyspace)}" for n, t in fields)
+        return f"{{{inner}}}"
+
+    # A vector's class name stands in single quotes in old releases; the words in it are no types.
+    return re.sub(r'"(?:[^"]|"")+"|[A-Za-z_][A-Za-z0-9_]*', fields_of, cql_type)
+
+
+def _are(names: list[str], wanted: str) -> str:
+    if not names:
+        return "are none"
+    close = difflib.get_close_matches(wanted, names, n=3) or sorted(names)
+    shown = ", ".join(quote(n) for n in close[:10])
+    more = f" and {len(names) - 10} more" if len(close) > 10 else ""
+    return f"are {len(names)}, among them {shown}{more}" if len(names) > 1 else f"is {shown}"
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def prepare_range_read(
+    connection: Connection, table: Table, columns: tuple[str, ...]
+) -> PreparedStatement:
+    """Prepare the read of a slice `(start, end]` of the ring, the columns in the given order."""
+    key = ", ".join(quote(name) for name in table.partition_key)
+    return connection.prepare(
+        f"SELECT {', '.join(quote(name) for name in columns)} FROM {table.name} "  # noqa: S608
+        f"WHERE token({key}) > ? AND token({key}) <= ?"
+    )
+
+
+def read_pages(
+    connection: Connection,
+    statement: PreparedStatement,
+    token_range: TokenRange,
+    *,
+    consistency: str,
+    fetch_size: int | None,
+    budget: RateBudget,
+    retry_seconds: float,
+    on_retry: Callable[[BaseException], None],
+) -> Iterator[Page]:
+    """Read a token range page by page, the next page under way while one is in use.
+
+    At most two pages are in memory. A page that fails is asked for again, from where the last
+    good one ended, so nothing is skipped or read twice.
+
+    Raises:
+        PermanentError, TransientError: the page could not be read; what came before was whole.
+    """
+    values = [_LONG.pack(token_range.start), _LONG.pack(token_range.end)]
+
+    def ask(state: bytes | None) -> ResponseFuture:
+        message = ExecuteMessage(
+            statement.query_id,
+            values,
+            ConsistencyLevel.name_to_value[consistency],
+            fetch_size=_page_rows(connection, fetch_size, budget),
+            paging_state=state,
+            skip_meta=bool(statement.result_metadata),
+            result_metadata_id=statement.result_metadata_id,
+        )
+        future = connection.send(message, query=_NO_ROUTE, statement=statement)
+        future.send_request()
+        return future
+
+    state: bytes | None = None
+    pending = ask(None)
+    while True:
+        attempts = Attempts(retry_seconds)
+        while True:
+            try:
+                page = page_of(pending)
+                break
+            except Exception as error:
+                delay = attempts.delay_after(error)
+                on_retry(error)
+                time.sleep(delay)
+                pending = ask(state)
+        if page.row_count:
+            mean = max(1, len(page.data) // page.row_count)
+            connection.page_rows = max(10, min(MAX_PAGE_ROWS, PAGE_BYTES // mean))
+        budget.take(page.row_count)
+        state = page.next_state
+        if state is not None:
+            pending = ask(state)
+        if page.row_count:
+            yield page
+        if state is None:
+            return
+
+
+def _page_rows(connection: Connection, fetch_size: int | None, budget: RateBudget) -> int:
+    rows = fetch_size or connection.page_rows
+    # A page must not be more than a second of the budget, or the load would come in bursts.
+    return max(1, min(rows, budget.rows_per_second or rows))
+
+
+class _NoRoute:
+    keyspace = None
+    routing_key = None
+    table = None
+
+
+_NO_ROUTE = _NoRoute()
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def prepare_insert(
+    connection: Connection, table: Table, columns: tuple[str, ...]
+) -> PreparedStatement:
+    """Prepare the write of a row, its columns in the given order, living for ever.
+
+    A table's own `default_time_to_live` would let the copy expire: TTL 0 overrules it.
+    """
+    names = ", ".join(quote(name) for name in columns)
+    marks = ", ".join("?" * len(columns))
+    using = " USING TTL 0" if table.default_ttl_seconds else ""
+    return connection.prepare(f"INSERT INTO {table.name} ({names}) VALUES ({marks}){using}")  # noqa: S608
+
+
+class Writer:
+    """Writes rows, a bounded number of requests in flight; `flush` before counting on them.
+
+    All state belongs to the calling thread: the driver's thread only hands back what ended.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        statement: PreparedStatement,
+        table: Table,
+        columns: int,
+        *,
+        consistency: str,
+        budget: RateBudget,
+        retry_seconds: float,
+        on_retry: Callable[[BaseException], None],
+        in_flight: int = WRITES_IN_FLIGHT,
+    ):
+        self.rows_written = 0
+        self._connection = connection
+        self._statement = statement
+        self._keyspace = table.name.keyspace
+        self._budget = budget
+        self._retry_seconds = retry_seconds
+        self._on_retry = on_retry
+        self._window = in_flight
+        self._flying = 0
+        self._ended: SimpleQueue[tuple[_Write, BaseException | None]] = SimpleQueue()
+        self._waiting: list[tuple[float, _Write]] = []
+        self._last_timestamp_us = 0
+
+        version = connection.protocol_version
+        flags = _INT.pack if ProtocolVersion.uses_int_query_flags(version) else _one_byte
+        level = _SHORT.pack(ConsistencyLevel.name_to_value[consistency])
+        query_id = _SHORT.pack(len(statement.query_id)) + statement.query_id
+        metadata_id = b""
+        if ProtocolVersion.uses_prepared_metadata(version):
+            metadata_id = _SHORT.pack(len(statement.result_metadata_id))
+            metadata_id += statement.result_metadata_id
+        count = _SHORT.pack(columns)
+        self._row_overhead = CELL_OVERHEAD_BYTES * columns
+        self._execute_head = (
+            query_id + metadata_id + level + flags(_FLAG_VALUES | _FLAG_TIMESTAMP) + count
+        )
+        self._batch_row_head = _PREPARED + query_id + count
+        self._batch_tail = level + flags(_FLAG_TIMESTAMP)
+
+    def write_group(self, rows: list[bytes], routing_key: bytes | None) -> None:
+        """Write rows that belong together, in as few requests as the server's limits allow.
+
+        Raises:
+            PermanentError, TransientError: an earlier or this request could not be written.
+        """
+        first, size = 0, 0
+        for position, row in enumerate(rows):
+            row_size = len(row) + self._row_overhead
+            if size and size + row_size > BATCH_BYTES:
+                self._send_rows(rows[first:position], routing_key)
+                first, size = position, 0
+            size += row_size
+        self._send_rows(rows[first:], routing_key)
+
+    def flush(self) -> None:
+        """Wait until every row is acknowledged.
+
+        Raises:
+            PermanentError, TransientError: a row could not be written.
+        """
+        while self._flying or self._waiting:
+            self._settle_one()
+
+    def _send_rows(self, rows: list[bytes], routing_key: bytes | None) -> None:
+        self._budget.take(len(rows))
+        while self._flying + len(self._waiting) >= self._window:
+            self._settle_one()
+        if len(rows) == 1:
+            opcode, body = 0x0A, self._execute_head + rows[0]
+        else:
+            head = self._batch_row_head
+            opcode = 0x0D
+            body = b"".join(
+                (_UNLOGGED, _SHORT.pack(len(rows)), head, head.join(rows), self._batch_tail)
+            )
+        self._send(_Write(opcode, body, len(rows), self._keyspace, routing_key))
+
+    def _send(self, write: _Write) -> None:
+        # Each try gets a newer timestamp: the tombstone that a whole list brings along then
+        # removes what an unanswered earlier try may have written.
+        timestamp_us = max(self._last_timestamp_us + 1, time.time_ns() // 1000)
+        self._last_timestamp_us = write.timestamp_us = timestamp_us
+        self._flying += 1
+        statement = self._statement if write.opcode == 0x0A else None
+        future = self._connection.send(write, query=write, statement=statement)
+        put = self._ended.put
+        future.add_callbacks(
+            lambda _result, write=write: put((write, None)),
+            lambda error, write=write: put((write, error)),
+        )
+        future.send_request()
+
+    def _settle_one(self) -> None:
+        """Take one ended request, or send one whose time to be tried again has come."""
+        timeout = None
+        if self._waiting:
+            due, write = self._waiting[0]
+            timeout = due - time.monotonic()
+            if timeout <= 0:
+                self._waiting.pop(0)
+                self._send(write)
+                return
+        try:
+            write, error = self._ended.get(timeout=timeout)
+        except Empty:
+            return
+        self._flying -= 1
+        if error is None:
+            self.rows_written += write.rows
+            return
+        write.attempts = write.attempts or Attempts(self._retry_seconds)
+        delay = write.attempts.delay_after(error)
+        self._on_retry(error)
+        self._waiting.append((time.monotonic() + delay, write))
+        self._waiting.sort(key=lambda entry: entry[0])
+
+
+def _one_byte(flags: int) -> bytes:
+    return bytes((flags,))
+
+
+def truncate(connection: Connection, name: TableName) -> None:
+    """Empty a table.
+
+    Raises:
+        MigrationError: the server refused or did not answer.
+    """
+    try:
+        # A truncation waits for every node, and for a snapshot where servers take one.
+        connection.session.execute(f"TRUNCATE {name}", timeout=120)
+    except Exception as error:
+        raise MigrationError(f"cannot truncate {name}: {explain(error)}") from error

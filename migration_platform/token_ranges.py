@@ -1,0 +1,108 @@
+"""Slices of the Murmur3 ring, the unit of work of every job.
+
+A token range is half open, `(start, end]`, as the driver's own ring is. Murmur3 never gives the
+smallest 64-bit number to a key, so the slices from -2^63 to 2^63-1 hold every row exactly once,
+with no special case at either end.
+"""
+
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from cassandra.metadata import Murmur3Token
+
+MIN_TOKEN = -(2**63)
+MAX_TOKEN = 2**63 - 1
+MAX_RANGES = 1000
+"""Dagster's pages and status queries stay quick up to about a thousand partitions."""
+
+
+@dataclass(frozen=True, order=True)
+class TokenRange:
+    """One slice `(start, end]` of the ring: number `index` of `count` equal ones."""
+
+    index: int
+    count: int
+    start: int
+    end: int
+
+    @property
+    def key(self) -> str:
+        """Dagster's name of the slice, `07-of-64`, padded so that names sort as slices do."""
+        return f"{self.index:0{_digits(self.count)}d}-of-{self.count}"
+
+    def __contains__(self, token: int) -> bool:
+        """Say whether a token lies in the slice."""
+        return self.start < token <= self.end
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.start}, {self.end}]"
+
+
+def split_ring(count: int) -> tuple[TokenRange, ...]:
+    """Cut the whole ring into `count` slices whose widths differ by at most one token.
+
+    Raises:
+        ValueError: `count` is not between 1 and `MAX_RANGES`.
+    """
+    if not 1 <= count <= MAX_RANGES:
+        raise ValueError(f"token_ranges must be between 1 and {MAX_RANGES}, not {count}")
+    width = MAX_TOKEN - MIN_TOKEN
+    bounds = [MIN_TOKEN + width * index // count for index in range(count + 1)]
+    return tuple(TokenRange(i, count, bounds[i], bounds[i + 1]) for i in range(count))
+
+
+def range_of_key(key: str) -> TokenRange:
+    """Give the slice that a partition key names.
+
+    Raises:
+        ValueError: the key is not of the form `07-of-64`, or there is no such slice.
+    """
+    found = re.fullmatch(r"(\d+)-of-(\d+)", key)
+    if not found or not 0 <= int(found[1]) < int(found[2]) <= MAX_RANGES:
+        raise ValueError(f"'{key}' names no token range; the form is <index>-of-<count>: 07-of-64")
+    token_range = split_ring(int(found[2]))[int(found[1])]
+    if token_range.key != key:
+        raise ValueError(f"'{key}' names no token range; did you mean '{token_range.key}'?")
+    return token_range
+
+
+def index_of_token(ends: list[int], token: int) -> int:
+    """Give the position of the slice that holds a token, from the slices' ends in order."""
+    return bisect_left(ends, token)
+
+
+def serialize_key(cells: list[bytes]) -> bytes:
+    """Join the serialized values of a partition key's columns as Cassandra does.
+
+    One column stands for itself; several form a CompositeType: each its length in two bytes,
+    its value, one zero byte.
+    """
+    if len(cells) == 1:
+        return cells[0]
+    return b"".join(b"%b%b\x00" % (len(cell).to_bytes(2, "big"), cell) for cell in cells)
+
+
+def token_of_key(key: bytes) -> int:
+    """Give the Murmur3 token of a serialized partition key."""
+    return Murmur3Token.hash_fn(key)
+
+
+def describe_ranges(ranges: list[TokenRange], limit: int = 10) -> str:
+    """Name slices as an operator selects them: neighbours joined as Dagster does, `a...b`."""
+    parts: list[str] = []
+    ordered = sorted(ranges)
+    position = 0
+    while position < len(ordered):
+        last = position
+        while last + 1 < len(ordered) and ordered[last + 1].index == ordered[last].index + 1:
+            last += 1
+        first_key, last_key = ordered[position].key, ordered[last].key
+        parts.append(first_key if first_key == last_key else f"{first_key}...{last_key}")
+        position = last + 1
+    shown = ", ".join(parts[:limit])
+    return shown + (f" and {len(parts) - limit} more" if len(parts) > limit else "")
+
+
+def _digits(count: int) -> int:
+    return max(2, len(str(count - 1)))

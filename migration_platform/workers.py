@@ -1,0 +1,247 @@
+"""Processes that do a run's work: each holds its own connections and takes one task at a time.
+
+Processes, because Python's lock lets one process use one core; of their own, because when one
+dies only the task that it held may fail. Nothing here knows what a task does: it is a frozen
+value with a method `run`.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import connection as pipes
+from types import ModuleType
+from typing import Any, Protocol
+
+from migration_platform.errors import MigrationError, PreflightError, explain, is_transient
+from migration_platform.preflight import Plan
+from migration_platform.rate import RateBudget
+from migration_platform.retries import Attempts
+from migration_platform.stores.cassandra import CassandraSettings, Connection
+
+_CONTEXT = multiprocessing.get_context("spawn")
+STOP_SECONDS = 5.0
+
+
+@dataclass
+class OpenStores:
+    """What a worker process holds for the life of a run; `cache` keeps prepared statements."""
+
+    plan: Plan
+    origin: Connection
+    target: Connection
+    origin_budget: RateBudget
+    target_budget: RateBudget
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+Report = Callable[[Any], None]
+
+
+class Task(Protocol):
+    """A piece of work that can be pickled; what it reports and returns can be too."""
+
+    def run(self, stores: OpenStores, report: Report) -> Any:
+        """Do the work, report on the way, return the result."""
+        ...
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker took the task."""
+
+    task: Any
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the task said on its way."""
+
+    task: Any
+    value: Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """The task ended well."""
+
+    task: Any
+    result: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The task did not end well; `reason` is one sentence."""
+
+    task: Any
+    reason: str
+
+
+Event = Started | Reported | Done | Failed
+
+
+class _Worker:
+    def __init__(self, arguments: tuple):
+        self.task: Any = None
+        self.pipe, far_end = _CONTEXT.Pipe()
+        self.process = _CONTEXT.Process(target=_work, args=(far_end, *arguments), daemon=True)
+        with _no_main_module():
+            self.process.start()
+        far_end.close()
+
+
+class WorkerPool:
+    """The worker processes of one run; leaving the context ends them all."""
+
+    def __init__(
+        self, plan: Plan, origin: CassandraSettings, target: CassandraSettings, *, workers: int
+    ):
+        budgets = (
+            RateBudget(_CONTEXT, plan.migration.origin.rows_per_second),
+            RateBudget(_CONTEXT, plan.migration.target.rows_per_second),
+        )
+        self._workers = [_Worker((plan, origin, target, *budgets)) for _ in range(workers)]
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            # A worker in the middle of a task has nothing that must be finished: ending it at
+            # once is what a run that fails or is cancelled wants.
+            if worker.task is None and worker.process.is_alive():
+                _tell(worker, None)
+            else:
+                worker.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in self._workers:
+            worker.process.join(max(0.1, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            worker.process.close()
+            worker.pipe.close()
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The ids of the processes that are alive."""
+        return [w.process.pid for w in self._workers if w.process.is_alive() and w.process.pid]
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        """Do the tasks in their order; every task ends with `Done` or `Failed`, exactly once."""
+        queue = deque(tasks)
+        while True:
+            for worker in self._workers:
+                if queue and worker.task is None and worker.process.is_alive():
+                    worker.task = queue.popleft()
+                    if _tell(worker, worker.task):
+                        yield Started(worker.task)
+                    else:
+                        queue.appendleft(worker.task)
+                        worker.task = None
+            busy = {w.pipe: w for w in self._workers if w.task is not None}
+            if not busy:
+                break
+            for ready in pipes.wait(list(busy)):
+                yield self._receive(busy[ready])  # type: ignore[index]
+        for task in queue:
+            yield Failed(task, "it was not begun: no worker process is left")
+
+    def _receive(self, worker: _Worker) -> Event:
+        task = worker.task
+        try:
+            kind, value = worker.pipe.recv()
+        except (EOFError, OSError):
+            worker.process.join(STOP_SECONDS)
+            worker.task = None
+            code = worker.process.exitcode
+            how = f"was killed by signal {-code}" if code and code < 0 else f"ended with {code}"
+            return Failed(task, f"its worker process {how}")
+        if kind == "report":
+            return Reported(task, value)
+        worker.task = None
+        return Done(task, value) if kind == "done" else Failed(task, value)
+
+
+def _tell(worker: _Worker, message: Any) -> bool:
+    try:
+        worker.pipe.send(message)
+    except OSError:
+        return False
+    return True
+
+
+def _work(
+    pipe: pipes.Connection,
+    plan: Plan,
+    origin: CassandraSettings,
+    target: CassandraSettings,
+    origin_budget: RateBudget,
+    target_budget: RateBudget,
+) -> None:
+    """Take tasks from the pipe until told to stop or until the parent is gone."""
+    # Ctrl-C reaches the whole group of processes; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    stores: OpenStores | None = None
+    while (task := pipe.recv()) is not None:
+        try:
+            if stores is None:
+                seconds = plan.migration.retry_seconds
+                stores = OpenStores(
+                    plan,
+                    _connect_patiently(origin, seconds),
+                    _connect_patiently(target, seconds),
+                    origin_budget,
+                    target_budget,
+                )
+            result = task.run(stores, lambda value: pipe.send(("report", value)))
+        except MigrationError as error:
+            pipe.send(("failed", str(error)))
+        except Exception as error:
+            # A fault of this program: the type says what kind, and the range stays red.
+            pipe.send(("failed", f"{type(error).__name__}: {explain(error)}"))
+        else:
+            pipe.send(("done", result))
+    if stores is not None:
+        stores.origin.close()
+        stores.target.close()
+
+
+def _connect_patiently(settings: CassandraSettings, retry_seconds: float) -> Connection:
+    attempts = Attempts(retry_seconds)
+    while True:
+        try:
+            return Connection(settings)
+        except PreflightError as error:
+            if error.__cause__ is None or not is_transient(error.__cause__):
+                raise
+            time.sleep(attempts.delay_after(error.__cause__))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        pipes.wait([parent.sentinel])
+        os._exit(1)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Start a process without importing the program that the user started.
+
+    A spawned process imports its parent's main module first: seconds of Dagster here, and, in a
+    script without a `__main__` guard, the script once more.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
