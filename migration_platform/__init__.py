@@ -1,1 +1,24 @@
-"""Moves Cassandra data as Dagster assets partitioned by token range, and proves that it arrived."""
+"""Moves Cassandra data as Dagster assets partitioned by token range, and proves that it arrived.
+
+The component types are exported here, because their YAML name is `migration_platform.<class>`.
+They load on first use: worker processes import this package too, and need no Dagster.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_COMPONENTS = {
+    "Stores": "migration_platform.components.stores",
+    "TableMigration": "migration_platform.components.table_migration",
+}
+__all__ = ["Stores", "TableMigration"]  # noqa: F822, they come through __getattr__
+
+
+def __getattr__(name: str) -> Any:
+    if name in _COMPONENTS:
+        return getattr(import_module(_COMPONENTS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_COMPONENTS])

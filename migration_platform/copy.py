@@ -39,6 +39,7 @@ class RangeCounts:
     read_seconds: float = 0.0
     seconds: float = 0.0
     last_retry: str = ""
+    reading_ended: bool = False
 
     @property
     def complete(self) -> bool:
@@ -62,6 +63,7 @@ class RangeCounts:
             read_seconds=self.read_seconds + other.read_seconds,
             seconds=self.seconds + other.seconds,
             last_retry=other.last_retry or self.last_retry,
+            reading_ended=self.reading_ended and other.reading_ended,
         )
 
 
@@ -159,6 +161,8 @@ def copy_range(stores: OpenStores, token_range: TokenRange, report: Report) -> R
         if time.monotonic() - reported >= REPORT_SECONDS:
             reported = time.monotonic()
             report(so_far())
+    counts = replace(counts, reading_ended=True)
+    report(so_far())
     _write_groups(writer, groups, plan, tools)
     writer.flush()
     result = so_far()

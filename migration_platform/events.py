@@ -8,15 +8,17 @@ fail: what could not be delivered is returned as one sentence.
 
 import hashlib
 import json
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 DELIVERY_SECONDS = 15.0
+RUN_ID_HEADER = "run_id"
+LOOK_BACK_MESSAGES = 100_000
 APP_ID, CHANNEL = "AnalyticsDataPipeline", "in.ekstep"
 JOB_CLASS = "org.ekstep.analytics.updater.CassandraMigratorJob"
 MODEL = "CassandraMigratorJob"
@@ -52,6 +54,8 @@ class Message:
 
     topic: str
     value: dict[str, Any]
+    run_id: str | None = None
+    """Travels as a header, by which an event can be told to be a certain run's."""
 
 
 def metric_event(
@@ -147,7 +151,10 @@ def publish(
         )
         for message in messages:
             text = json.dumps(message.value, separators=(",", ":"), ensure_ascii=False)
-            producer.produce(message.topic, value=text.encode(), on_delivery=on_delivery)
+            headers = [(RUN_ID_HEADER, message.run_id)] if message.run_id else None
+            producer.produce(
+                message.topic, value=text.encode(), headers=headers, on_delivery=on_delivery
+            )
         left = producer.flush(seconds + 1)
     except (KafkaException, BufferError, ValueError, TypeError) as error:
         return f"no event was sent: {error}"
@@ -161,17 +168,58 @@ def publish(
     )
 
 
-def _silent_logger() -> Any:
-    """Keep the client's own log lines off the terminal; what matters is returned."""
-    import logging
+def find_metric_event(
+    settings: KafkaSettings, topic: str, run_id: str, *, seconds: float = DELIVERY_SECONDS
+) -> tuple[bool, str]:
+    """Look for a run's metric event among a topic's newest messages.
 
+    Returns:
+        Whether it is there, and one sentence if that could not be found out.
+    """
+    deadline = time.monotonic() + seconds
+    consumer = Consumer(
+        {
+            **settings.to_config(),
+            "group.id": "migration-platform-look-up",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "logger": _silent_logger(),
+        }
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=seconds).topics[topic].partitions
+        left = set(partitions)
+        places = []
+        for partition in partitions:
+            place = TopicPartition(topic, partition)
+            low, high = consumer.get_watermark_offsets(place, timeout=seconds)
+            place.offset = max(low, high - LOOK_BACK_MESSAGES)
+            places.append(place)
+        consumer.assign(places)
+        while left:
+            if time.monotonic() > deadline:
+                return False, f"the topic {topic} could not be read within {seconds:.0f} s"
+            message = consumer.poll(0.5)
+            if message is None:
+                continue
+            error = message.error()
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+                    continue
+                return False, f"the topic {topic} could not be read: {error.str()}"
+            if (RUN_ID_HEADER, run_id.encode()) in (message.headers() or []):
+                return True, ""
+        return False, ""
+    except KafkaException as error:
+        return False, f"the topic {topic} could not be read: {error}"
+    finally:
+        consumer.close()
+
+
+def _silent_logger() -> logging.Logger:
+    """Keep the client's own log lines off the terminal; what matters is returned."""
     logger = logging.getLogger("migration_platform.kafka")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     return logger
-
-
-def stopwatch() -> Callable[[], float]:
-    """Start a clock; calling what is returned gives the seconds since then."""
-    started = time.monotonic()
-    return lambda: time.monotonic() - started

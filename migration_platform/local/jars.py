@@ -231,7 +231,7 @@ def _download(jar: Jar, folder: Path, base_url: str, stopped: threading.Event) -
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         file.write(content)
     try:
-        # mkstemp's files are private, but PostgreSQL is not the only one that runs as another user.
+        # A temporary file is private, but several users may share the cache.
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
     except BaseException:
@@ -294,7 +294,7 @@ def renew_lock(*, cache: Path, report: Callable[[str], None] = lambda line: None
             for dependency in resolved.dependencies
         )
         supported = tuple(
-            jar for jar in jars if not any(name in str(jar) for name in UNSUPPORTED_MACHINES)
+            jar for jar in jars if not any(word in str(jar) for word in UNSUPPORTED_MACHINES)
         )
         parts[name] = LockedPart(part.roots, supported)
         report(f"{name}: {len(supported)} jars")

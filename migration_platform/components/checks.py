@@ -1,0 +1,137 @@
+"""The verdict on a whole table, from the verdicts on its ranges; nothing is scanned here.
+
+A check is green only if every range is copied under the current declaration and was compared
+after its last copy. Until then it is red and names the ranges that are missing.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from migration_platform.components.ledger import RangeState
+from migration_platform.diff import MAX_SAMPLES
+from migration_platform.picture import as_markdown, draw_ring
+from migration_platform.token_ranges import TokenRange, describe_ranges
+
+CHECKS = {
+    "row_counts_match": "Origin and target hold the same number of rows in every range.",
+    "all_ranges_match": "Every row of the origin is in the target, and nothing else is, "
+    "compared by digest in both directions.",
+}
+
+
+def build_check_results(
+    context: dg.AssetExecutionContext,
+    target: dg.AssetKey,
+    diff: dg.AssetKey,
+    states: Sequence[RangeState],
+) -> Iterator[dg.AssetCheckResult]:
+    """Give the results of those checks that the run selected."""
+    selected = {key.name for key in context.op_execution_context.selected_asset_check_keys}
+    for name, judge in (
+        ("row_counts_match", _judge_row_counts),
+        ("all_ranges_match", _judge_ranges),
+    ):
+        if name not in selected:
+            continue
+        passed, description, metadata = _judge_coverage(diff, states) or judge(target, states)
+        yield dg.AssetCheckResult(
+            asset_key=target,
+            check_name=name,
+            passed=passed,
+            description=description,
+            metadata={**metadata, **_overview(target, states)},
+        )
+
+
+Judgement = tuple[bool, str, dict[str, Any]]
+
+
+def _judge_coverage(diff: dg.AssetKey, states: Sequence[RangeState]) -> Judgement | None:
+    """Object as long as not every range is copied, and compared since."""
+    missing = [state.token_range for state in states if not state.copied]
+    if missing:
+        return (
+            False,
+            f"{len(missing)} of {len(states)} ranges are not copied: {describe_ranges(missing)}; "
+            "materialize them",
+            {"ranges_not_copied": _names(missing)},
+        )
+    unseen = [state.token_range for state in states if not state.compared]
+    if unseen:
+        return (
+            False,
+            f"{len(unseen)} of {len(states)} ranges were not compared since they were copied: "
+            f"{describe_ranges(unseen)}; materialize them in {diff.path[-1]}",
+            {"ranges_not_compared": _names(unseen)},
+        )
+    return None
+
+
+def _judge_row_counts(target: dg.AssetKey, states: Sequence[RangeState]) -> Judgement:
+    origin_rows = sum(state.verdict["origin_rows"] for state in states)
+    target_rows = sum(state.verdict["target_rows"] for state in states)
+    differing = [
+        state.token_range
+        for state in states
+        if state.verdict["origin_rows"] != state.verdict["target_rows"]
+    ]
+    metadata: dict[str, Any] = {"origin_rows": origin_rows, "target_rows": target_rows}
+    if not differing:
+        return True, f"{origin_rows:,} rows on both sides.", metadata
+    return (
+        False,
+        f"{origin_rows:,} rows at the origin, {target_rows:,} at the target; counts differ in "
+        f"{len(differing)} ranges: {describe_ranges(differing)}",
+        {**metadata, **_rerun(target, differing)},
+    )
+
+
+def _judge_ranges(target: dg.AssetKey, states: Sequence[RangeState]) -> Judgement:
+    differing = [state for state in states if not state.matches]
+    counts = {
+        kind: sum(int(state.verdict[kind]) for state in differing)
+        for kind in ("missing", "extra", "mismatched")
+    }
+    if not differing:
+        rows = sum(int(state.verdict["origin_rows"]) for state in states)
+        return True, f"All {len(states)} ranges match: {rows:,} rows.", counts
+    samples: dict[str, list[str]] = {}
+    for kind in counts:
+        keys = [key for state in differing for key in state.verdict["samples"][kind]]
+        if keys:
+            samples[kind] = keys[:MAX_SAMPLES]
+    ranges = [state.token_range for state in differing]
+    return (
+        False,
+        f"{len(ranges)} ranges differ ({describe_ranges(ranges)}): {counts['missing']:,} missing, "
+        f"{counts['extra']:,} extra, {counts['mismatched']:,} mismatched rows",
+        {**counts, "samples": dg.MetadataValue.json(samples), **_rerun(target, ranges)},
+    )
+
+
+def _rerun(target: dg.AssetKey, ranges: list[TokenRange]) -> dict[str, Any]:
+    """Say how to copy and compare the differing ranges again; extra rows are not copied away."""
+    name = target.to_user_string()
+    # Neighbours go into one launch; ranges apart from each other need one each.
+    first = describe_ranges(ranges, 1).split(" and ")[0]
+    option = f"--partition-range '{first}'" if "..." in first else f"--partition {first}"
+    return {
+        "ranges_to_rerun": _names(ranges),
+        "rerun_command": f'dg launch --assets "{name},{name}_diff" {option}',
+    }
+
+
+def _names(ranges: list[TokenRange]) -> dg.MetadataValue:
+    return dg.MetadataValue.json([token_range.key for token_range in ranges])
+
+
+def _overview(target: dg.AssetKey, states: Sequence[RangeState]) -> dict[str, Any]:
+    svg = draw_ring(".".join(target.path[1:]), [state.to_segment() for state in states])
+    return {
+        "ring": dg.MetadataValue.md(as_markdown(svg)),
+        "ranges": len(states),
+        "ranges_copied": sum(state.copied for state in states),
+        "ranges_verified": sum(state.matches for state in states),
+    }

@@ -1,0 +1,165 @@
+"""What Dagster's event log knows of each range: copied, verified, failing.
+
+The rule is one: a range counts as copied while its newest event is a materialization under the
+current declaration and no run that planned it has failed since. Whatever makes that doubtful (a
+table that was emptied, a copy that began and did not end) is an observation, and so newer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster import AssetRecordsFilter, DagsterEventType, DagsterInstance
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from migration_platform.picture import Segment, State
+from migration_platform.token_ranges import TokenRange
+
+FINGERPRINT = "declaration"
+"""Metadata key of a range's events: what `Plan.fingerprint` was when they were written."""
+
+
+@dataclass(frozen=True)
+class RangeState:
+    """One range as the event log shows it; counts of its last verdict, if it has one."""
+
+    token_range: TokenRange
+    copied: bool
+    running: bool
+    failed: bool
+    rows: int
+    rows_per_second: float
+    compared: bool
+    matches: bool
+    verdict: Mapping[str, Any]
+
+    @property
+    def state(self) -> State:
+        """The state in the picture."""
+        if self.copied and self.compared:
+            return "verified" if self.matches else "failing"
+        if self.copied:
+            return "copied"
+        if self.running:
+            return "running"
+        return "failing" if self.failed else "not copied"
+
+    def to_segment(self) -> Segment:
+        """Give the range as a part of the picture."""
+        return Segment(self.token_range, self.state, self.rows, self.rows_per_second)
+
+
+@dataclass(frozen=True)
+class _Event:
+    storage_id: int
+    run_id: str
+    is_materialization: bool
+    metadata: Mapping[str, Any]
+
+
+def read_states(
+    instance: DagsterInstance,
+    *,
+    target: dg.AssetKey,
+    diff: dg.AssetKey,
+    ranges: Sequence[TokenRange],
+    partitions: dg.PartitionsDefinition,
+    fingerprint: str,
+    run_id: str,
+) -> list[RangeState]:
+    """Read the state of all ranges, as seen from the run `run_id`."""
+    keys = [token_range.key for token_range in ranges]
+    status = instance.get_status_by_partition(target, keys, partitions) or {}
+    copies = _latest_events(instance, target, keys)
+    verdicts = _latest_events(instance, diff, keys)
+    return [
+        _to_state(
+            token_range,
+            status.get(token_range.key),
+            copies.get(token_range.key),
+            verdicts.get(token_range.key),
+            fingerprint,
+            run_id,
+        )
+        for token_range in ranges
+    ]
+
+
+def _to_state(
+    token_range: TokenRange,
+    status: AssetPartitionStatus | None,
+    copy: _Event | None,
+    verdict: _Event | None,
+    fingerprint: str,
+    run_id: str,
+) -> RangeState:
+    current = copy is not None and copy.metadata.get(FINGERPRINT) == fingerprint
+    mine = copy is not None and copy.run_id == run_id
+    in_progress = status == AssetPartitionStatus.IN_PROGRESS
+    failed = status == AssetPartitionStatus.FAILED
+    copied = (
+        copy is not None
+        and current
+        and copy.is_materialization
+        and not failed
+        and (mine or not in_progress)
+    )
+    compared = (
+        copied
+        and copy is not None
+        and verdict is not None
+        and verdict.storage_id > copy.storage_id
+        and verdict.metadata.get(FINGERPRINT) == fingerprint
+        and "origin_rows" in verdict.metadata
+    )
+    begun = copy is not None and current and not copy.is_materialization
+    return RangeState(
+        token_range=token_range,
+        copied=copied,
+        running=in_progress and not copied,
+        failed=failed or (begun and not in_progress),
+        rows=int(copy.metadata.get("rows_written", 0)) if copy and copied else 0,
+        rows_per_second=float(copy.metadata.get("rows_per_second", 0)) if copy and copied else 0.0,
+        compared=compared,
+        matches=compared and verdict is not None and verdict.is_materialization,
+        verdict=verdict.metadata if compared and verdict is not None else {},
+    )
+
+
+def _latest_events(
+    instance: DagsterInstance, asset: dg.AssetKey, keys: Sequence[str]
+) -> dict[str, _Event]:
+    """Give the newest materialization or observation of each partition."""
+    storage = instance.event_log_storage
+    found: dict[str, _Event] = {}
+    for event_type, fetch in (
+        (DagsterEventType.ASSET_MATERIALIZATION, instance.fetch_materializations),
+        (DagsterEventType.ASSET_OBSERVATION, instance.fetch_observations),
+    ):
+        ids = storage.get_latest_storage_id_by_partition(asset, event_type, set(keys))
+        if not ids:
+            continue
+        records = fetch(
+            AssetRecordsFilter(asset_key=asset, storage_ids=list(ids.values())), limit=len(ids)
+        ).records
+        for record in records:
+            entry = record.asset_materialization or _observation_of(record)
+            if entry is None or entry.partition is None:
+                continue
+            event = _Event(
+                storage_id=record.storage_id,
+                run_id=record.run_id,
+                is_materialization=event_type == DagsterEventType.ASSET_MATERIALIZATION,
+                metadata={name: value.value for name, value in entry.metadata.items()},
+            )
+            known = found.get(entry.partition)
+            if known is None or known.storage_id < event.storage_id:
+                found[entry.partition] = event
+    return found
+
+
+def _observation_of(record: Any) -> dg.AssetObservation | None:
+    event = record.event_log_entry.dagster_event
+    data = event.event_specific_data if event else None
+    return getattr(data, "asset_observation", None)

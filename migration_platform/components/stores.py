@@ -1,0 +1,85 @@
+"""The component that declares connections by name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from migration_platform.components.attributes import NamedAttributes
+from migration_platform.resources import CassandraResource, KafkaResource
+
+
+class SecretName(NamedAttributes, dg.Model):
+    """A secret, by the name of the environment variable that holds it."""
+
+    env: str = Field(description="Name of the environment variable.")
+
+
+def _attributes_of(resource: type[dg.ConfigurableResource], name: str) -> type:
+    """Turn a resource's fields into YAML attributes; a password becomes a `SecretName`."""
+    fields: dict[str, Any] = {}
+    for field_name, info in resource.model_fields.items():
+        if field_name == "password":
+            described = Field(None, description="As {env: NAME}: secrets never stand in a file.")
+            fields[field_name] = (SecretName | None, described)
+        elif field_name == "tls":
+            fields[field_name] = (TlsFilesAttributes | None, Field(None, description="TLS files."))
+        else:
+            fields[field_name] = (
+                info.annotation,
+                Field(info.get_default(), description=info.description),
+            )
+    return create_model(name, __base__=(NamedAttributes, dg.Model), **fields)
+
+
+class TlsFilesAttributes(NamedAttributes, dg.Model):
+    """Files in PEM form."""
+
+    ca_file: str | None = Field(None, description="Trusted authorities; default: the system's.")
+    certificate_file: str | None = Field(None, description="The client's own certificate.")
+    key_file: str | None = Field(None, description="The key of the client's certificate.")
+    check_hostname: bool = Field(True, description="Whether the server's name must match.")
+
+
+CassandraAttributes = _attributes_of(CassandraResource, "CassandraAttributes")
+KafkaAttributes = _attributes_of(KafkaResource, "KafkaAttributes")
+
+
+class Stores(dg.Component, dg.Model, NamedAttributes):
+    """Connections by name, for the migrations of this project to use.
+
+    Secrets are given as the name of an environment variable, `password: {env: NAME}`, and are
+    read when a run connects: they reach neither the definitions nor the UI, nor a log.
+    """
+
+    cassandra: dict[str, CassandraAttributes] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="Cassandra or YugabyteDB (YCQL) clusters."
+    )
+    kafka: dict[str, KafkaAttributes] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="Kafka clusters, for events."
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Build one resource for each connection."""
+        resources: dict[str, Any] = {}
+        for declared, resource in (
+            (self.cassandra, CassandraResource),
+            (self.kafka, KafkaResource),
+        ):
+            for name, attributes in declared.items():
+                if name in resources:
+                    raise ValueError(f"two stores are called {name}; names must differ")
+                resources[name] = resource(**_to_fields(attributes))
+        return dg.Definitions(resources=resources)
+
+
+def _to_fields(attributes: Any) -> Mapping[str, Any]:
+    fields = {name: getattr(attributes, name) for name in type(attributes).model_fields}
+    secret = fields.get("password")
+    if secret is not None:
+        fields["password"] = dg.EnvVar(secret.env)
+    tls = fields.get("tls")
+    if tls is not None:
+        fields["tls"] = tls.model_dump()
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,58 @@
+"""One real Cassandra and one real Kafka for the whole session, started when first asked for."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from cassandra.cluster import Session
+
+from migration_platform.local.servers import Cassandra, Kafka
+from migration_platform.local.stack import Running
+from migration_platform.migration import quote
+from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform_tests.servers import run_server
+from migration_platform_tests.tables import create_keyspace, plain_session
+
+
+@pytest.fixture(scope="session")
+def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The running server that tests share; it must be alive after each of them."""
+    home = tmp_path_factory.mktemp("cassandra")
+    with run_server(Cassandra(cluster_name="tests"), home) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The running broker that tests share; topics are made by the first message."""
+    with run_server(Kafka(), tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def settings(cassandra: Running) -> CassandraSettings:
+    """How to reach the shared Cassandra."""
+    return CassandraSettings(port=cassandra.port)
+
+
+@pytest.fixture(scope="session")
+def connection(settings: CassandraSettings) -> Iterator[Connection]:
+    """The engine's own kind of connection to the shared Cassandra."""
+    with Connection(settings) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def reader(settings: CassandraSettings) -> Iterator[Session]:
+    """A plain driver session: what the engine did is read without the engine."""
+    with plain_session(settings) as session:
+        yield session
+
+
+@pytest.fixture
+def keyspace(connection: Connection) -> Iterator[str]:
+    """An empty keyspace with a name of its own, gone after the test."""
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    create_keyspace(connection, name)
+    yield name
+    connection.session.execute(f"DROP KEYSPACE {quote(name)}", timeout=60)

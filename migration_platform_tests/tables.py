@@ -1,0 +1,124 @@
+"""Tables and rows for the tests, and the engine run inside the test's own process.
+
+What a test expects is read with a driver session of its own, never with the engine.
+"""
+
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
+from cassandra.policies import WhiteListRoundRobinPolicy
+from cassandra.query import dict_factory
+
+from migration_platform.copy import RangeCounts, copy_range
+from migration_platform.migration import Endpoint, Migration, TableName, quote
+from migration_platform.preflight import Plan, build_plan
+from migration_platform.rate import RateBudget
+from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.token_ranges import TokenRange
+from migration_platform.workers import OpenStores
+
+REPLICATION = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+
+
+def create_keyspace(connection: Connection, keyspace: str) -> None:
+    connection.session.execute(
+        f"CREATE KEYSPACE {quote(keyspace)} WITH replication = {REPLICATION} "
+        "AND durable_writes = false"
+    )
+
+
+def create_table(connection: Connection, keyspace: str, table: str, body: str) -> TableName:
+    """Make a table from what stands in the parentheses of its CREATE TABLE."""
+    head, _, options = body.partition(" WITH ")
+    name = TableName(keyspace, table)
+    with_options = f" WITH {options}" if options else ""
+    connection.session.execute(f"CREATE TABLE {name} ({head}){with_options}", timeout=30)
+    return name
+
+
+def insert_rows(
+    connection: Connection, name: TableName, rows: Iterable[Mapping[str, Any]], using: str = ""
+) -> None:
+    """Write rows; a column that a row does not name is left unset."""
+    for row in rows:
+        columns = ", ".join(quote(column) for column in row)
+        marks = ", ".join("?" * len(row))
+        statement = connection.session.prepare(
+            f"INSERT INTO {name} ({columns}) VALUES ({marks}) {using}"
+        )
+        connection.session.execute(statement, list(row.values()))
+
+
+def declare(origin: TableName, target: TableName, **options: Any) -> Migration:
+    """Declare a migration between two tables; sides' own options as `origin_fetch_size=10`."""
+    sides: dict[str, dict[str, Any]] = {"origin": {}, "target": {}}
+    for option in list(options):
+        side, _, rest = option.partition("_")
+        if side in sides and rest:
+            sides[side][rest] = options.pop(option)
+    return Migration(
+        Endpoint("a", origin, **sides["origin"]),
+        Endpoint("b", target, **sides["target"]),
+        **{"token_ranges": 4, "retry_seconds": 20.0, **options},
+    )
+
+
+def plan_copy(connection: Connection, origin: TableName, target: TableName, **options: Any) -> Plan:
+    """Declare a migration and hold it against the tables."""
+    return build_plan(declare(origin, target, **options), connection, connection)
+
+
+def in_process(plan: Plan, origin: Connection, target: Connection | None = None) -> OpenStores:
+    """What a worker process holds, for a test that runs a task in its own process."""
+    context = multiprocessing.get_context("spawn")
+    return OpenStores(
+        plan,
+        origin,
+        target or origin,
+        RateBudget(context, plan.migration.origin.rows_per_second),
+        RateBudget(context, plan.migration.target.rows_per_second),
+    )
+
+
+def copy_ranges(stores: OpenStores, ranges: Iterable[TokenRange] | None = None) -> RangeCounts:
+    """Copy ranges one after the other, all of them unless some are named."""
+    total = RangeCounts()
+    for token_range in stores.plan.migration.ranges if ranges is None else ranges:
+        total += copy_range(stores, token_range, lambda _: None)
+    return total
+
+
+def copy_table(
+    connection: Connection, origin: TableName, target: TableName, **options: Any
+) -> RangeCounts:
+    """Copy a whole table inside this process."""
+    return copy_ranges(in_process(plan_copy(connection, origin, target, **options), connection))
+
+
+@contextmanager
+def plain_session(settings: CassandraSettings) -> Iterator[Session]:
+    """A session of the plain driver with rows as dicts, which shares nothing with the engine."""
+    profile = ExecutionProfile(
+        load_balancing_policy=WhiteListRoundRobinPolicy(list(settings.contact_points)),
+        row_factory=dict_factory,
+        request_timeout=60,
+    )
+    cluster = Cluster(
+        list(settings.contact_points),
+        port=settings.port,
+        protocol_version=5,
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+    )
+    try:
+        yield cluster.connect()
+    finally:
+        cluster.shutdown()
+
+
+def rows_of(session: Session, name: TableName) -> list[dict[str, Any]]:
+    """Every row of a table, columns by name, in an order that does not depend on the key."""
+    rows = [dict(sorted(row.items())) for row in session.execute(f"SELECT * FROM {name}")]
+    return sorted(rows, key=repr)
