@@ -278,24 +278,25 @@ def renew_lock(*, cache: Path, report: Callable[[str], None] = lambda line: None
     builder = EnvironmentBuilder(context=context, cache_dir=cache / "environments")
     parts = parse_lock(LOCK_PATH.read_text(encoding="utf-8"))
     for name, part in parts.items():
-        report(f"{name}: resolving {' '.join(part.roots)}")
-        resolved = builder.from_endpoint("+".join(part.roots), update=True).lockfile
-        if resolved is None:
-            raise LocalStackError(f"The resolver left no lock for {name}.")
-        jars = (
-            Jar(
-                group=dependency.groupId,
-                artifact=dependency.artifactId,
-                version=dependency.version,
-                classifier=dependency.classifier or "",
-                type=dependency.packaging,
-                sha256=dependency.sha256 or "",
-            )
-            for dependency in resolved.dependencies
-        )
-        supported = tuple(
-            jar for jar in jars if not any(word in str(jar) for word in UNSUPPORTED_MACHINES)
-        )
-        parts[name] = LockedPart(part.roots, supported)
-        report(f"{name}: {len(supported)} jars")
+        jars: dict[tuple[str, ...], Jar] = {}
+        # One root at a time, and the first one's versions win: resolved together, the versions that
+        # one root manages replace those that the other was built with.
+        for root in part.roots:
+            report(f"{name}: resolving {root}")
+            resolved = builder.from_endpoint(root, update=True).lockfile
+            if resolved is None:
+                raise LocalStackError(f"The resolver left no lock for {root}.")
+            for dependency in resolved.dependencies:
+                jar = Jar(
+                    group=dependency.groupId,
+                    artifact=dependency.artifactId,
+                    version=dependency.version,
+                    classifier=dependency.classifier or "",
+                    type=dependency.packaging,
+                    sha256=dependency.sha256 or "",
+                )
+                if not any(word in str(jar) for word in UNSUPPORTED_MACHINES):
+                    jars.setdefault((jar.group, jar.artifact, jar.classifier, jar.type), jar)
+        parts[name] = LockedPart(part.roots, tuple(jars.values()))
+        report(f"{name}: {len(jars)} jars")
     LOCK_PATH.write_text(format_lock(parts), encoding="utf-8")
