@@ -5,13 +5,17 @@ They load on first use: worker processes import this package too, and need no Da
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from migration_platform.components.stores import Stores
+    from migration_platform.components.table_migration import TableMigration
 
 _COMPONENTS = {
     "Stores": "migration_platform.components.stores",
     "TableMigration": "migration_platform.components.table_migration",
 }
-__all__ = ["Stores", "TableMigration"]  # noqa: F822, they come through __getattr__
+__all__ = ["Stores", "TableMigration"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,31 @@ def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
 
 
+@main.command()
+@click.option(
+    "--enrolments",
+    type=click.IntRange(1, 1_000_000_000),
+    default=100_000,
+    show_default=True,
+    help="Rows of sample data.",
+)
+@click.option("--seed", default=1, show_default=True, help="Two runs with one seed agree.")
+def demo(enrolments: int, seed: int) -> None:
+    """Fill a sample table, migrate it through Dagster, and prove that it arrived.
+
+    Starts Cassandra and Kafka on this machine. What is there already is used again.
+    """
+    from migration_platform.demo import run_demo
+    from migration_platform.errors import MigrationError
+
+    try:
+        done = run_demo(enrolments=enrolments, seed=seed, home=None, echo=click.echo)
+    except (MigrationError, LocalStackError) as error:
+        raise click.ClickException(str(error)) from error
+    if not done:
+        raise SystemExit(1)
+
+
 @main.group()
 def local() -> None:
     """Run real servers on this machine, without Docker or a system Java.

@@ -6,6 +6,7 @@ complete only when every row that was read was acknowledged.
 
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from migration_platform.errors import MigrationError, explain
 from migration_platform.preflight import Plan
@@ -156,7 +157,7 @@ def copy_range(stores: OpenStores, token_range: TokenRange, report: Report) -> R
                 groups = {}
                 grouped_rows = grouped_bytes = 0
         else:
-            for start, end in zip(starts, starts[1:], strict=False):
+            for start, end in pairwise(starts):
                 writer.write_group([data[start:end]], None)
         if time.monotonic() - reported >= REPORT_SECONDS:
             reported = time.monotonic()
@@ -174,7 +175,7 @@ def copy_range(stores: OpenStores, token_range: TokenRange, report: Report) -> R
 def _prepare(stores: OpenStores) -> _Tools:
     plan = stores.plan
     # Only with several hosts is it worth knowing which one owns a partition.
-    routed = len(stores.target.cluster.metadata.all_hosts()) > 1 and plan.group_size
+    routed = stores.target.host_count > 1 and plan.group_size
     return _Tools(
         select=prepare_range_read(stores.origin, plan.origin, plan.copy_columns),
         insert=prepare_insert(stores.target, plan.target, plan.copy_columns),

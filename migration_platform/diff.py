@@ -319,7 +319,7 @@ class _Samples:
             message = ExecuteMessage(
                 statement.query_id,
                 values,
-                ConsistencyLevel.name_to_value[endpoint.consistency],
+                getattr(ConsistencyLevel, endpoint.consistency),
                 skip_meta=True,
                 result_metadata_id=statement.result_metadata_id,
             )

@@ -151,7 +151,9 @@ def publish(
         )
         for message in messages:
             text = json.dumps(message.value, separators=(",", ":"), ensure_ascii=False)
-            headers = [(RUN_ID_HEADER, message.run_id)] if message.run_id else None
+            headers: dict[str, str | bytes | None] = {}
+            if message.run_id:
+                headers[RUN_ID_HEADER] = message.run_id
             producer.produce(
                 message.topic, value=text.encode(), headers=headers, on_delivery=on_delivery
             )
@@ -176,6 +178,21 @@ def find_metric_event(
     Returns:
         Whether it is there, and one sentence if that could not be found out.
     """
+    try:
+        return read_metric_event(settings, topic, run_id, seconds=seconds) is not None, ""
+    except (KafkaException, TimeoutError) as error:
+        return False, f"the topic {topic} could not be read: {error}"
+
+
+def read_metric_event(
+    settings: KafkaSettings, topic: str, run_id: str, *, seconds: float = DELIVERY_SECONDS
+) -> dict[str, Any] | None:
+    """Read a run's metric event back from its topic; None if it is not there.
+
+    Raises:
+        confluent_kafka.KafkaException: the brokers refused or did not answer.
+        TimeoutError: the newest messages were not read within `seconds`.
+    """
     deadline = time.monotonic() + seconds
     consumer = Consumer(
         {
@@ -183,36 +200,33 @@ def find_metric_event(
             "group.id": "migration-platform-look-up",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "logger": _silent_logger(),
-        }
+        },
+        logger=_silent_logger(),
     )
     try:
         partitions = consumer.list_topics(topic, timeout=seconds).topics[topic].partitions
-        left = set(partitions)
         places = []
         for partition in partitions:
-            place = TopicPartition(topic, partition)
-            low, high = consumer.get_watermark_offsets(place, timeout=seconds)
-            place.offset = max(low, high - LOOK_BACK_MESSAGES)
-            places.append(place)
+            low, high = consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=seconds
+            )
+            places.append(TopicPartition(topic, partition, max(low, high - LOOK_BACK_MESSAGES)))
         consumer.assign(places)
+        left = set(partitions)
         while left:
             if time.monotonic() > deadline:
-                return False, f"the topic {topic} could not be read within {seconds:.0f} s"
+                raise TimeoutError(f"not read within {seconds:.0f} s")
             message = consumer.poll(0.5)
             if message is None:
                 continue
             error = message.error()
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition())
-                    continue
-                return False, f"the topic {topic} could not be read: {error.str()}"
-            if (RUN_ID_HEADER, run_id.encode()) in (message.headers() or []):
-                return True, ""
-        return False, ""
-    except KafkaException as error:
-        return False, f"the topic {topic} could not be read: {error}"
+                if error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                left.discard(message.partition())
+            elif (RUN_ID_HEADER, run_id.encode()) in (message.headers() or []):
+                return json.loads(message.value() or b"null")
+        return None
     finally:
         consumer.close()
 

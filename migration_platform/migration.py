@@ -8,14 +8,20 @@ known, so that the refusal can say that they are not there yet.
 import re
 from dataclasses import dataclass, field
 
-from cassandra import ConsistencyLevel
-
 from migration_platform.errors import DeclarationError
 from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
 
-CONSISTENCY_LEVELS = tuple(
-    name for name in ConsistencyLevel.name_to_value if name not in ("SERIAL", "LOCAL_SERIAL")
+CONSISTENCY_LEVELS = (
+    "LOCAL_QUORUM",
+    "QUORUM",
+    "EACH_QUORUM",
+    "ALL",
+    "ONE",
+    "TWO",
+    "THREE",
+    "LOCAL_ONE",
 )
+"""ANY is none of them: a hint on one node is no copy."""
 DIFF_MODES = ("two_way", "origin_only")
 
 
@@ -59,11 +65,12 @@ def quote(identifier: str) -> str:
 
 # The reserved words of Cassandra's CQL grammar: the ones that are no name without quotes.
 _RESERVED = frozenset(
-    "add allow alter and apply asc authorize batch begin by columnfamily create default delete desc "
-    "describe drop entries execute from full grant if in index infinity insert into is keyspace "
-    "limit materialized mbean mbeans modify nan norecursive not null of on or order primary rename "
-    "replace revoke schema select set table to token truncate unlogged unset update use using view "
-    "where with".split()
+    """
+    add allow alter and apply asc authorize batch begin by columnfamily create default delete desc
+    describe drop entries execute from full grant if in index infinity insert into is keyspace limit
+    materialized mbean mbeans modify nan norecursive not null of on or order primary rename replace
+    revoke schema select set table to token truncate unlogged unset update use using view where with
+    """.split()  # noqa: SIM905, a hundred quotes would hide the words
 )
 
 

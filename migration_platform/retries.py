@@ -1,4 +1,4 @@
-"""How long a request that failed is tried again: backoff with jitter, inside a budget of seconds."""
+"""How long a request that failed is tried again: backoff with jitter, up to so many seconds."""
 
 import random
 import time

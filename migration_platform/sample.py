@@ -81,13 +81,11 @@ def enrolments(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
             made += 1
             yield _enrolment(rng, user_id, batch)
         user += 1
-        if batches < ENROLMENTS_A_USER:
-            continue
 
 
 def _enrolment(rng: random.Random, user_id: str, batch: int) -> dict[str, Any]:
     enrolled = _FIRST_DAY + timedelta(seconds=rng.randrange(600 * 86_400))
-    contents = rng.randrange(2, 6)
+    contents = rng.randrange(4, 12)
     done = rng.randrange(contents + 1)
     percentage = 100 * done // contents
     row: dict[str, Any] = {
@@ -130,7 +128,7 @@ def fill_origin(
     *,
     seed: int = 1,
     keyspace: str = KEYSPACE,
-    on_progress: Callable[[int], None] = lambda rows: None,
+    on_progress: Callable[[int], object] = lambda rows: None,
 ) -> float:
     """Write the enrolments into the origin table; gives the seconds that it took."""
     from cassandra.concurrent import execute_concurrent_with_args

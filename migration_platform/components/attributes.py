@@ -1,4 +1,7 @@
-"""Attributes of components: unknown ones are refused by name, beside the ones there are."""
+"""Attributes of components: unknown ones are refused by name, beside the ones there are.
+
+Error messages never repeat a value: it may be a password that stands where its name belongs.
+"""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -6,7 +9,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import dagster as dg
-from pydantic import BaseModel, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, create_model, model_validator
 
 
 class NamedAttributes(dg.Resolvable):
@@ -23,12 +26,14 @@ class NamedAttributes(dg.Resolvable):
                 raise ValueError("; ".join(wrong))
             return value
 
+        class Quiet(derived):
+            model_config = ConfigDict(hide_input_in_errors=True)
+
+        validator: Any = model_validator(mode="before")(staticmethod(refuse_unknown))
         return create_model(
             derived.__name__,
-            __base__=derived,
-            __validators__={
-                "refuse_unknown": model_validator(mode="before")(staticmethod(refuse_unknown))
-            },
+            __base__=Quiet,
+            __validators__={"refuse_unknown": validator},
         )
 
 
@@ -46,13 +51,25 @@ def _unknown(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
                 f"{', '.join(prefix + known for known in valid)}"
             )
             continue
-        for nested in _models_in(field.annotation):
-            yield from _unknown(nested, inner, f"{prefix}{name}.")
+        for nested, is_named in _models_in(field.annotation):
+            path = f"{prefix}{name}"
+            blocks = {path: inner}
+            if is_named and isinstance(inner, Mapping):
+                blocks = {f"{path}.{key}": block for key, block in inner.items()}
+            for block_path, block in blocks.items():
+                if isinstance(block, str):
+                    known = ", ".join(nested.model_fields)
+                    described = f": {field.description}" if field.description else ""
+                    yield f"{block_path} must be a block with {known}{described}"
+                yield from _unknown(nested, block, f"{block_path}.")
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: Any, is_named: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
+    """Give the models of an attribute, and whether it holds several of them by name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+        yield annotation, is_named
     elif get_origin(annotation) in (Union, UnionType, Annotated):
         for inner in get_args(annotation):
-            yield from _models_in(inner)
+            yield from _models_in(inner, is_named)
+    elif get_origin(annotation) in (dict, Mapping):
+        yield from _models_in(get_args(annotation)[1], True)

@@ -30,7 +30,8 @@ def _attributes_of(resource: type[dg.ConfigurableResource], name: str) -> type:
                 info.annotation,
                 Field(info.get_default(), description=info.description),
             )
-    return create_model(name, __base__=(NamedAttributes, dg.Model), **fields)
+    bases: Any = (NamedAttributes, dg.Model)
+    return create_model(name, __base__=bases, **fields)
 
 
 class TlsFilesAttributes(NamedAttributes, dg.Model):

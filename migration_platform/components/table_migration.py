@@ -79,10 +79,11 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     writetime: str | int = Field("now", description="now; other modes are not there yet.")
     ttl: str | int = Field("none", description="none; other modes are not there yet.")
     group_writes_by: list[str] | None = Field(
-        None, description="Columns by which writes are grouped; default: the target's partition key."
+        None,
+        description="Columns by which writes are grouped; default: the target's partition key.",
     )
     truncate_target: bool = Field(False, description="Empty the target before a full copy.")
-    diff: DiffAttributes = Field(default_factory=DiffAttributes, description="The comparison.")
+    diff: DiffAttributes = Field(DiffAttributes(mode="two_way"), description="The comparison.")
     tracking: bool = Field(False, description="Tracking tables; only off is there yet.")
     retry_seconds: float = Field(
         90.0, description="How long a request that failed for a passing reason is tried again."

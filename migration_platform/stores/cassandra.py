@@ -6,6 +6,11 @@ The driver's own retries are off: it would resend a write with the timestamp of 
 and a list that is not frozen would then hold its elements twice.
 """
 
+# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false
+# pyright: reportReturnType=false
+
 import difflib
 import logging
 import re
@@ -130,7 +135,7 @@ class Table:
 class _PageResult(ResultMessage):
     """A result whose rows stay the bytes that came."""
 
-    def recv_results_rows(  # noqa: PLR0913, the driver's signature
+    def recv_results_rows(
         self, f, protocol_version, user_type_map, result_metadata, column_encryption_policy
     ):
         self.recv_results_metadata(f, user_type_map)
@@ -191,6 +196,11 @@ class Connection:
     def protocol_version(self) -> int:
         """The native protocol's version that both sides speak."""
         return self.cluster.protocol_version
+
+    @property
+    def host_count(self) -> int:
+        """How many hosts the cluster has, as far as the driver knows."""
+        return len(self.cluster.metadata.all_hosts())
 
     def close(self) -> None:
         """Close every connection."""
@@ -412,7 +422,7 @@ def read_pages(
         message = ExecuteMessage(
             statement.query_id,
             values,
-            ConsistencyLevel.name_to_value[consistency],
+            getattr(ConsistencyLevel, consistency),
             fetch_size=_page_rows(connection, fetch_size, budget),
             paging_state=state,
             skip_meta=bool(statement.result_metadata),
@@ -513,7 +523,7 @@ class Writer:
 
         version = connection.protocol_version
         flags = _INT.pack if ProtocolVersion.uses_int_query_flags(version) else _one_byte
-        level = _SHORT.pack(ConsistencyLevel.name_to_value[consistency])
+        level = _SHORT.pack(getattr(ConsistencyLevel, consistency))
         query_id = _SHORT.pack(len(statement.query_id)) + statement.query_id
         metadata_id = b""
         if ProtocolVersion.uses_prepared_metadata(version):

@@ -1,0 +1,64 @@
+# Everything a person needs by hand. Each target does its own set-up; a second call reuses it.
+#   make demo    fill, migrate and prove a sample table on real servers   (ENROLMENTS=100000)
+#   make ui      open Dagster on the demo
+#   make test    run every test against real servers
+#   make check   linters, type checker, definitions
+#   make stop    stop the local servers
+#   make lock    renew requirements.lock after a change in pyproject.toml (needs uv)
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ENROLMENTS ?= 100000
+export MIGRATION_PLATFORM_HOME ?= $(CURDIR)/.migration-platform
+export DAGSTER_HOME ?= $(MIGRATION_PLATFORM_HOME)/dagster
+# `dg` warns when it runs outside of the environment that it finds in the project.
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.PHONY: demo ui test check stop lock install browser
+.DEFAULT_GOAL := demo
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Error: Python 3.11 or newer is needed; name it with PYTHON=..."; exit 1; }
+	@echo "Making the virtual environment in $(VENV) (a minute the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install
+	@$(BIN)/migration-platform demo --enrolments $(ENROLMENTS)
+
+ui: install
+	@$(BIN)/migration-platform local up cassandra kafka
+	@mkdir -p "$(DAGSTER_HOME)" && cp -n deploy/local/dagster.yaml "$(DAGSTER_HOME)/" || true
+	@echo "Dagster opens on http://127.0.0.1:3000 (Ctrl-C ends it; the servers go on until: make stop)"
+	@$(BIN)/dg dev --host 127.0.0.1 --port 3000
+
+test: install browser
+	@$(BIN)/python -m pytest $(TESTS)
+
+# The tests look at the UI with a real browser.
+browser: install
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	     && echo "Installing Chromium" && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+	|| $(BIN)/playwright install chromium
+
+check: install
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/dg check defs
+
+stop: install
+	@$(BIN)/migration-platform local down
+
+lock:
+	uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras \
+		--quiet --output-file requirements.lock
