@@ -101,12 +101,16 @@ def copy_range(stores: OpenStores, token_range: TokenRange, report: Report) -> R
     counts = RangeCounts()
     retries = 0
     last_retry = ""
+    retry_reported = 0.0
 
     def on_retry(error: BaseException) -> None:
-        nonlocal retries, last_retry
+        nonlocal retries, last_retry, retry_reported
         retries += 1
         last_retry = explain(error)
-        report(so_far())
+        # All requests in flight fail together when a server goes: one report tells of them all.
+        if time.monotonic() - retry_reported >= REPORT_SECONDS:
+            retry_reported = time.monotonic()
+            report(so_far())
 
     writer = Writer(
         stores.target,

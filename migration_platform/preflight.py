@@ -77,6 +77,12 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
             objections.append(str(error))
     if not objections:
         objections = object_to_tables(migration, *tables)
+        # A restored snapshot may share the table's id with its source, but never the hosts' ids.
+        if tables[0].table_id == tables[1].table_id and origin.host_ids & target.host_ids:
+            objections.append(
+                f"origin and target are one table, {tables[0].name}: the stores "
+                f"{migration.origin.store} and {migration.target.store} are the same cluster"
+            )
     if objections:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
     return _plan(migration, *tables)

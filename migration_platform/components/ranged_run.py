@@ -139,7 +139,7 @@ def _begin(
     tags = {ended_runs.PROCESS_TAG: ended_runs.process_mark()}
     if events and run.copying:
         tags[ended_runs.events_tag(job.target)] = ended_runs.PENDING
-    instance.add_run_tags(context.run_id, tags)
+    instance.add_run_tags(context.run.run_id, tags)
     for run_id in ended_runs.fail_dead_runs(instance):
         context.log.warning(f"Run {run_id} was found dead; it and its open ranges are now failed.")
     if events:
@@ -164,10 +164,8 @@ def _truncate_target(run: RangedRun, connection: Connection) -> None:
         )
     others = [
         other.run_id
-        for other in run.context.instance.get_runs(
-            RunsFilter(statuses=[DagsterRunStatus.STARTED], tags={ended_runs.PROCESS_TAG: []})
-        )
-        if other.run_id != run.context.run_id
+        for other in run.context.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
+        if other.run_id != run.context.run.run_id
         and run.job.target in (other.asset_selection or ())
     ]
     if others:
@@ -271,9 +269,7 @@ def _counts_metadata(counts: RangeCounts) -> dict[str, Any]:
 # -- comparing ---------------------------------------------------------------------------------
 
 
-def _compare(
-    run: RangedRun, pool: WorkerPool, connections: tuple[Connection, Connection]
-) -> None:
+def _compare(run: RangedRun, pool: WorkerPool, connections: tuple[Connection, Connection]) -> None:
     assert run.plan is not None
     ranges = [token_range for token_range in run.ranges if token_range not in run.failed]
     told = time.monotonic()
@@ -404,7 +400,7 @@ def _read_states(run: RangedRun) -> list[RangeState]:
         ranges=run.job.migration.ranges,
         partitions=run.job.partitions,
         fingerprint=run.plan.fingerprint,
-        run_id=run.context.run_id,
+        run_id=run.context.run.run_id,
     )
 
 
@@ -479,7 +475,7 @@ def _end(run: RangedRun, reason: str) -> None:
         return
     problem = ended_runs.publish_end(
         run.context.instance,
-        run.context.run_id,
+        run.context.run.run_id,
         ended_runs.events_tag(run.job.target),
         run.events,
         success=not reason,

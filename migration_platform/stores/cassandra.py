@@ -198,6 +198,11 @@ class Connection:
         return self.cluster.protocol_version
 
     @property
+    def host_ids(self) -> frozenset[str]:
+        """The ids of the cluster's hosts, which no other cluster has."""
+        return frozenset(str(host.host_id) for host in self.cluster.metadata.all_hosts())
+
+    @property
     def host_count(self) -> int:
         """How many hosts the cluster has, as far as the driver knows."""
         return len(self.cluster.metadata.all_hosts())
