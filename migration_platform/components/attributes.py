@@ -5,11 +5,14 @@ Error messages never repeat a value: it may be a password that stands where its 
 
 import difflib
 from collections.abc import Iterator, Mapping
+from copy import copy
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, create_model, model_validator
+from pydantic import BaseModel, create_model, model_validator
+
+from migration_platform.errors import DeclarationError
 
 
 class NamedAttributes(dg.Resolvable):
@@ -23,18 +26,27 @@ class NamedAttributes(dg.Resolvable):
         def refuse_unknown(value: Any) -> Any:
             wrong = list(_unknown(derived, value, ""))
             if wrong:
-                raise ValueError("; ".join(wrong))
+                raise DeclarationError("; ".join(wrong))
             return value
 
-        class Quiet(derived):
-            model_config = ConfigDict(hide_input_in_errors=True)
-
-        validator: Any = model_validator(mode="before")(staticmethod(refuse_unknown))
         return create_model(
             derived.__name__,
-            __base__=Quiet,
-            __validators__={"refuse_unknown": validator},
+            __base__=derived,
+            __validators__={
+                "refuse_unknown": model_validator(mode="before")(staticmethod(refuse_unknown))
+            },
+            **_described(derived, cls),
         )
+
+
+def _described(derived: type[BaseModel], declared: type[Any]) -> dict[str, Any]:
+    """Give the derived attributes the descriptions of the declared ones, for the Docs tab."""
+    fields = {}
+    for name, field in derived.model_fields.items():
+        field = copy(field)
+        field.description = declared.model_fields[name].description
+        fields[name] = (field.annotation, field)
+    return fields
 
 
 def _unknown(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
@@ -61,6 +73,7 @@ def _unknown(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
                     known = ", ".join(nested.model_fields)
                     described = f": {field.description}" if field.description else ""
                     yield f"{block_path} must be a block with {known}{described}"
+                    continue
                 yield from _unknown(nested, block, f"{block_path}.")
 
 

@@ -115,7 +115,12 @@ def _failed_before_it_began(run: DagsterRun, target: dg.AssetKey) -> bool:
 
 
 def _settle_run(
-    instance: DagsterInstance, run: DagsterRun, tag: str, settings: EventSettings, *, ambiguous: bool
+    instance: DagsterInstance,
+    run: DagsterRun,
+    tag: str,
+    settings: EventSettings,
+    *,
+    ambiguous: bool,
 ) -> str:
     if ambiguous:
         found, problem = find_metric_event(settings.kafka, settings.topic, run.run_id)

@@ -15,6 +15,7 @@ from migration_platform.components import ended_runs
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.checks import CHECKS
 from migration_platform.components.ranged_run import Job, run_ranges
+from migration_platform.components.stores import Stores
 from migration_platform.errors import DeclarationError
 from migration_platform.migration import Endpoint, Migration, TableName
 from migration_platform.resources import CassandraResource, KafkaResource
@@ -100,6 +101,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             DeclarationError: one message with everything that is wrong.
         """
         job = build_job(self.to_migration())
+        self._check_stores(context)
         assets: list[Any] = [build_ranged_assets(declared=self, job=job)]
         if self._describes_origin(job, context):
             assets.append(build_origin_asset(job=job, group=self.group))
@@ -111,21 +113,42 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         return dg.Definitions(assets=assets, schedules=schedules, sensors=sensors)
 
     def to_migration(self) -> Migration:
-        """Turn the attributes into a validated declaration."""
+        """Turn the attributes into a validated declaration.
+
+        Raises:
+            DeclarationError: one message with everything that is wrong.
+        """
+        wrong = []
         if self.tracking:
-            raise DeclarationError("tracking is not there yet; leave it off")
-        self._per_run()
+            wrong.append("tracking is not there yet; leave it off")
+        tables: list[TableName] = []
+        for text in (self.origin.table, self.target.table or self.origin.table):
+            try:
+                tables.append(TableName.parse(text))
+            except DeclarationError as error:
+                wrong.append(str(error))
+                tables.append(TableName("unknown", str(len(tables))))
+        for build in (self._per_run, lambda: self._migration(*tables)):
+            try:
+                build()
+            except DeclarationError as error:
+                wrong.append(str(error))
+        if wrong:
+            raise DeclarationError("; ".join(dict.fromkeys(wrong)))
+        return self._migration(*tables)
+
+    def _migration(self, origin: TableName, target: TableName) -> Migration:
         return Migration(
             origin=Endpoint(
                 store=self.origin.store,
-                table=TableName.parse(self.origin.table),
+                table=origin,
                 consistency=self.origin.consistency,
                 rows_per_second=self.origin.rows_per_second,
                 fetch_size=self.origin.fetch_size,
             ),
             target=Endpoint(
                 store=self.target.store,
-                table=TableName.parse(self.target.table or self.origin.table),
+                table=target,
                 consistency=self.target.consistency,
                 rows_per_second=self.target.rows_per_second,
             ),
@@ -151,6 +174,26 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 "truncate_target needs ranges_per_run: all, for one run must cover all ranges"
             )
         return self.ranges_per_run
+
+    def _check_stores(self, context: dg.ComponentLoadContext) -> None:
+        """Refuse stores of the wrong kind; stores that are declared otherwise, a run refuses."""
+        kinds: dict[str, str] = {}
+        for stores in context.component_tree.get_all_components(Stores):
+            kinds |= dict.fromkeys(stores.cassandra, "cassandra")
+            kinds |= dict.fromkeys(stores.kafka, "kafka")
+        needed = [
+            ("origin", self.origin.store, "cassandra"),
+            ("target", self.target.store, "cassandra"),
+            *([("events", self.events.store, "kafka")] if self.events else []),
+        ]
+        wrong = [
+            f"{attribute}.store is {name}, a {kinds[name]} store; valid are the {kind} stores "
+            f"{', '.join(store for store in kinds if kinds[store] == kind)}"
+            for attribute, name, kind in needed
+            if kinds.get(name, kind) != kind
+        ]
+        if wrong:
+            raise DeclarationError("; ".join(wrong))
 
     def _describes_origin(self, job: Job, context: dg.ComponentLoadContext) -> bool:
         """Say whether this migration is the one that describes its origin's asset.

@@ -1,0 +1,448 @@
+"""A Dagster project in a temporary folder that has nothing but YAML and this package installed.
+
+Tests run it in their own process where only results matter, and through `dg` where the process
+does: what is killed, what it prints, what it leaves behind.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+import yaml
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from dagster import ComponentTree, DagsterInstance
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+
+from migration_platform.sample import ORIGIN_TABLE, TARGET_TABLE
+from migration_platform.token_ranges import split_ring
+from migration_platform_tests.servers import REPOSITORY
+
+RANGES = 8
+KEYS = [token_range.key for token_range in split_ring(RANGES)]
+EVERYTHING = f"{KEYS[0]}...{KEYS[-1]}"
+DG = Path(sys.executable).with_name("dg")
+_PYPROJECT = """\
+[project]
+name = "{module}"
+version = "0.1.0"
+requires-python = ">=3.11"
+dependencies = ["migration-platform"]
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "{module}"
+
+[tool.dg.cli]
+suppress_warnings = ["project_and_activated_venv_mismatch"]
+"""
+_DEFINITIONS = """\
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs():
+    return dg.Definitions.merge(
+        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
+        dg.Definitions(executor=dg.in_process_executor),
+    )
+"""
+
+
+@dataclass
+class Project:
+    """A project of some user: `folder` holds its code, `home` is its DAGSTER_HOME."""
+
+    folder: Path
+    home: Path
+    module: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def defs_folder(self) -> Path:
+        return self.folder / self.module / "defs"
+
+    def declare(self, name: str, kind: str, **attributes: Any) -> None:
+        """Write the YAML of one component; None takes an attribute away."""
+        folder = self.defs_folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {key: value for key, value in attributes.items() if value is not None}
+        document = {"type": f"migration_platform.{kind}", "attributes": kept}
+        (folder / "defs.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def load(self) -> dg.Definitions:
+        """Load the definitions into this process, as a code location would."""
+        with _importable(self.folder):
+            return ComponentTree.for_project(self.folder).build_defs()
+
+    @contextmanager
+    def instance(self) -> Iterator[DagsterInstance]:
+        """Open the project's DAGSTER_HOME."""
+        with DagsterInstance.from_config(str(self.home)) as instance:
+            yield instance
+
+    def run(
+        self,
+        partitions: str | None = EVERYTHING,
+        *,
+        assets: Sequence[dg.AssetKey] | None = None,
+        only_checks: bool = False,
+        config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "RunResult":
+        """Execute one run in this process: all assets that have partitions, unless some are named.
+
+        `partitions` is a key, two joined by `...` as in the UI, or None for none.
+        """
+        defs = self.load()
+        job = defs.resolve_implicit_global_asset_job_def()
+        graph = defs.resolve_asset_graph()
+        if only_checks:
+            job = job.get_subset(asset_check_selection=set(graph.asset_check_keys))
+        else:
+            keys = assets or [
+                key for key in graph.materializable_asset_keys if graph.get(key).is_partitioned
+            ]
+            job = job.get_subset(asset_selection=set(keys))
+        with self.instance() as instance:
+            result = job.execute_in_process(
+                instance=instance,
+                run_config=config or {},
+                tags={**_partition_tags(partitions), **(tags or {})},
+                raise_on_error=False,
+            )
+            return RunResult(self, result)
+
+    def run_dg(self, *arguments: str, seconds: float = 120, **variables: str) -> "Ended":
+        """Run `dg` in the project's folder and wait for its end."""
+        process = self.start_dg(*arguments, **variables)
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except BaseException:
+            end_tree(process)
+            raise
+        return Ended(process.returncode, output)
+
+    def start_dg(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start `dg` in the project's folder, as a process of a group of its own."""
+        return self.start(str(DG), *arguments, **variables)
+
+    def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a program with the project's environment."""
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("DAGSTER")
+        }
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={
+                **inherited,
+                "DAGSTER_HOME": str(self.home),
+                "PYTHONPATH": str(self.folder),
+                "PATH": f"{DG.parent}{os.pathsep}{os.environ['PATH']}",
+                "COLUMNS": "400",
+                "NO_COLOR": "1",
+                **self.environment,
+                **variables,
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def statuses(self, asset: dg.AssetKey) -> dict[str, str]:
+        """Give each range's colour in the UI: success, failed, or none."""
+        defs = self.load()
+        partitions = defs.resolve_asset_graph().get(asset).partitions_def
+        assert partitions is not None
+        keys = list(partitions.get_partition_keys())
+        with self.instance() as instance:
+            found = instance.get_status_by_partition(asset, keys, partitions) or {}
+        names = {
+            AssetPartitionStatus.MATERIALIZED: "success",
+            AssetPartitionStatus.FAILED: "failed",
+            AssetPartitionStatus.IN_PROGRESS: "in progress",
+        }
+        return {key: names[found[key]] if found.get(key) else "none" for key in keys}
+
+    def runs(self) -> list[dg.DagsterRun]:
+        """Give the runs, the newest first."""
+        with self.instance() as instance:
+            return list(instance.get_runs())
+
+    def messages_of(self, run_id: str) -> str:
+        """Give all that a run wrote into its event log, as one text."""
+        with self.instance() as instance:
+            entries = instance.all_logs(run_id)
+        lines = []
+        for entry in entries:
+            lines.append(entry.user_message or entry.message or "")
+            event = entry.dagster_event
+            if event and event.is_failure:
+                lines.append(str(event.event_specific_data))
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a program printed, and how it ended."""
+
+    code: int
+    output: str
+
+    def assert_success(self) -> "Ended":
+        assert self.code == 0, self.output
+        return self
+
+    def json(self) -> Any:
+        """Read the output as JSON, from its first brace on."""
+        return json.loads(self.output[self.output.index("{") :])
+
+
+class RunResult:
+    """An executed run; what it logged is read while its instance is open."""
+
+    def __init__(self, project: Project, result: dg.ExecuteInProcessResult):
+        self.project = project
+        self.success = result.success
+        self.run_id = result.run_id
+        self.tags = dict(result.dagster_run.tags)
+        self.checks = {
+            evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()
+        }
+        self.events = list(result.all_events)
+
+    def assert_success(self) -> "RunResult":
+        assert self.success, self.error
+        return self
+
+    @property
+    def error(self) -> str:
+        """What the run says of its failure, as its page shows it."""
+        return "\n".join(
+            str(event.event_specific_data) for event in self.events if event.is_failure
+        )
+
+    def materializations(self, asset: dg.AssetKey) -> dict[str, dict[str, Any]]:
+        """Give each range's metadata, of the ranges that the run materialized."""
+        found = {}
+        for event in self.events:
+            if event.is_step_materialization and event.asset_key == asset:
+                assert event.partition not in found, "a range was materialized twice"
+                found[event.partition] = _values(event.materialization.metadata)
+        return found
+
+    def observations(self, asset: dg.AssetKey) -> list[tuple[str | None, dict[str, Any]]]:
+        """Give partition and metadata of each observation, in order."""
+        return [
+            (event.partition, _values(event.asset_observation_data.asset_observation.metadata))
+            for event in self.events
+            if event.is_asset_observation and event.asset_key == asset
+        ]
+
+    def check(self, name: str) -> tuple[bool, str, dict[str, Any]]:
+        """Give a check's verdict, its sentence and its metadata."""
+        evaluation = self.checks[name]
+        return evaluation.passed, evaluation.description or "", _values(evaluation.metadata)
+
+
+def _values(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.value for name, value in metadata.items()}
+
+
+def _partition_tags(partitions: str | None) -> dict[str, str]:
+    if partitions is None:
+        return {}
+    first, _, last = partitions.partition("...")
+    if not last:
+        return {"dagster/partition": first}
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def make_project(folder: Path, *, cassandra_port: int, kafka_port: int | None = None) -> Project:
+    """Make a project with the stores `sunbird` and `reports`, and `monitoring` for events."""
+    module = f"project_{uuid.uuid4().hex[:8]}"
+    project = Project(folder / "project", folder / "dagster_home", module)
+    project.defs_folder.mkdir(parents=True)
+    project.home.mkdir()
+    shutil.copy(REPOSITORY / "deploy" / "local" / "dagster.yaml", project.home)
+    (project.folder / "pyproject.toml").write_text(_PYPROJECT.format(module=module))
+    package = project.folder / module
+    (package / "__init__.py").touch()
+    (package / "definitions.py").write_text(_DEFINITIONS)
+    cluster = {"contact_points": ["127.0.0.1"], "port": cassandra_port}
+    kafka = {"monitoring": {"bootstrap_servers": f"127.0.0.1:{kafka_port}"}} if kafka_port else None
+    project.declare(
+        "stores", "Stores", cassandra={"sunbird": cluster, "reports": cluster}, kafka=kafka
+    )
+    return project
+
+
+def declare_enrolments(project: Project, keyspace: str, **attributes: Any) -> None:
+    """Declare the migration of the sample tables; a dict for `origin` or `target` adds to it."""
+    origin = {"store": "sunbird", "table": f"{keyspace}.{ORIGIN_TABLE}"}
+    target = {"store": "reports", "table": f"{keyspace}.{TARGET_TABLE}"}
+    origin.update(attributes.pop("origin", {}))
+    target.update(attributes.pop("target", {}))
+    given = {
+        "token_ranges": RANGES,
+        "workers": 2,
+        "retry_seconds": 10,
+        "group_writes_by": ["batchid"],
+        **attributes,
+    }
+    project.declare("enrolments", "TableMigration", origin=origin, target=target, **given)
+
+
+def origin_key(keyspace: str) -> dg.AssetKey:
+    return dg.AssetKey(["sunbird", keyspace, ORIGIN_TABLE])
+
+
+def target_key(keyspace: str) -> dg.AssetKey:
+    return dg.AssetKey(["reports", keyspace, TARGET_TABLE])
+
+
+def diff_key(keyspace: str) -> dg.AssetKey:
+    return dg.AssetKey(["reports", keyspace, f"{TARGET_TABLE}_diff"])
+
+
+def step_config(keyspace: str, **values: Any) -> dict[str, Any]:
+    """Give the run configuration that the UI's launchpad would hold."""
+    return {"ops": {f"reports__{keyspace}__{TARGET_TABLE}": {"config": values}}}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A Kafka topic as a consumer with nothing of ours reads it, from its beginning."""
+
+    bootstrap_servers: str
+    name: str
+
+    def read(self) -> list[dict[str, Any]]:
+        """Give the values of all messages in order; none if there is no such topic yet."""
+        return [json.loads(message.value()) for message in self.read_messages()]
+
+    def read_messages(self) -> list[Any]:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": uuid.uuid4().hex,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "allow.auto.create.topics": False,
+            }
+        )
+        found = []
+        try:
+            topics = consumer.list_topics(timeout=10).topics
+            if self.name not in topics:
+                return []
+            left = set(topics[self.name].partitions)
+            consumer.assign([TopicPartition(self.name, partition, 0) for partition in left])
+            deadline = time.monotonic() + 20
+            while left and time.monotonic() < deadline:
+                message = consumer.poll(0.5)
+                if message is None:
+                    continue
+                if message.error() is None:
+                    found.append(message)
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+            assert not left, f"the topic {self.name} was not read to its end"
+        finally:
+            consumer.close()
+        return found
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Wait for something to become true, and give what it became."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"within {seconds} s, not: {what}")
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Give the processes below one, at any depth."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def gone(processes: Sequence[psutil.Process], seconds: float) -> bool:
+    """Say whether all processes end within so many seconds; zombies count as ended."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def end_tree(process: subprocess.Popen[str]) -> None:
+    """End a program that a test started, with everything that it started."""
+    family = descendants(process.pid)
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(family, timeout=5)
+
+
+class Output:
+    """Gathers a running program's output, so that a full pipe never stops it."""
+
+    def __init__(self, process: subprocess.Popen[str]):
+        self._process = process
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._lines)
+
+    def wait(self, seconds: float) -> str:
+        """Wait for the program's end, and give all that it printed."""
+        self._process.wait(seconds)
+        self._thread.join(seconds)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return self.text
