@@ -2,13 +2,15 @@
 
 A run notes its process and the state of its events in its tags. The next run of any migration,
 and a sensor, read them. A run that was killed between sending its event and noting so is
-ambiguous; its event carries the run's id, and Kafka is asked whether it is there.
+ambiguous; its event carries the run's id, and Kafka is asked whether it is there. What could not
+be delivered because Kafka was away is kept in a tag and delivered later.
 """
 
+import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import dagster as dg
 import psutil
@@ -27,6 +29,8 @@ PROCESS_TAG = "migration_platform/process"
 EVENTS_TAG = "migration_platform/events"
 PENDING, SENDING, DELIVERED, UNDELIVERED = "pending", "sending", "delivered", "not delivered"
 _LOOK_BACK = 200
+_KEPT = "messages"
+"""Ending of the tag that keeps what a run had to say, for the time when Kafka is back."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,10 @@ def _is_dead(mark: str) -> bool:
 def settle_events(
     instance: DagsterInstance, target: dg.AssetKey, settings: EventSettings
 ) -> list[str]:
-    """Publish the events of runs of this migration that ended without; gives what went wrong."""
-    problems = []
+    """Publish the events that runs of this migration owe; gives what went wrong.
+
+    A run owes its event if it was killed before it could send it, or if Kafka was away.
+    """
     tag = events_tag(target)
     ended = instance.get_runs(
         RunsFilter(
@@ -102,11 +108,12 @@ def settle_events(
     for run in reversed(ended):
         state = run.tags.get(tag)
         never_began = state is None and _failed_before_it_began(run, target)
-        if state in (PENDING, SENDING) or never_began:
-            problem = _settle_run(instance, run, tag, settings, ambiguous=state == SENDING)
+        if state in (PENDING, SENDING, UNDELIVERED) or never_began:
+            problem = _settle_run(instance, run, tag, settings)
             if problem:
-                problems.append(f"run {run.run_id}: {problem}")
-    return problems
+                # Kafka is away: the others are tried by the next run or the sensor.
+                return [f"the event of run {run.run_id} is still owed: {problem}"]
+    return []
 
 
 def _failed_before_it_began(run: DagsterRun, target: dg.AssetKey) -> bool:
@@ -115,20 +122,19 @@ def _failed_before_it_began(run: DagsterRun, target: dg.AssetKey) -> bool:
 
 
 def _settle_run(
-    instance: DagsterInstance,
-    run: DagsterRun,
-    tag: str,
-    settings: EventSettings,
-    *,
-    ambiguous: bool,
+    instance: DagsterInstance, run: DagsterRun, tag: str, settings: EventSettings
 ) -> str:
-    if ambiguous:
-        found, problem = find_metric_event(settings.kafka, settings.topic, run.run_id)
-        if problem:
-            return problem
-        if found:
-            instance.add_run_tags(run.run_id, {tag: DELIVERED})
-            return ""
+    # What was sent may have arrived, although nobody lived to note it.
+    found, problem = find_metric_event(settings.kafka, settings.topic, run.run_id)
+    if problem:
+        return problem
+    if found:
+        instance.add_run_tags(run.run_id, {tag: DELIVERED})
+        return ""
+    kept = run.tags.get(f"{tag}.{_KEPT}")
+    if kept:
+        messages = [Message(**message) for message in json.loads(kept)]
+        return _publish_and_note(instance, run.run_id, tag, settings, messages)
     reason = f"the run ended as {run.status.value} before it could report"
     return publish_end(
         instance,
@@ -162,7 +168,18 @@ def publish_end(
         job=settings.job, success=success, rows_written=rows_written, seconds=seconds
     )
     messages.append(Message(settings.topic, value, run_id))
-    instance.add_run_tags(run_id, {tag: SENDING})
+    kept = json.dumps([asdict(message) for message in messages])
+    instance.add_run_tags(run_id, {tag: SENDING, f"{tag}.{_KEPT}": kept})
+    return _publish_and_note(instance, run_id, tag, settings, messages)
+
+
+def _publish_and_note(
+    instance: DagsterInstance,
+    run_id: str,
+    tag: str,
+    settings: EventSettings,
+    messages: list[Message],
+) -> str:
     problem = publish(settings.kafka, messages)
     instance.add_run_tags(run_id, {tag: UNDELIVERED if problem else DELIVERED})
     return problem
