@@ -141,7 +141,9 @@ def _legend(title: str, segments: list[Segment], states: Counter, fastest: float
         ranges = [segment.token_range for segment in segments if segment.state == state]
         if ranges and len(ranges) < len(segments):
             parts.append(
-                _text(left, y + 12, _shorten(f"{state}: {describe_ranges(ranges, 3)}", 42), 12, _TEXT)
+                _text(
+                    left, y + 12, _shorten(f"{state}: {describe_ranges(ranges, 3)}", 42), 12, _TEXT
+                )
             )
             y += 20
     return parts

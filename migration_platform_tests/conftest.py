@@ -2,6 +2,8 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from cassandra.cluster import Session
@@ -56,3 +58,23 @@ def keyspace(connection: Connection) -> Iterator[str]:
     create_keyspace(connection, name)
     yield name
     connection.session.execute(f"DROP KEYSPACE {quote(name)}", timeout=60)
+
+
+if TYPE_CHECKING:
+    from migration_platform_tests.dagster_project import Move
+
+
+@pytest.fixture
+def move(
+    tmp_path: Path,
+    cassandra: Running,
+    kafka: Running,
+    connection: Connection,
+    reader: Session,
+    keyspace: str,
+) -> "Move":
+    """The sample tables with 400 rows, and a Dagster project of some user that migrates them."""
+    # Only here, because the engine's tests need no Dagster.
+    from migration_platform_tests.dagster_project import begin_move
+
+    return begin_move(tmp_path, keyspace, connection, reader, (cassandra.port, kafka.port))

@@ -29,8 +29,8 @@ PROCESS_TAG = "migration_platform/process"
 EVENTS_TAG = "migration_platform/events"
 PENDING, SENDING, DELIVERED, UNDELIVERED = "pending", "sending", "delivered", "not delivered"
 _LOOK_BACK = 200
-_KEPT = "messages"
-"""Ending of the tag that keeps what a run had to say, for the time when Kafka is back."""
+_KEPT = ".dagster/"
+"""Prefix of the tag that keeps what a run had to say until it is delivered; the UI hides it."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _settle_run(
     if found:
         instance.add_run_tags(run.run_id, {tag: DELIVERED})
         return ""
-    kept = run.tags.get(f"{tag}.{_KEPT}")
+    kept = run.tags.get(f"{_KEPT}{tag}")
     if kept:
         messages = [Message(**message) for message in json.loads(kept)]
         return _publish_and_note(instance, run.run_id, tag, settings, messages)
@@ -169,7 +169,7 @@ def publish_end(
     )
     messages.append(Message(settings.topic, value, run_id))
     kept = json.dumps([asdict(message) for message in messages])
-    instance.add_run_tags(run_id, {tag: SENDING, f"{tag}.{_KEPT}": kept})
+    instance.add_run_tags(run_id, {tag: SENDING, f"{_KEPT}{tag}": kept})
     return _publish_and_note(instance, run_id, tag, settings, messages)
 
 

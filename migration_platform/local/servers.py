@@ -87,6 +87,20 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     user: str | None = None
 
+    @property
+    def popen_options(self) -> dict[str, Any]:
+        """How `subprocess` must run the command, but for where its output goes."""
+        options: dict[str, Any] = {
+            "env": os.environ | self.environment,
+            "stdin": subprocess.DEVNULL,
+            "stderr": subprocess.STDOUT,
+        }
+        if self.user:
+            # Root's groups must go as well: a folder may be closed to its group but not to others.
+            group = pwd.getpwnam(self.user).pw_gid
+            options |= {"user": self.user, "group": group, "extra_groups": []}
+        return options
+
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
@@ -258,8 +272,12 @@ class Cassandra(Server):
         """Whether a query, with a login where there are passwords, gets its row."""
         from cassandra import DriverException
         from cassandra.auth import PlainTextAuthProvider
-        from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
-        from cassandra.cluster import NoHostAvailable
+        from cassandra.cluster import (
+            EXEC_PROFILE_DEFAULT,
+            Cluster,
+            ExecutionProfile,
+            NoHostAvailable,
+        )
         from cassandra.policies import WhiteListRoundRobinPolicy
 
         if self.tls and self.tls.client_certificates:
@@ -569,16 +587,7 @@ def _java(
 def _run(launch: Launch, *, log: Path) -> None:
     """Run a one-time step to its end."""
     with log.open("ab") as output:
-        result = subprocess.run(
-            launch.command,
-            env=os.environ | launch.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            user=launch.user,
-            extra_groups=[] if launch.user else None,
-            check=False,
-        )
+        result = subprocess.run(launch.command, stdout=output, check=False, **launch.popen_options)
     if result.returncode:
         program = Path(launch.command[0]).name
         raise LocalStackError(

@@ -319,14 +319,10 @@ def _launch(server: Server, home: Path, port: int, cache: Path) -> Running:
         child = subprocess.Popen(
             launch.command,
             cwd=folder,
-            env=os.environ | launch.environment,
-            stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
             # A session of its own: neither Ctrl-C nor a closed terminal reaches it.
             start_new_session=True,
-            user=launch.user,
-            extra_groups=[] if launch.user else None,
+            **launch.popen_options,
         )
     _children[child.pid] = child
     started = Running(
@@ -433,9 +429,10 @@ def _listener(port: int) -> str:
     """Who listens on a port, as far as this user may know."""
     with suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                pid = connection.pid
-                return f"process {pid} ({psutil.Process(pid).name()})" if pid else "another program"
+            # A connection without an address has an empty tuple.
+            listens = connection.status == psutil.CONN_LISTEN and port in connection.laddr
+            if listens and connection.pid:
+                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return "another program"
 
 
