@@ -8,7 +8,7 @@ and a request that must not write a tombstone says "unset" as length -2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
+from struct import Struct, error
 
 INT32 = Struct(">i")
 
@@ -47,7 +47,8 @@ def compile_splitter(columns: int, leading: int) -> Callable[[bytes, int], Split
             "size, = unpack(data, at)",
             "at += 4",
             "if size > 0: at += size",
-            "elif size < 0: add_null(at - 1)",
+            "elif size == -1: add_null(at - 1)",
+            "elif size: break",
         ]
     if leading == columns:
         body.append("add_key_end(at)")
@@ -56,14 +57,18 @@ def compile_splitter(columns: int, leading: int) -> Callable[[bytes, int], Split
         "    starts, key_ends, nulls = [0], [], []",
         "    add_start, add_key_end, add_null = starts.append, key_ends.append, nulls.append",
         "    at = 0",
-        "    for _ in range(row_count):",
-        *(f"        {line}" for line in body),
-        "        add_start(at)",
-        "    if at != len(data):",
-        "        raise ValueError(f'{len(data)} bytes are not {row_count} rows: they end at {at}')",
-        "    return starts, key_ends, nulls",
+        "    try:",
+        "        for _ in range(row_count):",
+        *(f"            {line}" for line in body),
+        "            add_start(at)",
+        "        else:",
+        "            if at == len(data):",
+        "                return starts, key_ends, nulls",
+        "    except error:",
+        "        pass",
+        "    raise ValueError(f'{len(data)} bytes are not {row_count} rows: they end at {at}')",
     ]
-    scope: dict = {"unpack": INT32.unpack_from}
+    scope: dict = {"unpack": INT32.unpack_from, "error": error}
     # The text is made of two numbers only, never of a name or a value that came from outside.
     exec("\n".join(lines), scope)  # noqa: S102
     return scope["split"]

@@ -1,0 +1,148 @@
+"""Slices of the ring hold every row exactly once, whatever their number."""
+
+import random
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migration_platform.token_ranges import (
+    MAX_RANGES,
+    MAX_TOKEN,
+    MIN_TOKEN,
+    TokenRange,
+    describe_ranges,
+    index_of_token,
+    range_of_key,
+    serialize_key,
+    split_ring,
+    token_of_key,
+)
+from migration_platform_tests.tables import create_table, insert_rows
+
+counts = st.integers(1, MAX_RANGES)
+# The smallest number is no key's token, so no slice has to hold it.
+tokens = st.integers(MIN_TOKEN + 1, MAX_TOKEN)
+
+
+@given(counts)
+def test_slices_follow_each_other_from_one_end_of_the_ring_to_the_other(count):
+    ranges = split_ring(count)
+    assert len(ranges) == count
+    assert ranges[0].start == MIN_TOKEN
+    assert ranges[-1].end == MAX_TOKEN
+    for left, right in pairwise(ranges):
+        assert left.end == right.start
+    widths = {r.end - r.start for r in ranges}
+    assert max(widths) - min(widths) <= 1
+    assert [r.index for r in ranges] == list(range(count))
+
+
+@given(counts, tokens)
+def test_every_token_lies_in_exactly_one_slice(count, token):
+    ranges = split_ring(count)
+    holders = [r.index for r in ranges if token in r]
+    assert holders == [index_of_token([r.end for r in ranges], token)]
+
+
+@given(counts, st.data())
+def test_a_slice_holds_its_end_and_not_its_start(count, data):
+    ranges = split_ring(count)
+    token_range = data.draw(st.sampled_from(ranges))
+    ends = [r.end for r in ranges]
+    assert token_range.start not in token_range
+    assert token_range.start + 1 in token_range
+    assert token_range.end in token_range
+    assert token_range.end + 1 not in token_range
+    assert index_of_token(ends, token_range.end) == token_range.index
+    assert index_of_token(ends, token_range.start + 1) == token_range.index
+
+
+@given(counts)
+def test_a_key_names_its_slice_and_keys_sort_as_slices_do(count):
+    ranges = split_ring(count)
+    keys = [r.key for r in ranges]
+    assert sorted(keys) == keys
+    assert len(set(keys)) == count
+    for token_range in (ranges[0], ranges[count // 2], ranges[-1]):
+        assert range_of_key(token_range.key) == token_range
+
+
+def test_keys_look_as_documented():
+    assert split_ring(1)[0].key == "00-of-1"
+    assert [r.key for r in split_ring(64)][7] == "07-of-64"
+    assert split_ring(1000)[42].key == "042-of-1000"
+    assert str(split_ring(1)[0]) == f"00-of-1 ({MIN_TOKEN}, {MAX_TOKEN}]"
+
+
+@pytest.mark.parametrize(
+    "key", ["", "7", "64-of-64", "7 of 64", "-1-of-64", "00-of-0", "00-of-1001", "x07-of-64", "a-b"]
+)
+def test_a_key_that_names_no_slice_is_refused(key):
+    with pytest.raises(ValueError, match=re.escape(f"'{key}' names no token range")):
+        range_of_key(key)
+
+
+def test_a_key_without_its_zero_is_refused_with_the_right_one():
+    with pytest.raises(ValueError, match="did you mean '07-of-64'"):
+        range_of_key("7-of-64")
+
+
+@pytest.mark.parametrize("count", [0, -1, 1001])
+def test_a_number_of_slices_out_of_bounds_is_refused(count):
+    with pytest.raises(ValueError, match=f"between 1 and 1000, not {count}"):
+        split_ring(count)
+
+
+@given(st.integers(1, 40), st.data())
+def test_a_description_names_exactly_the_slices(count, data):
+    ranges = split_ring(count)
+    chosen = data.draw(st.lists(st.sampled_from(ranges), unique=True))
+    described: set[TokenRange] = set()
+    for part in filter(None, describe_ranges(chosen, limit=count).split(", ")):
+        first, _, last = part.partition("...")
+        low, high = range_of_key(first), range_of_key(last or first)
+        described |= {r for r in ranges if low <= r <= high}
+    assert described == set(chosen)
+
+
+def test_a_description_joins_neighbours_and_is_bounded():
+    ranges = split_ring(64)
+    assert describe_ranges([ranges[3], ranges[1], ranges[2], ranges[9]]) == (
+        "01-of-64...03-of-64, 09-of-64"
+    )
+    assert describe_ranges(list(ranges)) == "00-of-64...63-of-64"
+    assert describe_ranges(list(ranges[::2]), limit=2) == "00-of-64, 02-of-64 and 30 more"
+    assert describe_ranges([]) == ""
+
+
+def test_tokens_of_keys_are_those_of_the_server(connection, keyspace, reader):
+    single = create_table(connection, keyspace, "single", "k blob PRIMARY KEY")
+    composite = create_table(
+        connection, keyspace, "composite", "a text, b blob, c bigint, PRIMARY KEY ((a, b, c))"
+    )
+    rng = random.Random(1)
+    # 300 bytes reach the second length byte of a composite; 16 is the hash's block.
+    lengths = [1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 300]
+    blobs = [rng.randbytes(length) for length in lengths]
+    texts = ["", "a", "naïve", "पाठ", "x" * 300]
+    insert_rows(connection, single, [{"k": blob} for blob in blobs])
+    insert_rows(
+        connection,
+        composite,
+        [
+            {"a": text, "b": blob, "c": rng.getrandbits(63)}
+            for text, blob in zip(texts * 3, [b"", *blobs], strict=False)
+        ],
+    )
+    found = list(reader.execute(f"SELECT k, token(k) AS t FROM {single}"))
+    assert len(found) == len(blobs)
+    for row in found:
+        assert token_of_key(serialize_key([row["k"]])) == row["t"]
+    found = list(reader.execute(f"SELECT a, b, c, token(a, b, c) AS t FROM {composite}"))
+    assert len(found) == len(blobs) + 1
+    for row in found:
+        cells = [row["a"].encode(), row["b"], row["c"].to_bytes(8, "big", signed=True)]
+        assert token_of_key(serialize_key(cells)) == row["t"]
