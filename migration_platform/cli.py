@@ -5,6 +5,7 @@ Commands import what they need when they run, so that `--help` answers at once.
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -105,8 +106,13 @@ def down(names: Sequence[str], home: Path | None) -> None:
     """
     from migration_platform.local.stack import stop
 
-    for name in dict.fromkeys(names or SERVERS):
-        stop(name, home=home, report=_say)
+    with ThreadPoolExecutor() as pool:
+        ends = [
+            pool.submit(stop, name, home=home, report=_say)
+            for name in dict.fromkeys(names or SERVERS)
+        ]
+        for end in ends:
+            end.result()
 
 
 @local.command("status")

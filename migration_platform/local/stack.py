@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -35,10 +35,11 @@ HOME_VARIABLE = "MIGRATION_PLATFORM_HOME"
 JARS_VARIABLE = "MIGRATION_PLATFORM_JARS"
 DEFAULT_HOME = ".migration-platform"
 
-# A Cassandra that flushes a gigabyte on its way out was seen to need 8 s.
+# An idle Cassandra takes 5 s; one that has a full heap to write needs longer.
 STOP_SECONDS = 30
 REPORT_SECONDS = 5
 POLL_SECONDS = 0.2
+STOP_POLL_SECONDS = 0.05
 
 # The start time is computed from the system clock, which may be set by a little while servers run.
 # Process numbers do not come round that soon.
@@ -48,7 +49,7 @@ State = Literal["running", "starting", "dead", "stopped"]
 Report = Callable[[str], None]
 
 # A child that ends stays a zombie until its parent asks for its exit code, so somebody has to.
-_children: dict[int, "subprocess.Popen[bytes]"] = {}
+_children: dict[int, subprocess.Popen[Any]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,14 +377,24 @@ def _end(process: psutil.Process, server: type[Server]) -> bool:
     family = [process, *process.children(recursive=True)]
     with suppress(psutil.NoSuchProcess):
         process.send_signal(server.stop_signal)
-    _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
+    deadline = time.monotonic() + STOP_SECONDS
+    alive = family
+    while alive and time.monotonic() < deadline:
+        time.sleep(STOP_POLL_SECONDS)
+        alive = [member for member in alive if _lives(member)]
     for member in alive:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(alive)
     if child := _children.pop(process.pid, None):
         child.wait()
     return bool(alive)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it runs: one that only waits to be reaped by its parent has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _process(server: Running) -> psutil.Process | None:
@@ -393,10 +404,9 @@ def _process(server: Running) -> psutil.Process | None:
     try:
         process = psutil.Process(server.pid)
         same = abs(process.create_time() - server.create_time) <= START_TIME_TOLERANCE_SECONDS
-        alive = process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return None
-    return process if same and alive else None
+    return process if same and _lives(process) else None
 
 
 def _read_state(folder: Path) -> Running | None:
