@@ -4,18 +4,21 @@ Tests run it in their own process where only results matter, and through `dg` wh
 does: what is killed, what it prints, what it leaves behind.
 """
 
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -185,19 +188,16 @@ class Project:
         )
 
     def statuses(self, asset: dg.AssetKey) -> dict[str, str]:
-        """Give each range's colour in the UI: success, failed, or none."""
-        defs = self.load()
-        partitions = defs.resolve_asset_graph().get(asset).partitions_def
-        assert partitions is not None
-        keys = list(partitions.get_partition_keys())
+        """Give each range's colour in the UI: success, failed, in progress, or none."""
         with self.instance() as instance:
-            found = instance.get_status_by_partition(asset, keys, partitions) or {}
+            partitions = dg.StaticPartitionsDefinition(KEYS)
+            found = instance.get_status_by_partition(asset, KEYS, partitions) or {}
         names = {
             AssetPartitionStatus.MATERIALIZED: "success",
             AssetPartitionStatus.FAILED: "failed",
             AssetPartitionStatus.IN_PROGRESS: "in progress",
         }
-        return {key: names[found[key]] if found.get(key) else "none" for key in keys}
+        return {key: names[found[key]] if found.get(key) else "none" for key in KEYS}
 
     def runs(self) -> list[dg.DagsterRun]:
         """Give the runs, the newest first."""
@@ -302,13 +302,25 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
+@cache
+def _empty_home() -> Path:
+    """Make a DAGSTER_HOME once: creating its databases takes a second."""
+    home = Path(tempfile.mkdtemp(prefix="dagster-home-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    shutil.copy(REPOSITORY / "deploy" / "local" / "dagster.yaml", home)
+    with DagsterInstance.from_config(str(home)) as instance:
+        instance.get_runs(limit=1)
+        instance.get_latest_materialization_event(dg.AssetKey("none"))
+        instance.all_instigator_state()
+    return home
+
+
 def make_project(folder: Path, *, cassandra_port: int, kafka_port: int | None = None) -> Project:
     """Make a project with the stores `sunbird` and `reports`, and `monitoring` for events."""
     module = f"project_{uuid.uuid4().hex[:8]}"
     project = Project(folder / "project", folder / "dagster_home", module)
     project.defs_folder.mkdir(parents=True)
-    project.home.mkdir()
-    shutil.copy(REPOSITORY / "deploy" / "local" / "dagster.yaml", project.home)
+    shutil.copytree(_empty_home(), project.home)
     (project.folder / "pyproject.toml").write_text(_PYPROJECT.format(module=module))
     package = project.folder / module
     (package / "__init__.py").touch()
