@@ -27,22 +27,36 @@ def build_check_results(
     diff: dg.AssetKey,
     states: Sequence[RangeState],
 ) -> Iterator[dg.AssetCheckResult]:
-    """Give the results of those checks that the run selected."""
+    """Give the results of the checks that the run selected, and report the others.
+
+    A run of the diff alone does not select the target's checks; left as they were, they would
+    stay green beside ranges that differ.
+    """
     selected = {key.name for key in context.op_execution_context.selected_asset_check_keys}
     for name, judge in (
         ("row_counts_match", _judge_row_counts),
         ("all_ranges_match", _judge_ranges),
     ):
-        if name not in selected:
-            continue
-        passed, description, metadata = _judge_coverage(diff, states) or judge(target, states)
-        yield dg.AssetCheckResult(
-            asset_key=target,
-            check_name=name,
-            passed=passed,
-            description=description,
-            metadata={**metadata, **_overview(target, states)},
-        )
+        passed, description, found = _judge_coverage(diff, states) or judge(target, states)
+        metadata = {**found, **_overview(target, states)}
+        if name in selected:
+            yield dg.AssetCheckResult(
+                asset_key=target,
+                check_name=name,
+                passed=passed,
+                description=description,
+                metadata=metadata,
+            )
+        else:
+            context.instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=target,
+                    check_name=name,
+                    passed=passed,
+                    description=description,
+                    metadata={**metadata, "run": dg.MetadataValue.dagster_run(context.run.run_id)},
+                )
+            )
 
 
 Judgement = tuple[bool, str, dict[str, Any]]

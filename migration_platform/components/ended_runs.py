@@ -6,8 +6,10 @@ ambiguous; its event carries the run's id, and Kafka is asked whether it is ther
 be delivered because Kafka was away is kept in a tag and delivered later.
 """
 
+import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -26,8 +28,8 @@ from migration_platform.events import (
 )
 
 PROCESS_TAG = "migration_platform/process"
-EVENTS_TAG = "migration_platform/events"
 PENDING, SENDING, DELIVERED, UNDELIVERED = "pending", "sending", "delivered", "not delivered"
+PLANNED, BEGUN = "planned", "begun"
 _LOOK_BACK = 200
 _KEPT = ".dagster/"
 """Prefix of the tag that keeps what a run had to say until it is delivered; the UI hides it."""
@@ -51,7 +53,23 @@ def process_mark() -> str:
 
 def events_tag(target: dg.AssetKey) -> str:
     """Give the run tag that holds the state of a migration's events."""
-    return f"{EVENTS_TAG}.{'.'.join(target.path)}"[:63].rstrip(".")
+    return _tag_of(target, "events")
+
+
+def copies_tag(target: dg.AssetKey) -> str:
+    """Give the run tag that says that a run copies into a table.
+
+    A run of a job, a scheduled one for instance, has no asset selection to tell it by.
+    """
+    return _tag_of(target, "copies")
+
+
+def _tag_of(target: dg.AssetKey, kind: str) -> str:
+    # A tag's name has 63 characters at most: too few for three names, hence the digest.
+    path = "/".join(target.path)
+    digest = hashlib.sha256(path.encode()).hexdigest()[:8]
+    table = re.sub(r"[^A-Za-z0-9_-]", "_", target.path[-1])[:40]
+    return f"migration_platform/{kind}.{table}.{digest}"
 
 
 def fail_dead_runs(instance: DagsterInstance) -> list[str]:
@@ -117,7 +135,7 @@ def settle_events(
 
 
 def _failed_before_it_began(run: DagsterRun, target: dg.AssetKey) -> bool:
-    selected = target in (run.asset_selection or ())
+    selected = target in (run.asset_selection or ()) or copies_tag(target) in run.tags
     return selected and run.status == DagsterRunStatus.FAILURE
 
 

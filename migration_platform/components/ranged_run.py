@@ -137,6 +137,8 @@ def _begin(
     )
     # The tags come first: from here on, whoever finds this run dead knows what it owes.
     tags = {ended_runs.PROCESS_TAG: ended_runs.process_mark()}
+    if run.copying:
+        tags[ended_runs.copies_tag(job.target)] = ended_runs.BEGUN
     if events and run.copying:
         tags[ended_runs.events_tag(job.target)] = ended_runs.PENDING
     instance.add_run_tags(context.run.run_id, tags)
@@ -162,11 +164,14 @@ def _truncate_target(run: RangedRun, connection: Connection) -> None:
             f"covers {len(run.ranges)} of {len(everything)} ranges; select all ranges, or launch "
             "with the op config truncate_target: false to copy these on top of what is there"
         )
+    under_way = RunsFilter(
+        statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING],
+        tags={ended_runs.copies_tag(run.job.target): ended_runs.BEGUN},
+    )
     others = [
         other.run_id
-        for other in run.context.instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTED]))
+        for other in run.context.instance.get_runs(under_way)
         if other.run_id != run.context.run.run_id
-        and run.job.target in (other.asset_selection or ())
     ]
     if others:
         raise DeclarationError(

@@ -307,6 +307,7 @@ def build_schedule(*, job: Job, cron: str, per_run: int | None) -> dg.ScheduleDe
         selection=dg.AssetSelection.assets(job.target, job.diff),
         partitions_def=job.partitions,
         executor_def=dg.in_process_executor,
+        tags={ended_runs.copies_tag(job.target): ended_runs.PLANNED},
     )
     keys = [token_range.key for token_range in job.migration.ranges]
     size = per_run or len(keys)
