@@ -149,17 +149,23 @@ def publish(
                 "logger": _silent_logger(),
             }
         )
-        for message in messages:
+    except (KafkaException, ValueError) as error:
+        return f"no event was sent: {error}"
+    for message in messages:
+        headers: dict[str, str | bytes | None] = {}
+        if message.run_id:
+            headers[RUN_ID_HEADER] = message.run_id
+        try:
             text = json.dumps(message.value, separators=(",", ":"), ensure_ascii=False)
-            headers: dict[str, str | bytes | None] = {}
-            if message.run_id:
-                headers[RUN_ID_HEADER] = message.run_id
             producer.produce(
                 message.topic, value=text.encode(), headers=headers, on_delivery=on_delivery
             )
-        left = producer.flush(seconds + 1)
-    except (KafkaException, BufferError, ValueError, TypeError) as error:
-        return f"no event was sent: {error}"
+        except KafkaException as error:
+            undelivered.append(error.args[0].str())
+        except (BufferError, ValueError, TypeError) as error:
+            # One event that cannot be sent keeps none of the others back.
+            undelivered.append(str(error))
+    left = producer.flush(seconds + 1)
     if not left and not undelivered:
         return ""
     why = causes[0] if causes else undelivered[0] if undelivered else "no acknowledgement in time"
