@@ -23,6 +23,14 @@ _COLOURS: dict[State, str] = {
     "failing": "#f0506e",
     "not copied": "#5a6478",
 }
+_STRIP_CELLS = 64
+_SQUARES: dict[State, str] = {  # the worst first
+    "failing": "🟥",
+    "not copied": "⬜",
+    "running": "🟨",
+    "copied": "🟦",
+    "verified": "🟩",
+}
 _BACKGROUND, _TEXT, _MUTED = "#161b26", "#f2f5fa", "#a9b4c6"
 _WIDTH, _HEIGHT = 640, 360
 _CENTRE_X, _CENTRE_Y = 180.0, 180.0
@@ -62,6 +70,20 @@ def draw_ring(title: str, segments: list[Segment]) -> str:
         "</svg>",
     ]
     return "".join(parts)
+
+
+def draw_strip(segments: list[Segment]) -> str:
+    """Draw the ring as a line of text, for places that show no pictures.
+
+    At most `_STRIP_CELLS` squares; one that stands for several ranges shows the worst of them.
+    """
+    cells = min(len(segments), _STRIP_CELLS)
+    strip = ""
+    for cell in range(cells):
+        first, last = len(segments) * cell // cells, len(segments) * (cell + 1) // cells
+        states = {segment.state for segment in segments[first:last]}
+        strip += next(square for state, square in _SQUARES.items() if state in states)
+    return strip
 
 
 def as_markdown(svg: str, alternative: str = "the ring of ranges") -> str:

@@ -29,12 +29,11 @@ class NamedAttributes(dg.Resolvable):
                 raise DeclarationError("; ".join(wrong))
             return value
 
+        validator: Any = model_validator(mode="before")(staticmethod(refuse_unknown))
         return create_model(
             derived.__name__,
             __base__=derived,
-            __validators__={
-                "refuse_unknown": model_validator(mode="before")(staticmethod(refuse_unknown))
-            },
+            __validators__={"refuse_unknown": validator},
             **_described(derived, cls),
         )
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from migration_platform.components.ledger import RangeState
 from migration_platform.diff import MAX_SAMPLES
-from migration_platform.picture import as_markdown, draw_ring
+from migration_platform.picture import as_markdown, draw_ring, draw_strip
 from migration_platform.token_ranges import TokenRange, describe_ranges
 
 CHECKS = {
@@ -141,10 +141,18 @@ def _names(ranges: list[TokenRange]) -> dg.MetadataValue:
     return dg.MetadataValue.json([token_range.key for token_range in ranges])
 
 
-def _overview(target: dg.AssetKey, states: Sequence[RangeState]) -> dict[str, Any]:
-    svg = draw_ring(".".join(target.path[1:]), [state.to_segment() for state in states])
+def show_ring(title: str, states: Sequence[RangeState]) -> dict[str, Any]:
+    """Give the state of all ranges as a line of squares, and as a picture one click away."""
+    segments = [state.to_segment() for state in states]
     return {
-        "ring": dg.MetadataValue.md(as_markdown(svg)),
+        "ranges_at_a_glance": draw_strip(segments),
+        "ring": dg.MetadataValue.md(as_markdown(draw_ring(title, segments))),
+    }
+
+
+def _overview(target: dg.AssetKey, states: Sequence[RangeState]) -> dict[str, Any]:
+    return {
+        **show_ring(".".join(target.path[1:]), states),
         "ranges": len(states),
         "ranges_copied": sum(state.copied for state in states),
         "ranges_verified": sum(state.matches for state in states),

@@ -19,6 +19,7 @@ import psutil
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from migration_platform.events import (
+    DELIVERY_SECONDS,
     KafkaSettings,
     Message,
     find_metric_event,
@@ -177,6 +178,7 @@ def publish_end(
     seconds: float,
     reason: str = "",
     data: dict | None = None,
+    patience_seconds: float = DELIVERY_SECONDS,
 ) -> str:
     """Publish a run's JOB_END and its one metric event; gives one sentence if that failed."""
     messages: list[Message] = []
@@ -188,7 +190,7 @@ def publish_end(
     messages.append(Message(settings.topic, value, run_id))
     kept = json.dumps([asdict(message) for message in messages])
     instance.add_run_tags(run_id, {tag: SENDING, f"{_KEPT}{tag}": kept})
-    return _publish_and_note(instance, run_id, tag, settings, messages)
+    return _publish_and_note(instance, run_id, tag, settings, messages, patience_seconds)
 
 
 def _publish_and_note(
@@ -197,8 +199,9 @@ def _publish_and_note(
     tag: str,
     settings: EventSettings,
     messages: list[Message],
+    patience_seconds: float = DELIVERY_SECONDS,
 ) -> str:
-    problem = publish(settings.kafka, messages)
+    problem = publish(settings.kafka, messages, seconds=patience_seconds)
     instance.add_run_tags(run_id, {tag: UNDELIVERED if problem else DELIVERED})
     return problem
 

@@ -14,7 +14,8 @@ from pydantic import Field
 from migration_platform.components import ended_runs
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.checks import CHECKS
-from migration_platform.components.ranged_run import Job, run_ranges
+from migration_platform.components.ranged_run import run_ranges
+from migration_platform.components.reporting import Job
 from migration_platform.components.stores import Stores
 from migration_platform.errors import DeclarationError
 from migration_platform.migration import Endpoint, Migration, TableName

@@ -1,0 +1,327 @@
+"""What a run tells: each range's outcome, the table's state, the end; to Dagster and to Kafka.
+
+Everything is written the moment it is known. A range's numbers are metadata of its event, so that
+Dagster plots them; the ring of all ranges is on the table's own events and on its checks.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from migration_platform.components import ended_runs
+from migration_platform.components.checks import show_ring
+from migration_platform.components.ledger import FINGERPRINT, RangeState, read_states
+from migration_platform.copy import RangeCounts
+from migration_platform.diff import RangeVerdict
+from migration_platform.events import DELIVERY_SECONDS, Message, job_event, publish
+from migration_platform.migration import Migration
+from migration_platform.preflight import Plan
+from migration_platform.stores.cassandra import Table
+from migration_platform.token_ranges import TokenRange, describe_ranges
+
+RING_SECONDS = 2.0
+"""How often the ring is drawn anew for the event of a range that ended."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A migration with its Dagster names; what the step needs beside Dagster's context."""
+
+    migration: Migration
+    origin: dg.AssetKey
+    target: dg.AssetKey
+    diff: dg.AssetKey
+    partitions: dg.StaticPartitionsDefinition
+
+
+@dataclass
+class RangedRun:
+    """One run of one migration: what was asked for, and what has come of it so far."""
+
+    context: dg.AssetExecutionContext
+    job: Job
+    events: ended_runs.EventSettings | None
+    ranges: list[TokenRange]
+    copying: bool
+    comparing: bool
+    plan: Plan | None = None
+    counts: RangeCounts = field(default_factory=RangeCounts)
+    copied: list[TokenRange] = field(default_factory=list)
+    failed: dict[TokenRange, str] = field(default_factory=dict)
+    differing: list[RangeVerdict] = field(default_factory=list)
+    event_problems: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    copy_seconds: float = 0.0
+    ring_drawn: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.started
+
+
+def counts_line(counts: RangeCounts) -> str:
+    """Give a range's counts as a log line does."""
+    retries = f", {counts.retries} retries" if counts.retries else ""
+    return f"{counts.read:,} rows read, {counts.written:,} written{retries}"
+
+
+def counts_metadata(counts: RangeCounts) -> dict[str, Any]:
+    """Give a range's counts as metadata: rows, bytes, seconds, retries."""
+    metadata: dict[str, Any] = {
+        "rows_read": counts.read,
+        "rows_written": counts.written,
+        "rows_skipped": counts.skipped,
+        "rows_set_aside": counts.set_aside,
+        "errors": counts.errors,
+        "bytes_read": counts.bytes_read,
+        "seconds": round(counts.seconds, 3),
+        "rows_per_second": round(counts.rows_per_second, 1),
+        "retries": counts.retries,
+    }
+    if counts.last_retry:
+        metadata["last_retry"] = counts.last_retry
+    return metadata
+
+
+def verdict_line(verdict: RangeVerdict) -> str:
+    """Give the reason why a range is not green."""
+    if verdict.error:
+        return f"not compared: {verdict.error}"
+    return (
+        f"{verdict.missing:,} missing, {verdict.extra:,} extra, "
+        f"{verdict.mismatched:,} mismatched rows"
+    )
+
+
+def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
+    """Give a verdict as metadata; samples only where rows differ."""
+    if verdict.error:
+        return {"failed": verdict.error}
+    metadata: dict[str, Any] = {
+        "origin_rows": verdict.origin_rows,
+        "target_rows": verdict.target_rows,
+        "missing": verdict.missing,
+        "extra": verdict.extra,
+        "mismatched": verdict.mismatched,
+    }
+    if not verdict.matches:
+        metadata["samples"] = dg.MetadataValue.json(
+            {
+                "missing": [str(row) for row in verdict.missing_rows],
+                "extra": [str(row) for row in verdict.extra_rows],
+                "mismatched": [str(row) for row in verdict.mismatched_rows],
+            }
+        )
+    return metadata
+
+
+def tell_plan(run: RangedRun) -> None:
+    """Log what is copied where, and describe the origin's columns."""
+    plan = run.plan
+    assert plan is not None
+    for endpoint, table, key in (
+        (run.job.migration.origin, plan.origin, run.job.origin),
+        (run.job.migration.target, plan.target, None),
+    ):
+        run.context.log.info(f"{table.name} in {endpoint.store}: key ({_key_of(table)})")
+        if key is not None:
+            metadata = {"dagster/column_schema": _column_schema(table)}
+            run.context.log_event(dg.AssetObservation(key, metadata=metadata))
+    if plan.left_unset:
+        run.context.log.info(
+            f"Columns that only the target has stay unset: {', '.join(plan.left_unset)}"
+        )
+
+
+def _key_of(table: Table) -> str:
+    partition = ", ".join(table.partition_key)
+    return ", ".join([f"({partition})", *table.clustering_columns])
+
+
+def _column_schema(table: Table) -> dg.TableSchema:
+    roles = {
+        **dict.fromkeys(table.partition_key, "partition key"),
+        **dict.fromkeys(table.clustering_columns, "clustering column"),
+    }
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(c.name, type=c.cql_type, description=roles.get(c.name))
+            for c in sorted(
+                table.columns,
+                key=lambda c: table.primary_key.index(c.name) if c.name in roles else len(roles),
+            )
+        ]
+    )
+
+
+def materialize_copy(run: RangedRun, token_range: TokenRange, counts: RangeCounts) -> None:
+    """Claim that a range is copied; the event also shows the ring as it is now.
+
+    The latest of these events is what the table's page shows, so each may have to carry it; but
+    a thousand ranges that end within seconds do not need a thousand pictures.
+    """
+    assert run.plan is not None
+    metadata = {
+        **counts_metadata(counts),
+        "dagster/column_schema": _column_schema(run.plan.target),
+    }
+    last = len(run.copied) + len(run.failed) == len(run.ranges)
+    if last or time.monotonic() - run.ring_drawn >= RING_SECONDS:
+        run.ring_drawn = time.monotonic()
+        states = [
+            replace(
+                state,
+                copied=True,
+                running=False,
+                compared=False,
+                rows=counts.written,
+                rows_per_second=counts.rows_per_second,
+            )
+            if state.token_range == token_range
+            else state
+            for state in read_ranges(run)
+        ]
+        metadata.update(show_ring(run.job.migration.name, states))
+    materialize(run, run.job.target, token_range, metadata)
+
+
+def materialize(
+    run: RangedRun, asset: dg.AssetKey, token_range: TokenRange, metadata: dict[str, Any]
+) -> None:
+    """Claim that a range is as it should be."""
+    event = dg.AssetMaterialization(
+        asset, partition=token_range.key, metadata=_with_place(run, token_range, metadata)
+    )
+    run.context.log_event(event)
+
+
+def observe(
+    run: RangedRun, asset: dg.AssetKey, token_range: TokenRange, metadata: dict[str, Any]
+) -> None:
+    """Note something of a range that is no claim: progress, a failure, a difference."""
+    event = dg.AssetObservation(
+        asset, partition=token_range.key, metadata=_with_place(run, token_range, metadata)
+    )
+    run.context.log_event(event)
+
+
+def _with_place(
+    run: RangedRun, token_range: TokenRange, metadata: dict[str, Any]
+) -> dict[str, Any]:
+    assert run.plan is not None
+    return {
+        **metadata,
+        # As text: a browser's numbers cannot hold 64 bits.
+        "tokens": f"({token_range.start}, {token_range.end}]",
+        FINGERPRINT: run.plan.fingerprint,
+    }
+
+
+def read_ranges(run: RangedRun) -> list[RangeState]:
+    """Read the state of all ranges of the table."""
+    assert run.plan is not None
+    return read_states(
+        run.context.instance,
+        target=run.job.target,
+        diff=run.job.diff,
+        ranges=run.job.migration.ranges,
+        partitions=run.job.partitions,
+        fingerprint=run.plan.fingerprint,
+        run_id=run.context.run.run_id,
+    )
+
+
+def observe_table(run: RangedRun, states: Sequence[RangeState]) -> None:
+    """Put the picture and the totals where the table's own page shows them."""
+    assert run.plan is not None
+    metadata: dict[str, Any] = {
+        **show_ring(run.job.migration.name, states),
+        "dagster/row_count": sum(state.rows for state in states),
+        "dagster/column_schema": _column_schema(run.plan.target),
+        "ranges_copied": sum(state.copied for state in states),
+        "ranges_verified": sum(state.matches for state in states),
+        "ranges": len(states),
+    }
+    if run.copying and run.copy_seconds:
+        metadata["rows_per_second"] = round(run.counts.written / run.copy_seconds, 1)
+    if run.event_problems:
+        metadata["events"] = "; ".join(run.event_problems)
+    run.context.log_event(dg.AssetObservation(run.job.target, metadata=metadata))
+
+
+def job_name(run: RangedRun) -> str:
+    """Give the name under which the run's events go."""
+    return run.events.job if run.events else ""
+
+
+def log_event(run: RangedRun, eid: str, message: str, data: dict[str, Any]) -> None:
+    """Publish a job-log event, where there is a topic for them."""
+    if run.events is None or not run.events.job_log_topic:
+        return
+    event = job_event(eid, job=run.events.job, message=message, data=data)
+    # After one failure the others must not make the copy wait as long again.
+    send = partial(publish, seconds=2.0) if run.event_problems else publish
+    problem = send(run.events.kafka, [Message(run.events.job_log_topic, event)])
+    if problem:
+        note_event_problem(run, problem)
+
+
+def note_event_problem(run: RangedRun, problem: str) -> None:
+    """Make an event that was not delivered visible in the run."""
+    run.event_problems.append(problem)
+    run.context.log.error(f"Kafka: {problem}; the copy goes on.")
+
+
+def what_went_wrong(run: RangedRun) -> str:
+    """Give the reason why the run is not green; empty if it is."""
+    parts = []
+    if run.failed:
+        first = next(iter(run.failed.values()))
+        names = describe_ranges(list(run.failed))
+        parts.append(
+            f"{len(run.failed)} of {len(run.ranges)} ranges failed ({names}): {first}; "
+            "materialize them again"
+        )
+    unseen = [verdict for verdict in run.differing if verdict.error]
+    differing = [verdict for verdict in run.differing if not verdict.error]
+    if unseen:
+        names = describe_ranges([verdict.token_range for verdict in unseen])
+        parts.append(f"{len(unseen)} ranges could not be compared ({names}): {unseen[0].error}")
+    if differing:
+        names = describe_ranges([verdict.token_range for verdict in differing])
+        missing = sum(verdict.missing for verdict in differing)
+        extra = sum(verdict.extra for verdict in differing)
+        mismatched = sum(verdict.mismatched for verdict in differing)
+        parts.append(
+            f"{len(differing)} ranges differ ({names}): {missing:,} missing, {extra:,} extra, "
+            f"{mismatched:,} mismatched rows"
+        )
+    return "; ".join(parts)
+
+
+def end(run: RangedRun, reason: str) -> None:
+    """Publish the run's end; a Kafka that is down is noted and changes nothing else."""
+    if run.events is None or not run.copying:
+        return
+    problem = ended_runs.publish_end(
+        run.context.instance,
+        run.context.run.run_id,
+        ended_runs.events_tag(run.job.target),
+        run.events,
+        success=not reason,
+        rows_written=run.counts.written,
+        seconds=run.copy_seconds,
+        reason=reason,
+        # What is not delivered now is kept and delivered later: no need to wait long twice.
+        patience_seconds=2.0 if run.event_problems else DELIVERY_SECONDS,
+        data={"config": str(run.job.migration.name), "model": "CassandraMigratorJob"},
+    )
+    if problem:
+        note_event_problem(run, problem)
+        metadata = {"events": problem}
+        run.context.log_event(dg.AssetObservation(run.job.target, metadata=metadata))
