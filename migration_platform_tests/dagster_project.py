@@ -274,11 +274,6 @@ class RunResult:
             if event.is_asset_observation and event.asset_key == asset
         ]
 
-    def check(self, name: str) -> tuple[bool, str, dict[str, Any]]:
-        """Give a check's verdict, its sentence and its metadata."""
-        evaluation = self.checks[name]
-        return evaluation.passed, evaluation.description or "", _values(evaluation.metadata)
-
 
 def _values(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.value for name, value in metadata.items()}
@@ -449,6 +444,17 @@ class Move:
         }
         return self.reader.execute(statement.format(**names), timeout=60)
 
+    def check(self, name: str) -> tuple[bool, str, dict[str, Any]]:
+        """Give a check's verdict, sentence and metadata, as the target's page shows them now."""
+        key = dg.AssetCheckKey(self.target, name)
+        with self.project.instance() as instance:
+            storage = instance.event_log_storage
+            record = storage.get_latest_asset_check_execution_by_key([key])[key]
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        found = record.event.dagster_event.asset_check_evaluation_data
+        return found.passed, found.description or "", _values(found.metadata)
+
     def origin_rows(self, *keys: str) -> list[dict[str, Any]]:
         return self._rows(self.origin_name, keys)
 
@@ -461,6 +467,13 @@ class Move:
             return rows
         ranges = [range_of_key(key) for key in keys]
         return [row for row in rows if any(_token(row) in token_range for token_range in ranges)]
+
+    def add_a_row_that_the_target_refuses(self, key: str) -> None:
+        """Write a row without a batch into a range of the origin: no key for the target."""
+        user = self.origin_rows(key)[0]["userid"]
+        self.execute(
+            f"INSERT INTO {{origin}} (userid, courseid, batchid) VALUES ('{user}', 'c', '')"
+        )
 
     def assert_same_rows(self, *keys: str) -> None:
         """Compare both tables without the engine: all rows, or those of some ranges."""

@@ -3,7 +3,7 @@
 import pytest
 from dagster import DagsterRunStatus
 
-from migration_platform.components.ended_runs import PROCESS_TAG, process_mark
+from migration_platform.components.ended_runs import BEGUN, PROCESS_TAG, copies_tag, process_mark
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,
@@ -16,13 +16,13 @@ pytestmark = DAGSTERS_OWN_WARNINGS
 
 
 def test_a_full_run_copies_every_row_and_turns_everything_green(move: Move) -> None:
-    run = move.project.run().assert_success()
+    move.project.run().assert_success()
 
     move.assert_same_rows()
     assert move.project.statuses(move.target) == dict.fromkeys(KEYS, "success")
     assert move.project.statuses(move.diff) == dict.fromkeys(KEYS, "success")
-    assert run.check("row_counts_match")[:2] == (True, f"{ROWS:,} rows on both sides.")
-    assert run.check("all_ranges_match")[:2] == (True, f"All {RANGES} ranges match: {ROWS} rows.")
+    assert move.check("row_counts_match")[:2] == (True, f"{ROWS:,} rows on both sides.")
+    assert move.check("all_ranges_match")[:2] == (True, f"All {RANGES} ranges match: {ROWS} rows.")
 
 
 def test_each_range_tells_its_numbers(move: Move) -> None:
@@ -93,19 +93,19 @@ def test_a_second_run_changes_nothing_but_writetimes(move: Move) -> None:
 def test_an_empty_table_is_copied_and_green(move: Move) -> None:
     move.execute("TRUNCATE {origin}")
 
-    run = move.project.run().assert_success()
+    move.project.run().assert_success()
 
-    assert run.check("row_counts_match")[:2] == (True, "0 rows on both sides.")
+    assert move.check("row_counts_match")[:2] == (True, "0 rows on both sides.")
     assert move.project.statuses(move.target) == dict.fromkeys(KEYS, "success")
 
 
 def test_rows_of_other_tables_in_the_target_stay_without_truncate(move: Move) -> None:
     add_extra_row(move)
 
-    run = move.project.run()
+    move.project.run()
 
     assert len(move.target_rows()) == ROWS + 1
-    assert run.check("all_ranges_match")[0] is False
+    assert move.check("all_ranges_match")[0] is False
 
 
 # -- truncate_target ---------------------------------------------------------------------------
@@ -115,10 +115,10 @@ def test_truncate_target_empties_the_target_before_a_full_copy(move: Move) -> No
     move.declare(truncate_target=True)
     add_extra_row(move)
 
-    run = move.project.run().assert_success()
+    move.project.run().assert_success()
 
     move.assert_same_rows()
-    assert run.check("all_ranges_match")[0] is True
+    assert move.check("all_ranges_match")[0] is True
 
 
 def test_truncate_target_refuses_a_partial_run_and_tells_the_way_out(move: Move) -> None:
@@ -223,8 +223,7 @@ def pretend_to_be_under_way(move: Move) -> str:
     with move.project.instance() as instance:
         run = instance.create_run_for_job(
             job,
-            asset_selection=frozenset({move.target, move.diff}),
             status=DagsterRunStatus.STARTED,
-            tags={PROCESS_TAG: process_mark()},
+            tags={PROCESS_TAG: process_mark(), copies_tag(move.target): BEGUN},
         )
     return run.run_id
