@@ -102,11 +102,13 @@ class WorkerPool:
     def __init__(
         self, plan: Plan, origin: CassandraSettings, target: CassandraSettings, *, workers: int
     ):
-        budgets = (
+        # Kept for the life of the pool: a budget's lock is removed from the system with its last
+        # owner here, and a process that is still starting would not find it.
+        self._budgets = (
             RateBudget(_CONTEXT, plan.migration.origin.rows_per_second),
             RateBudget(_CONTEXT, plan.migration.target.rows_per_second),
         )
-        self._workers = [_Worker((plan, origin, target, *budgets)) for _ in range(workers)]
+        self._workers = [_Worker((plan, origin, target, *self._budgets)) for _ in range(workers)]
 
     def __enter__(self) -> "WorkerPool":
         return self
