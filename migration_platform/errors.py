@@ -10,6 +10,8 @@ The driver's own exceptions are sorted once, by `is_transient`, and turned into 
 `explain`; no other place looks into them.
 """
 
+import re
+
 from cassandra import (
     AuthenticationFailed,
     CoordinationFailure,
@@ -66,6 +68,11 @@ _TRANSIENT = (
     OSError,
 )
 
+# How the driver writes down what a server answered.
+_FROM_SERVER = re.compile(
+    r'Error from server: code=\w+ \[(.*?)\] message="(.*?)"(?: info=(\{.*\}))?', re.DOTALL
+)
+
 
 def is_transient(error: BaseException) -> bool:
     """Say whether the same request may succeed later.
@@ -100,7 +107,12 @@ def explain(error: BaseException) -> str:
     if isinstance(error, ErrorMessage):
         return f"the server said: {error.summary}: {error.message}"
     message = " ".join(str(part) for part in error.args) if error.args else ""
-    return " ".join((message or type(error).__name__).split())
+    message = " ".join((message or type(error).__name__).split())
+    if found := _FROM_SERVER.fullmatch(message):
+        summary, said, info = found.groups()
+        details = re.sub(r"[{}':]", "", info or "")
+        return f"the server said: {summary}: {said}" + (f" ({details})" if details else "")
+    return message
 
 
 def _causes(error: NoHostAvailable) -> list[BaseException]:

@@ -151,12 +151,12 @@ class Project:
     def run_dg(self, *arguments: str, seconds: float = 120, **variables: str) -> "Ended":
         """Run `dg` in the project's folder and wait for its end."""
         process = self.start_dg(*arguments, **variables)
+        output = Output(process)
         try:
-            output, _ = process.communicate(timeout=seconds)
-        except BaseException:
+            return Ended(process.wait(seconds), output.read_to_end())
+        finally:
             end_tree(process)
-            raise
-        return Ended(process.returncode, output)
+            output.close()
 
     def start_dg(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `dg` in the project's folder, as a process of a group of its own."""
@@ -532,7 +532,7 @@ def end_tree(process: subprocess.Popen[str]) -> None:
             member.kill()
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     psutil.wait_procs(family, timeout=5)
 
 
@@ -557,7 +557,15 @@ class Output:
     def wait(self, seconds: float) -> str:
         """Wait for the program's end, and give all that it printed."""
         self._process.wait(seconds)
-        self._thread.join(seconds)
+        return self.read_to_end()
+
+    def read_to_end(self) -> str:
+        """Give all that was printed, once every process that could print has ended."""
+        self._thread.join(10)
+        return self.text
+
+    def close(self) -> None:
+        """Close the pipe of a program that has ended."""
+        self._thread.join(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
-        return self.text

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
+from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.policies import WhiteListRoundRobinPolicy
 from cassandra.query import dict_factory
 
@@ -122,3 +123,10 @@ def rows_of(session: Session, name: TableName) -> list[dict[str, Any]]:
     """Every row of a table, columns by name, in an order that does not depend on the key."""
     rows = [dict(sorted(row.items())) for row in session.execute(f"SELECT * FROM {name}")]
     return sorted(rows, key=repr)
+
+
+def fill(connection: Connection, name: TableName, columns: str, rows: list[tuple]) -> None:
+    """Write many rows at once, each with a value for every column."""
+    marks = ", ".join("?" * len(columns.split(",")))
+    statement = connection.session.prepare(f"INSERT INTO {name} ({columns}) VALUES ({marks})")
+    execute_concurrent_with_args(connection.session, statement, rows, concurrency=100)

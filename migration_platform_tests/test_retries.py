@@ -131,6 +131,12 @@ def test_an_explanation_names_the_host_and_the_cause():
     assert explain(AuthenticationFailed("user pete, password hunter2")) == (
         "the server refused the user name or the password"
     )
+    refusal = 'Error from server: code=2200 [Invalid query] message="say "x" \n now"'
+    assert explain(InvalidRequest(refusal)) == 'the server said: Invalid query: say "x" now'
+    refusal += " info={'consistency': 'TWO', 'alive_replicas': 1}"
+    assert explain(InvalidRequest(refusal)) == (
+        'the server said: Invalid query: say "x" now (consistency TWO, alive_replicas 1)'
+    )
     assert explain(PermanentError("kept as it is")) == "kept as it is"
 
 

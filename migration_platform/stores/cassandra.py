@@ -318,7 +318,7 @@ def describe_table(connection: Connection, name: TableName) -> Table:
             or the cluster's partitioner is not Murmur3.
     """
     metadata = connection.cluster.metadata
-    partitioner = connection.session.execute("SELECT partitioner FROM system.local").one()[0]
+    partitioner = _ask(connection, "SELECT partitioner FROM system.local")[0]
     if partitioner != MURMUR3:
         raise PreflightError(
             f"the cluster at {connection.settings} uses {partitioner.rpartition('.')[2]}; "
@@ -340,18 +340,28 @@ def describe_table(connection: Connection, name: TableName) -> Table:
     return _to_table(connection, name, keyspace, table)
 
 
+def _ask(connection: Connection, cql: str, values: tuple = ()) -> tuple:
+    try:
+        return connection.session.execute(cql, values).one() or ("",)
+    except Exception as error:
+        raise PreflightError(
+            f"cannot read the schema at {connection.settings}: {explain(error)}"
+        ) from error
+
+
 def _to_table(
     connection: Connection, name: TableName, keyspace: KeyspaceMetadata, table: TableMetadata
 ) -> Table:
     kind = "views" if name.table in keyspace.views else "tables"
     column = "view_name" if kind == "views" else "table_name"
-    found = connection.session.execute(
+    found = _ask(
+        connection,
         f"SELECT id FROM system_schema.{kind} WHERE keyspace_name = %s AND {column} = %s",  # noqa: S608
         (name.keyspace, name.table),
-    ).one()
+    )
     return Table(
         name=name,
-        table_id=str(found[0]) if found else "",
+        table_id=str(found[0]),
         columns=tuple(
             Column(c.name, expand_type(c.cql_type, keyspace), bool(c.is_static))
             for c in table.columns.values()
