@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.scaffolds import StoresScaffolder
 from migration_platform.resources import CassandraResource, KafkaResource
 
 
@@ -47,6 +48,7 @@ CassandraAttributes = _attributes_of(CassandraResource, "CassandraAttributes")
 KafkaAttributes = _attributes_of(KafkaResource, "KafkaAttributes")
 
 
+@dg.scaffold_with(StoresScaffolder)
 class Stores(dg.Component, dg.Model, NamedAttributes):
     """Connections by name, for the migrations of this project to use.
 

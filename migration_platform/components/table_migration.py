@@ -16,6 +16,7 @@ from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.checks import CHECKS
 from migration_platform.components.ranged_run import run_ranges
 from migration_platform.components.reporting import Job
+from migration_platform.components.scaffolds import TableMigrationScaffolder
 from migration_platform.components.stores import Stores
 from migration_platform.errors import DeclarationError
 from migration_platform.migration import Endpoint, Migration, TableName
@@ -66,6 +67,7 @@ class RunConfig(dg.Config):
     )
 
 
+@dg.scaffold_with(TableMigrationScaffolder)
 class TableMigration(dg.Component, dg.Model, NamedAttributes):
     """Copies a Cassandra table, range by range, and proves that it arrived.
 

@@ -1,0 +1,37 @@
+"""What `dg scaffold defs` writes: attributes to be filled in, not an empty file."""
+
+from typing import Any
+
+import dagster as dg
+
+STORES: dict[str, Any] = {
+    "cassandra": {
+        "my_origin": {
+            "contact_points": ["127.0.0.1"],
+            "port": 9042,
+            "username": "reader",
+            "password": {"env": "MY_ORIGIN_PASSWORD"},
+        },
+        "my_target": {"contact_points": ["127.0.0.1"], "port": 9042},
+    }
+}
+TABLE_MIGRATION: dict[str, Any] = {
+    "origin": {"store": "my_origin", "table": "my_keyspace.my_table"},
+    "target": {"store": "my_target", "table": "my_keyspace.my_table"},
+}
+
+
+class StoresScaffolder(dg.Scaffolder):
+    """Writes two clusters, one of them with a password."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write the component's file."""
+        dg.scaffold_component(request, STORES)
+
+
+class TableMigrationScaffolder(dg.Scaffolder):
+    """Writes the smallest whole migration."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write the component's file."""
+        dg.scaffold_component(request, TABLE_MIGRATION)
