@@ -136,8 +136,10 @@ def settle_events(
 
 
 def _failed_before_it_began(run: DagsterRun, target: dg.AssetKey) -> bool:
+    # A run that began notes its process; without an events tag none were declared then.
+    began = PROCESS_TAG in run.tags
     selected = target in (run.asset_selection or ()) or copies_tag(target) in run.tags
-    return selected and run.status == DagsterRunStatus.FAILURE
+    return selected and not began and run.status == DagsterRunStatus.FAILURE
 
 
 def _settle_run(
