@@ -308,7 +308,6 @@ def build_schedule(*, job: Job, cron: str, per_run: int | None) -> dg.ScheduleDe
     assets_job = dg.define_asset_job(
         f"{_name(job)}_job",
         selection=dg.AssetSelection.assets(job.target, job.diff),
-        partitions_def=job.partitions,
         executor_def=dg.in_process_executor,
         tags={ended_runs.copies_tag(job.target): ended_runs.PLANNED},
     )
@@ -320,6 +319,8 @@ def build_schedule(*, job: Job, cron: str, per_run: int | None) -> dg.ScheduleDe
         """Copy and compare all ranges."""
         return [
             dg.RunRequest(
+                # Unique within a tick, which is all that a schedule asks for.
+                run_key=keys[first],
                 tags={
                     ASSET_PARTITION_RANGE_START_TAG: keys[first],
                     ASSET_PARTITION_RANGE_END_TAG: keys[min(first + size, len(keys)) - 1],

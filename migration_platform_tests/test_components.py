@@ -1,0 +1,419 @@
+"""The components as another project uses them: found, scaffolded, checked, launched, refused."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from dagster._core.storage.tags import (
+    ASSET_PARTITION_RANGE_END_TAG,
+    ASSET_PARTITION_RANGE_START_TAG,
+)
+from dagster._grpc.impl import get_external_schedule_execution
+
+from migration_platform.local.servers import Cassandra
+from migration_platform.local.stack import Running
+from migration_platform.sample import create_tables, fill_origin
+from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform_tests.dagster_project import (
+    DAGSTERS_OWN_WARNINGS,
+    EVERYTHING,
+    KEYS,
+    Move,
+    Project,
+    make_project,
+)
+from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+
+pytestmark = DAGSTERS_OWN_WARNINGS
+
+RIGHT, WRONG = "s3cret-that-must-not-leak", "wr0ng-that-must-not-leak"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project whose stores nobody asks."""
+    return make_project(tmp_path, cassandra_port=9, kafka_port=9)
+
+
+def declare(project: Project, name: str = "copy", **attributes: Any) -> None:
+    """Declare a migration that is complete but for what the test is about."""
+    origin = {"store": "sunbird", "table": "ks.a", **attributes.pop("origin", {})}
+    target = {"store": "reports", "table": "ks.b", **attributes.pop("target", {})}
+    project.declare(name, "TableMigration", origin=origin, target=target, **attributes)
+
+
+def refusal(project: Project) -> str:
+    """Load a project that cannot be loaded; gives the message below Dagster's own."""
+    with pytest.raises(Exception, match="Error while") as caught:
+        project.load()
+    cause: BaseException = caught.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause)
+
+
+# -- from another project ----------------------------------------------------------------------
+
+
+def test_a_scaffolded_migration_loads_once_its_tables_are_filled_in(
+    move: Move, tmp_path: Path
+) -> None:
+    project = move.project
+    listed = project.run_dg("list", "components").assert_success().output
+    assert "migration_platform.TableMigration" in listed
+    assert "migration_platform.Stores" in listed
+    shutil.rmtree(project.defs_folder / "enrolments")
+
+    project.run_dg("scaffold", "defs", "migration_platform.TableMigration", "mine").assert_success()
+
+    file = project.defs_folder / "mine" / "defs.yaml"
+    document = yaml.safe_load(file.read_text())
+    assert document["type"] == "migration_platform.TableMigration"
+    document["attributes"] = {
+        "origin": {"store": "sunbird", "table": f"{move.keyspace}.{move.origin_name}"},
+        "target": {"store": "reports", "table": f"{move.keyspace}.{move.target_name}"},
+        "token_ranges": 8,
+    }
+    file.write_text(yaml.safe_dump(document))
+    project.run_dg("check", "defs").assert_success()
+
+
+def test_dg_launches_a_partition_and_a_range_of_partitions(move: Move) -> None:
+    move.project.run_dg(
+        "launch", "--assets", move.selection, "--partition", KEYS[6]
+    ).assert_success()
+    assert move.target_rows() == move.origin_rows(KEYS[6])
+
+    move.project.run_dg(
+        "launch", "--assets", move.selection, "--partition-range", f"{KEYS[0]}...{KEYS[5]}"
+    ).assert_success()
+    assert move.target_rows() == move.origin_rows(*KEYS[:7])
+
+
+def test_dg_check_names_an_unknown_attribute_and_its_line(project: Project) -> None:
+    declare(project, colour="red")
+
+    checked = project.run_dg("check", "yaml")
+
+    assert checked.code != 0
+    assert "'colour' was unexpected" in checked.output
+
+
+def test_the_docs_explain_every_attribute() -> None:
+    from migration_platform.components.stores import Stores
+    from migration_platform.components.table_migration import TableMigration
+
+    for component in (TableMigration, Stores):
+        assert component.__doc__
+        schema = component.get_model_cls().model_json_schema()
+        for model in (schema, *schema["$defs"].values()):
+            for name, attribute in model["properties"].items():
+                assert attribute.get("description"), f"{model['title']}.{name}"
+
+
+# -- what is refused ---------------------------------------------------------------------------
+
+
+def test_unknown_attributes_at_every_depth_are_refused_by_name_in_one_message(
+    project: Project,
+) -> None:
+    declare(
+        project,
+        token_range=7,
+        origin={"tabel": "x"},
+        target={"rows": 1},
+        diff={"mod": "two_way"},
+        events={"store": "monitoring", "topic": "t", "topics": 1},
+    )
+
+    message = refusal(project)
+
+    assert "no attribute token_range; did you mean token_ranges?" in message
+    assert "no attribute origin.tabel; did you mean origin.table?" in message
+    assert "no attribute target.rows; " in message
+    assert "no attribute diff.mod; did you mean diff.mode? valid are diff.mode" in message
+    assert "no attribute events.topics; did you mean events.topic?" in message
+    assert "valid are origin, target, token_ranges, ranges_per_run," in message
+
+
+def test_unknown_attributes_of_stores_are_refused_by_their_whole_name(project: Project) -> None:
+    project.declare(
+        "stores",
+        "Stores",
+        cassandra={"sunbird": {"usernam": "u", "tls": {"ca": 1}}},
+        kafka={"monitoring": {"servers": "x"}},
+        postgres={},
+    )
+
+    message = refusal(project)
+
+    assert "no attribute cassandra.sunbird.usernam; did you mean cassandra.sunbird.user" in message
+    assert "no attribute cassandra.sunbird.tls.ca; " in message
+    assert "no attribute kafka.monitoring.servers; " in message
+    assert "no attribute postgres; valid are cassandra, kafka" in message
+
+
+def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project) -> None:
+    declare(
+        project,
+        origin={"table": "no table", "consistency": "MOST", "fetch_size": 0},
+        target={"rows_per_second": 0},
+        token_ranges=1001,
+        workers=0,
+        writetime="cell",
+        ttl="cell",
+        tracking=True,
+        ranges_per_run="some",
+        diff={"mode": "both"},
+        retry_seconds=-1,
+    )
+
+    message = refusal(project)
+
+    for part in (
+        "'no table' is no table name; write keyspace.table",
+        "origin.consistency is 'MOST'; valid are LOCAL_QUORUM, ",
+        "origin.fetch_size is 0; valid are 1 to 100000",
+        "target.rows_per_second is 0",
+        "token_ranges is 1001; valid are 1 to 1000",
+        "workers is 0; valid are 1 to 256",
+        "writetime 'cell' is not there yet; valid so far is: now",
+        "ttl 'cell' is not there yet; valid so far is: none",
+        "tracking is not there yet; leave it off",
+        "ranges_per_run is 'some'; valid are all or a number from 1",
+        "diff.mode is 'both'; valid are two_way, origin_only",
+        "retry_seconds is -1",
+    ):
+        assert part in message
+
+
+def test_truncate_target_and_several_runs_contradict_each_other(project: Project) -> None:
+    declare(project, truncate_target=True, ranges_per_run=4)
+
+    assert "truncate_target needs ranges_per_run: all" in refusal(project)
+
+
+def test_a_table_is_not_copied_onto_itself(project: Project) -> None:
+    declare(project, target={"store": "sunbird", "table": "KS.A"})
+
+    assert "origin and target are both ks.a in sunbird" in refusal(project)
+
+
+@pytest.mark.parametrize("password", [RIGHT, "{{ env.HOME }}"])
+def test_a_password_in_a_file_is_refused_without_repeating_it(
+    project: Project, password: str
+) -> None:
+    project.declare(
+        "stores", "Stores", cassandra={"sunbird": {"username": "u", "password": password}}
+    )
+
+    with pytest.raises(Exception, match="Error while") as caught:
+        project.load()
+
+    shown = project.run_dg("list", "defs", "--json").output
+    assert "cassandra.sunbird.password must be a block with env: As {env: NAME}" in shown
+    assert RIGHT not in shown + str(caught.getrepr(showlocals=False))
+
+
+def test_a_store_that_is_not_declared_is_named_beside_those_that_are(project: Project) -> None:
+    declare(project, origin={"store": "sunbrid"})
+
+    checked = project.run_dg("check", "defs")
+
+    assert checked.code != 0
+    assert "'sunbrid'" in checked.output
+    assert "'sunbird', 'reports', 'monitoring'" in checked.output
+
+
+def test_stores_of_the_wrong_kind_are_refused(project: Project) -> None:
+    declare(project, target={"store": "monitoring"}, events={"store": "sunbird", "topic": "t"})
+
+    assert refusal(project) == (
+        "target.store is monitoring, a kafka store; valid are the cassandra stores "
+        "sunbird, reports; events.store is sunbird, a cassandra store; "
+        "valid are the kafka stores monitoring"
+    )
+
+
+def test_a_cron_line_that_is_none_is_refused(project: Project) -> None:
+    declare(project, schedule="every day")
+
+    assert "invalid cron schedule 'every day'" in refusal(project)
+
+
+# -- what is built -----------------------------------------------------------------------------
+
+
+def test_a_migration_becomes_an_origin_a_target_a_diff_and_two_checks(project: Project) -> None:
+    declare(project, group="reporting", owners=["team:data", "ops@example.org"], token_ranges=4)
+
+    graph = project.load().resolve_asset_graph()
+
+    origin, target = dg.AssetKey(["sunbird", "ks", "a"]), dg.AssetKey(["reports", "ks", "b"])
+    diff = dg.AssetKey(["reports", "ks", "b_diff"])
+    assert graph.get_all_asset_keys() == {origin, target, diff}
+    assert graph.external_asset_keys == {origin}
+    assert graph.get(target).parent_keys == {origin}
+    assert graph.get(diff).parent_keys == {target}
+    for key in (target, diff):
+        node = graph.get(key)
+        assert node.group_name == "reporting"
+        assert set(node.owners) == {"team:data", "ops@example.org"}
+        assert node.backfill_policy == dg.BackfillPolicy.single_run()
+        assert node.partitions_def is not None
+        assert list(node.partitions_def.get_partition_keys())[:2] == ["00-of-4", "01-of-4"]
+    assert {key.name for key in graph.asset_check_keys} == {"row_counts_match", "all_ranges_match"}
+    assert {key.asset_key for key in graph.asset_check_keys} == {target}
+
+
+def test_ranges_per_run_becomes_the_backfill_policy(project: Project) -> None:
+    declare(project, ranges_per_run=3)
+
+    graph = project.load().resolve_asset_graph()
+
+    policy = graph.get(dg.AssetKey(["reports", "ks", "b_diff"])).backfill_policy
+    assert policy == dg.BackfillPolicy.multi_run(3)
+
+
+def test_two_migrations_may_read_one_origin(project: Project) -> None:
+    declare(project, "first", target={"table": "ks.one"})
+    declare(project, "second", target={"table": "ks.two"})
+
+    graph = project.load().resolve_asset_graph()
+
+    origin = dg.AssetKey(["sunbird", "ks", "a"])
+    children = graph.get(origin).child_keys
+    assert children == {dg.AssetKey(["reports", "ks", name]) for name in ("one", "two")}
+    project.run_dg("check", "defs").assert_success()
+
+
+def test_a_target_may_be_the_origin_of_the_next_migration(project: Project) -> None:
+    declare(project, "first", target={"table": "ks.b"})
+    declare(project, "second", origin={"store": "reports", "table": "ks.b"},
+            target={"table": "ks.c"})  # fmt: skip
+
+    graph = project.load().resolve_asset_graph()
+
+    middle = graph.get(dg.AssetKey(["reports", "ks", "b"]))
+    assert middle.is_materializable
+    assert dg.AssetKey(["reports", "ks", "c"]) in middle.child_keys
+    project.run_dg("check", "defs").assert_success()
+
+
+def test_hostile_table_names_give_assets_that_can_be_selected(project: Project) -> None:
+    declare(project, origin={"table": '"My Keyspace"."a.b/c"'}, target={"table": '"Ks"."x*y"'})
+
+    defs = project.load()
+
+    keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    assert keys == {"sunbird/My_Keyspace/a_b_c", "reports/Ks/x_y", "reports/Ks/x_y_diff"}
+
+
+# -- schedules ---------------------------------------------------------------------------------
+
+
+def test_the_schedules_run_request_is_a_full_copy(move: Move) -> None:
+    move.declare(schedule="15 19 * * *")
+
+    (request,) = evaluate_schedule(move)
+
+    name = f"{'__'.join(move.target.path)}_job"
+    defs = move.project.load()
+    with move.project.instance() as instance:
+        result = defs.resolve_job_def(name).execute_in_process(instance=instance, tags=request.tags)
+        assert result.success
+    move.assert_same_rows()
+    assert move.check("all_ranges_match")[0] is True
+
+
+def test_a_schedule_gives_as_many_runs_as_the_ranges_need(move: Move) -> None:
+    move.declare(schedule="15 19 * * *", ranges_per_run=3)
+
+    requests = evaluate_schedule(move)
+
+    assert len({request.run_key for request in requests}) == 3
+    ranges = [
+        (r.tags[ASSET_PARTITION_RANGE_START_TAG], r.tags[ASSET_PARTITION_RANGE_END_TAG])
+        for r in requests
+    ]
+    assert ranges == [(KEYS[0], KEYS[2]), (KEYS[3], KEYS[5]), (KEYS[6], KEYS[7])]
+
+
+def evaluate_schedule(move: Move) -> list[dg.RunRequest]:
+    """Evaluate the schedule as the daemon's code server does."""
+    repository = move.project.load().get_repository_def()
+    with move.project.instance() as instance:
+        data = get_external_schedule_execution(
+            repository,
+            instance.get_ref(),
+            f"{'__'.join(move.target.path)}_schedule",
+            scheduled_execution_timestamp=None,
+            scheduled_execution_timezone=None,
+            log_key=None,
+        )
+    assert isinstance(data, ScheduleExecutionData), data
+    return list(data.run_requests or ())
+
+
+# -- secrets -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A Cassandra that asks for a password, which is not the one that it came with."""
+    server = Cassandra(cluster_name="guarded", password=True, heap_mb=SMALL_HEAP_MB)
+    with run_server(server, tmp_path_factory.mktemp("guarded")) as running:
+        settings = CassandraSettings(port=running.port, username="cassandra", password="cassandra")
+        with Connection(settings) as connection:
+            connection.session.execute(
+                f"CREATE ROLE mover WITH PASSWORD = '{RIGHT}' AND LOGIN = true AND SUPERUSER = true"
+            )
+            create_tables(connection, "ks")
+            fill_origin(connection, 50, keyspace="ks")
+        yield running
+
+
+def test_passwords_reach_neither_definitions_nor_logs_nor_errors_nor_any_file(
+    guarded: Running, kafka: Running, tmp_path: Path
+) -> None:
+    project = make_project(tmp_path, cassandra_port=guarded.port, kafka_port=kafka.port)
+    cluster = {
+        "contact_points": ["127.0.0.1"],
+        "port": guarded.port,
+        "username": "mover",
+        "password": {"env": "MOVER_PASSWORD"},
+    }
+    project.declare("stores", "Stores", cassandra={"sunbird": cluster, "reports": cluster})
+    declare(
+        project,
+        origin={"table": "ks.user_enrolments"},
+        target={"table": "ks.report_user_enrolments"},
+        token_ranges=8,
+        retry_seconds=5,
+    )
+    table = "reports/ks/report_user_enrolments"
+    launch = ["launch", "--assets", f"{table},{table}_diff", "--partition-range", EVERYTHING]
+    project.environment["MOVER_PASSWORD"] = WRONG
+
+    refused = project.run_dg(*launch)
+
+    assert refused.code != 0
+    assert "the server refused the user name or the password" in refused.output
+    project.environment["MOVER_PASSWORD"] = RIGHT
+    copied = project.run_dg(*launch).assert_success()
+    listed = project.run_dg("list", "defs", "--json").assert_success()
+    shown = refused.output + copied.output + listed.output
+    assert RIGHT not in shown
+    assert WRONG not in shown
+    # The event log, the runs, captured output: whatever Dagster keeps.
+    searched = [path for path in project.home.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".db" and path.stat().st_size for path in searched)
+    for path in searched:
+        content = path.read_bytes()
+        assert RIGHT.encode() not in content, path
+        assert WRONG.encode() not in content, path
