@@ -180,9 +180,10 @@ def _prepare(stores: OpenStores) -> _Tools:
     plan = stores.plan
     # Only with several hosts is it worth knowing which one owns a partition.
     routed = stores.target.host_count > 1 and plan.group_size
+    seconds, columns = plan.migration.retry_seconds, plan.copy_columns
     return _Tools(
-        select=prepare_range_read(stores.origin, plan.origin, plan.copy_columns),
-        insert=prepare_insert(stores.target, plan.target, plan.copy_columns),
+        select=prepare_range_read(stores.origin, plan.origin, columns, retry_seconds=seconds),
+        insert=prepare_insert(stores.target, plan.target, columns, retry_seconds=seconds),
         split=compile_splitter(len(plan.copy_columns), plan.group_size),
         partition_key=tuple(plan.copy_columns.index(c) for c in plan.target.partition_key)
         if routed

@@ -290,7 +290,10 @@ class _Samples:
             self.connections, (self.plan.origin, self.plan.target), strict=True
         ):
             self.statements.append(
-                connection.prepare(f"SELECT {columns} FROM {table.name} WHERE {key}")  # noqa: S608
+                connection.prepare(
+                    f"SELECT {columns} FROM {table.name} WHERE {key}",  # noqa: S608
+                    retry_seconds=self.plan.migration.retry_seconds,
+                )
             )
 
     def show_key(self, key: bytes) -> str:
@@ -383,7 +386,10 @@ def _pages(
     endpoint = plan.migration.origin if is_origin else plan.migration.target
     name = f"scan {side}"
     if name not in stores.cache:
-        stores.cache[name] = prepare_range_read(connection, table, plan.diff_columns)
+        seconds = plan.migration.retry_seconds
+        stores.cache[name] = prepare_range_read(
+            connection, table, plan.diff_columns, retry_seconds=seconds
+        )
     return read_pages(
         connection,
         stores.cache[name],

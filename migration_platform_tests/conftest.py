@@ -12,7 +12,7 @@ from migration_platform.local.servers import Cassandra, Kafka
 from migration_platform.local.stack import Running
 from migration_platform.migration import quote
 from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform_tests.servers import run_server
+from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, plain_session
 
 
@@ -29,6 +29,19 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The running broker that tests share; topics are made by the first message."""
     with run_server(Kafka(), tmp_path_factory.mktemp("kafka")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def guarded_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server for what goes wrong: it asks for a password, and its ring is not Murmur3's."""
+    server = Cassandra(
+        cluster_name="guarded",
+        password=True,
+        partitioner="RandomPartitioner",
+        heap_mb=SMALL_HEAP_MB,
+    )
+    with run_server(server, tmp_path_factory.mktemp("guarded")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,13 @@ class Proxy:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    def cut(self) -> None:
+        """Cut the connections that there are; new ones are let in."""
+        with self._lock:
+            for end in self._sockets[1:]:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Cut every connection and wait for the threads."""
         with self._lock:

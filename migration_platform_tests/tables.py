@@ -24,10 +24,10 @@ from migration_platform.workers import OpenStores
 REPLICATION = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
 
 
-def create_keyspace(connection: Connection, keyspace: str) -> None:
+def create_keyspace(connection: Connection, keyspace: str, *, durable: bool = False) -> None:
     connection.session.execute(
         f"CREATE KEYSPACE {quote(keyspace)} WITH replication = {REPLICATION} "
-        "AND durable_writes = false"
+        f"AND durable_writes = {str(durable).lower()}"
     )
 
 

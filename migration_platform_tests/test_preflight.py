@@ -3,11 +3,9 @@
 import pytest
 
 from migration_platform.errors import PreflightError
-from migration_platform.local.servers import Cassandra
 from migration_platform.migration import Endpoint, Migration, TableName
 from migration_platform.preflight import build_plan, is_assignable
 from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import (
     copy_table,
     create_table,
@@ -244,21 +242,15 @@ def test_a_type_fits_if_its_bytes_are_valid_and_mean_the_same(origin, target, fi
     assert is_assignable(origin, target) is fits
 
 
-def test_a_cluster_whose_ring_is_not_murmur3_is_refused(tmp_path):
-    server = Cassandra(
-        partitioner="RandomPartitioner", cluster_name="random", heap_mb=SMALL_HEAP_MB
-    )
-    with run_server(server, tmp_path) as running:
-        settings = CassandraSettings(port=running.port)
-        with Connection(settings) as connection:
-            name = TableName("system", "local")
-            with pytest.raises(PreflightError) as refused:
-                build_plan(
-                    Migration(Endpoint("a", name), Endpoint("b", name)), connection, connection
-                )
+def test_a_cluster_whose_ring_is_not_murmur3_is_refused(guarded_cassandra):
+    port = guarded_cassandra.port
+    settings = CassandraSettings(port=port, username="cassandra", password="cassandra")
+    name = TableName("system", "local")
+    with Connection(settings) as connection, pytest.raises(PreflightError) as refused:
+        build_plan(Migration(Endpoint("a", name), Endpoint("b", name)), connection, connection)
     assert (
         str(refused.value).count(
-            f"the cluster at 127.0.0.1 port {running.port} uses RandomPartitioner; "
+            f"the cluster at 127.0.0.1 port {port} uses RandomPartitioner; "
             "token ranges need Murmur3Partitioner"
         )
         == 2

@@ -217,16 +217,22 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def prepare(self, cql: str) -> PreparedStatement:
+    def prepare(self, cql: str, *, retry_seconds: float = 0.0) -> PreparedStatement:
         """Prepare a statement; a failure is one sentence.
 
         Raises:
-            MigrationError: the server refused it or did not answer.
+            PermanentError, TransientError: the server refused it or did not answer.
         """
-        try:
-            return self.session.prepare(cql)
-        except Exception as error:
-            raise MigrationError(f"cannot prepare a statement: {explain(error)}") from error
+        attempts = Attempts(retry_seconds)
+        while True:
+            try:
+                return self.session.prepare(cql)
+            except Exception as error:
+                try:
+                    delay = attempts.delay_after(error)
+                except MigrationError as failure:
+                    raise type(failure)(f"cannot prepare a statement: {failure}") from error
+            time.sleep(delay)
 
     def send(
         self, message, *, query=None, statement: PreparedStatement | None = None
@@ -402,13 +408,14 @@ def _are(names: list[str], wanted: str) -> str:
 
 
 def prepare_range_read(
-    connection: Connection, table: Table, columns: tuple[str, ...]
+    connection: Connection, table: Table, columns: tuple[str, ...], *, retry_seconds: float
 ) -> PreparedStatement:
     """Prepare the read of a slice `(start, end]` of the ring, the columns in the given order."""
     key = ", ".join(quote(name) for name in table.partition_key)
     return connection.prepare(
         f"SELECT {', '.join(quote(name) for name in columns)} FROM {table.name} "  # noqa: S608
-        f"WHERE token({key}) > ? AND token({key}) <= ?"
+        f"WHERE token({key}) > ? AND token({key}) <= ?",
+        retry_seconds=retry_seconds,
     )
 
 
@@ -492,7 +499,7 @@ _NO_ROUTE = _NoRoute()
 
 
 def prepare_insert(
-    connection: Connection, table: Table, columns: tuple[str, ...]
+    connection: Connection, table: Table, columns: tuple[str, ...], *, retry_seconds: float
 ) -> PreparedStatement:
     """Prepare the write of a row, its columns in the given order, living for ever.
 
@@ -501,7 +508,10 @@ def prepare_insert(
     names = ", ".join(quote(name) for name in columns)
     marks = ", ".join("?" * len(columns))
     using = " USING TTL 0" if table.default_ttl_seconds else ""
-    return connection.prepare(f"INSERT INTO {table.name} ({names}) VALUES ({marks}){using}")  # noqa: S608
+    return connection.prepare(
+        f"INSERT INTO {table.name} ({names}) VALUES ({marks}){using}",  # noqa: S608
+        retry_seconds=retry_seconds,
+    )
 
 
 class Writer:
