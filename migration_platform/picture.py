@@ -35,6 +35,9 @@ _BACKGROUND, _TEXT, _MUTED = "#161b26", "#f2f5fa", "#a9b4c6"
 _WIDTH, _HEIGHT = 640, 360
 _CENTRE_X, _CENTRE_Y = 180.0, 180.0
 _OUTER, _INNER, _BASE = 150.0, 116.0, 66.0
+_THINNEST = 0.004
+"""Part of a turn that a failing range takes at least: 4 pixels."""
+_FEWEST_BARS = 4
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,21 @@ def draw_ring(title: str, segments: list[Segment]) -> str:
         f"<title>{escape(title)}: {_summary(states)}</title>",
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="12" fill="{_BACKGROUND}"/>',
     ]
-    for segment in segments:
+    # Failing ranges come last, over their neighbours: one of a thousand would be a hair.
+    for segment in sorted(segments, key=lambda segment: segment.state == "failing"):
         parts.append(_arc(segment, len(segments)))
-        if fastest and segment.rows_per_second:
+        if fastest and segment.rows_per_second and len(segments) >= _FEWEST_BARS:
             parts.append(_bar(segment, len(segments), segment.rows_per_second / fastest))
-    copied = states["verified"] + states["copied"]
+    # What was verified was copied: the centre tells the stronger of the two.
+    done, word = (
+        (states["verified"], "verified") if states["verified"] else (states["copied"], "copied")
+    )
+    figure = f"{done}/{len(segments)}"
     parts += [
-        _text(_CENTRE_X, _CENTRE_Y - 2, f"{copied}/{len(segments)}", 30, _TEXT, "middle", 700),
-        _text(_CENTRE_X, _CENTRE_Y + 20, "ranges copied", 12, _MUTED, "middle"),
+        _text(
+            _CENTRE_X, _CENTRE_Y - 2, figure, 30 if len(figure) < 8 else 24, _TEXT, "middle", 700
+        ),
+        _text(_CENTRE_X, _CENTRE_Y + 20, f"ranges {word}", 12, _MUTED, "middle"),
         *_legend(title, segments, states, fastest),
         "</svg>",
     ]
@@ -116,7 +126,11 @@ def _arc(segment: Segment, count: int) -> str:
     start = segment.token_range.index / count + gap
     end = (segment.token_range.index + 1) / count - gap
     # A failing range sticks out, so that it is found without seeing its colour.
-    outer = _OUTER + 12 if segment.state == "failing" else _OUTER
+    outer = _OUTER
+    if segment.state == "failing":
+        outer += 12
+        middle = (start + end) / 2
+        start, end = min(start, middle - _THINNEST / 2), max(end, middle + _THINNEST / 2)
     speed = f", {segment.rows_per_second:,.0f} rows/s" if segment.rows_per_second else ""
     return (
         f'<path d="{_slice(_INNER, outer, start, end)}" fill="{_COLOURS[segment.state]}">'
@@ -143,9 +157,15 @@ def _text(
 
 def _legend(title: str, segments: list[Segment], states: Counter, fastest: float) -> list[str]:
     left = 372.0
-    parts = [_text(left, 50, _shorten(title, 30), 15, _TEXT, weight=700)]
+    # A keyspace and a table seldom fit into one line.
+    keyspace, _, table = title.rpartition(".")
+    parts = [
+        _text(left, 34, _shorten(keyspace, 36), 12, _MUTED),
+        _text(left, 54, _shorten(table, 30), 15, _TEXT, weight=700),
+    ]
     rows = sum(segment.rows for segment in segments)
-    parts.append(_text(left, 72, f"{rows:,} rows in {len(segments)} ranges", 12, _MUTED))
+    plural = "" if len(segments) == 1 else "s"
+    parts.append(_text(left, 74, f"{rows:,} rows in {len(segments)} range{plural}", 12, _MUTED))
     y = 106.0
     for state, colour in _COLOURS.items():
         parts.append(
@@ -156,7 +176,7 @@ def _legend(title: str, segments: list[Segment], states: Counter, fastest: float
             _text(left + 150, y, str(states[state]), 13, _TEXT if states[state] else _MUTED, "end")
         )
         y += 24
-    if fastest:
+    if fastest and len(segments) >= _FEWEST_BARS:
         parts.append(_text(left, y + 10, f"inner bars: rows/s, longest {fastest:,.0f}", 12, _MUTED))
         y += 24
     for state in ("failing", "not copied"):

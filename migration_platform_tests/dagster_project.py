@@ -455,6 +455,15 @@ class Move:
         found = record.event.dagster_event.asset_check_evaluation_data
         return found.passed, found.description or "", _values(found.metadata)
 
+    def table_metadata(self) -> dict[str, Any]:
+        """Give the metadata that the target's page shows: that of its latest materialization."""
+        with self.project.instance() as instance:
+            event = instance.get_latest_materialization_event(self.target)
+        assert event is not None
+        assert event.asset_materialization is not None
+        assert event.asset_materialization.partition is None
+        return _values(event.asset_materialization.metadata)
+
     def origin_rows(self, *keys: str) -> list[dict[str, Any]]:
         return self._rows(self.origin_name, keys)
 

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from migration_platform.picture import Segment, State, as_markdown, draw_ring
+from migration_platform.picture import Segment, State, as_markdown, draw_ring, draw_strip
 from migration_platform.token_ranges import split_ring
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -53,22 +53,35 @@ def test_a_hostile_title_stays_text() -> None:
     assert {element.tag.removeprefix(SVG) for element in picture.iter()} <= allowed
 
 
-def test_the_middle_tells_how_many_ranges_are_copied() -> None:
+def test_the_middle_tells_how_many_ranges_are_verified_or_else_copied() -> None:
     ranges = split_ring(6)
     states: list[State] = ["verified", "copied", "running", "failing", "not copied", "verified"]
 
     svg = draw_ring("t", [Segment(r, s) for r, s in zip(ranges, states, strict=True)])
+    copied = draw_ring("t", [Segment(r, "copied") for r in ranges])
 
-    assert "3/6" in texts(svg)
+    assert {"2/6", "ranges verified"} <= set(texts(svg))
+    assert {"6/6", "ranges copied"} <= set(texts(copied))
     assert "failing: 03-of-6" in texts(svg)
     assert "not copied: 04-of-6" in texts(svg)
 
 
-def test_a_range_that_differs_is_copied_all_the_same() -> None:
-    # The centre says "ranges copied": a failing range may be either.
+def test_rows_of_all_ranges_are_summed() -> None:
     ranges = split_ring(2)
     svg = draw_ring("t", [Segment(ranges[0], "verified", 5), Segment(ranges[1], "failing", 5)])
     assert "10 rows in 2 ranges" in texts(svg)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 1000])
+def test_the_line_of_squares_shows_at_most_64_and_never_hides_a_failing_range(count: int) -> None:
+    ranges = split_ring(count)
+    states = dict.fromkeys(ranges, "verified") | {ranges[count // 2]: "failing"}
+
+    strip = draw_strip([Segment(r, state) for r, state in states.items()])
+
+    assert len(strip) == min(count, 64)
+    assert strip.count("🟥") == 1
+    assert strip.count("🟩") == len(strip) - 1
 
 
 def test_the_states_differ_without_their_colours() -> None:
@@ -86,8 +99,10 @@ def test_a_thousand_ranges_stay_a_picture_that_an_event_can_hold() -> None:
     assert len(as_markdown(svg)) < 1_000_000
 
 
-def test_a_long_title_is_shortened() -> None:
-    assert "x" * 29 + "…" in texts(draw_ring("x" * 200, [Segment(split_ring(1)[0], "copied")]))
+def test_a_long_table_is_shortened_and_its_keyspace_stands_above() -> None:
+    svg = draw_ring(f"sunbird_courses.{'x' * 200}", [Segment(split_ring(1)[0], "copied")])
+
+    assert {"sunbird_courses", "x" * 29 + "…"} <= set(texts(svg))
 
 
 def test_the_markdown_is_an_image_that_holds_all_of_its_data() -> None:

@@ -47,9 +47,11 @@ def test_each_range_tells_its_numbers(move: Move) -> None:
 def test_the_table_tells_its_rows_columns_and_ring(move: Move) -> None:
     run = move.project.run().assert_success()
 
-    (_, table), *_ = reversed([o for o in run.observations(move.target) if o[0] is None])
+    table = move.table_metadata()
     assert table["dagster/row_count"] == ROWS
     assert (table["ranges"], table["ranges_copied"], table["ranges_verified"]) == (RANGES,) * 3
+    assert table["run"] == run.run_id
+    assert table["ranges_at_a_glance"] == "🟩" * RANGES
     assert table["ring"].startswith("![the ring of ranges](data:image/svg+xml;base64,")
     schema = table["dagster/column_schema"]
     assert [column.name for column in schema.columns[:3]] == ["batchid", "courseid", "userid"]
@@ -57,6 +59,16 @@ def test_the_table_tells_its_rows_columns_and_ring(move: Move) -> None:
     assert len(schema.columns) == 19
     ((_, origin),) = run.observations(move.origin)
     assert origin["dagster/column_schema"].columns[0].name == "userid"
+
+
+def test_the_tables_picture_shows_what_the_last_run_found(move: Move) -> None:
+    move.project.run().assert_success()
+    move.execute("INSERT INTO {target} (batchid, courseid, userid) VALUES ('b', 'c', 'u-extra')")
+
+    assert not move.project.run(f"{KEYS[0]}...{KEYS[7]}").success
+
+    assert move.table_metadata()["ranges_at_a_glance"].count("🟥") == 1
+    assert move.table_metadata()["ranges_verified"] == RANGES - 1
 
 
 def test_a_partition_touches_only_its_range(move: Move) -> None:

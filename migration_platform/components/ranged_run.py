@@ -66,7 +66,7 @@ def run_ranges(
                     if run.comparing:
                         _compare(run, pool, connections)
             states = reporting.read_ranges(run)
-            reporting.observe_table(run, states)
+            reporting.report_table(run, states, ended=True)
             yield from build_check_results(context, job.target, job.diff, states)
     except MigrationError as error:
         reporting.end(run, str(error))
@@ -198,7 +198,7 @@ def _copy(run: RangedRun, pool: WorkerPool) -> None:
         if now - table_observed >= PROGRESS_SECONDS:
             table_observed = now
             log.info(f"All ranges: {reporting.counts_line(run.counts)} so far")
-            reporting.observe_table(run, reporting.read_ranges(run))
+            reporting.report_table(run, reporting.read_ranges(run))
     run.counts = done
     run.copy_seconds = time.monotonic() - copy_started
     if not run.failed:

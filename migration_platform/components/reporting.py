@@ -236,7 +236,7 @@ def read_ranges(run: RangedRun) -> list[RangeState]:
     )
 
 
-def observe_table(run: RangedRun, states: Sequence[RangeState]) -> None:
+def report_table(run: RangedRun, states: Sequence[RangeState], *, ended: bool = False) -> None:
     """Put the picture and the totals where the table's own page shows them."""
     assert run.plan is not None
     metadata: dict[str, Any] = {
@@ -251,7 +251,15 @@ def observe_table(run: RangedRun, states: Sequence[RangeState]) -> None:
         metadata["rows_per_second"] = round(run.counts.written / run.copy_seconds, 1)
     if run.event_problems:
         metadata["events"] = "; ".join(run.event_problems)
-    run.context.log_event(dg.AssetObservation(run.job.target, metadata=metadata))
+    if ended and run.copying and not run.failed:
+        # The table's page shows the latest materialization; one without a partition speaks of the
+        # whole table, not of its last range, and is drawn after the comparison. It belongs to no
+        # run, because a backfill refuses runs that report such a one.
+        metadata["run"] = dg.MetadataValue.dagster_run(run.context.run.run_id)
+        event = dg.AssetMaterialization(run.job.target, metadata=metadata)
+        run.context.instance.report_runless_asset_event(event)
+    else:
+        run.context.log_event(dg.AssetObservation(run.job.target, metadata=metadata))
 
 
 def job_name(run: RangedRun) -> str:

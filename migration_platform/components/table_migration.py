@@ -324,7 +324,7 @@ def build_schedule(*, job: Job, cron: str, per_run: int | None) -> dg.ScheduleDe
                 tags={
                     ASSET_PARTITION_RANGE_START_TAG: keys[first],
                     ASSET_PARTITION_RANGE_END_TAG: keys[min(first + size, len(keys)) - 1],
-                }
+                },
             )
             for first in range(0, len(keys), size)
         ]
