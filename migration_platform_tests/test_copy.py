@@ -303,9 +303,11 @@ def test_rows_larger_than_a_page_and_than_a_batch_arrive(connection, reader, mak
     origin = make("a", "k int, c int, v blob, PRIMARY KEY (k, c)")
     target = make("b", "c int, k int, v blob, PRIMARY KEY (c, k)")
     sizes = [PAGE_BYTES + 1, PAGE_BYTES * 2, 60_000, 6_000, 5_000, 10, 10, 10]
-    rows = [(1, n % 2, n.to_bytes() * size) for n, size in enumerate(sizes)]
-    rows = [(n, c, v) for n, (_, c, v) in enumerate(rows)]
-    fill(connection, origin, "k, c, v", rows)
+    insert_rows(
+        connection,
+        origin,
+        [{"k": n, "c": n % 2, "v": n.to_bytes() * size} for n, size in enumerate(sizes)],
+    )
     counts = copy_table(connection, origin, target)
     assert counts.written == len(sizes)
     assert counts.bytes_read > sum(sizes)
@@ -449,7 +451,7 @@ def test_a_table_that_is_dropped_meanwhile_fails_the_range_with_a_sentence(conne
     started = time.monotonic()
     with pytest.raises(PermanentError) as refused:
         copy_ranges(stores)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert len(str(refused.value).splitlines()) == 1
 
 
