@@ -172,7 +172,7 @@ def _summarise(folder: Path, kafka: KafkaSettings, started: float, log: Path, ec
         events = instance.get_records_for_run(
             run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
         ).records
-        table = _last_table_observation(instance, run.run_id)
+        table = _table_metadata(instance, started)
     event = read_metric_event(kafka, TOPIC, run.run_id)
     lines = [("run", f"{run.status.value}, {run.run_id}")]
     if table:
@@ -196,14 +196,12 @@ def _summarise(folder: Path, kafka: KafkaSettings, started: float, log: Path, ec
     echo("  End it:      make stop")
 
 
-def _last_table_observation(instance: Any, run_id: str) -> dict[str, Any]:
+def _table_metadata(instance: Any, started: float) -> dict[str, Any]:
+    """Give what the run reported of the whole table; empty if a range failed."""
     import dagster as dg
 
-    records = instance.get_records_for_run(
-        run_id, of_type=dg.DagsterEventType.ASSET_OBSERVATION
-    ).records
-    for record in reversed(records):
-        seen = record.event_log_entry.dagster_event.event_specific_data.asset_observation
-        if seen.partition is None and seen.asset_key.to_user_string() == ASSET:
-            return {name: value.value for name, value in seen.metadata.items()}
-    return {}
+    entry = instance.get_latest_materialization_event(dg.AssetKey(ASSET.split("/")))
+    seen = entry.asset_materialization if entry and entry.timestamp >= started else None
+    if seen is None or seen.partition is not None:
+        return {}
+    return {name: value.value for name, value in seen.metadata.items()}
