@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Callable
 
+import dagster as dg
 import pytest
 
 from migration_platform_tests.dagster_project import (
@@ -131,18 +132,23 @@ def test_origin_only_forgives_rows_that_only_the_target_has(move: Move) -> None:
     move.project.run().assert_success()
 
     assert move.check("all_ranges_match")[0] is True
+    graph = move.project.load().resolve_asset_graph()
+    described = graph.get(dg.AssetCheckKey(move.target, "all_ranges_match")).description
+    assert "rows that only the target has are not looked for" in described
 
 
 def test_the_command_of_a_red_check_works_and_turns_it_green(move: Move) -> None:
     move.project.run().assert_success()
-    for key in KEYS[2:4]:
+    for key in (KEYS[2], KEYS[3], KEYS[6]):
         change(move, move.target_rows(key)[0])
     move.project.run(assets=[move.diff])
-    command = shlex.split(move.check("all_ranges_match")[2]["rerun_command"])
-    assert command[:2] == ["dg", "launch"]
-    assert command[-2:] == ["--partition-range", f"{KEYS[2]}...{KEYS[3]}"]
+    command = move.check("all_ranges_match")[2]["rerun_command"]
+    first, second = command.split(" && ")
+    assert first.endswith(f"--partition-range '{KEYS[2]}...{KEYS[3]}'")
+    assert second.endswith(f"--partition {KEYS[6]}")
 
-    move.project.run_dg(*command[1:]).assert_success()
+    for line in (first, second):
+        move.project.run_dg(*shlex.split(line)[1:]).assert_success()
 
     move.assert_same_rows()
     assert move.project.statuses(move.diff) == dict.fromkeys(KEYS, "success")

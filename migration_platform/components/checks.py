@@ -14,10 +14,17 @@ from migration_platform.diff import MAX_SAMPLES
 from migration_platform.picture import as_markdown, draw_ring, draw_strip
 from migration_platform.token_ranges import TokenRange, describe_ranges
 
+_MAX_LAUNCHES = 5
+"""So many commands a check shows; what differs afterwards, the next verdict names."""
 CHECKS = {
     "row_counts_match": "Origin and target hold the same number of rows in every range.",
     "all_ranges_match": "Every row of the origin is in the target, and nothing else is, "
     "compared by digest in both directions.",
+}
+ORIGIN_ONLY = {
+    **CHECKS,
+    "all_ranges_match": "Every row of the origin is in the target, compared by digest; rows that "
+    "only the target has are not looked for.",
 }
 
 
@@ -129,11 +136,14 @@ def _rerun(target: dg.AssetKey, ranges: list[TokenRange]) -> dict[str, Any]:
     """Say how to copy and compare the differing ranges again; extra rows are not copied away."""
     name = target.to_user_string()
     # Neighbours go into one launch; ranges apart from each other need one each.
-    first = describe_ranges(ranges, 1).split(" and ")[0]
-    option = f"--partition-range '{first}'" if "..." in first else f"--partition {first}"
+    blocks = describe_ranges(ranges, _MAX_LAUNCHES).split(" and ")[0].split(", ")
     return {
         "ranges_to_rerun": _names(ranges),
-        "rerun_command": f'dg launch --assets "{name},{name}_diff" {option}',
+        "rerun_command": " && ".join(
+            f'dg launch --assets "{name},{name}_diff" '
+            + (f"--partition-range '{block}'" if "..." in block else f"--partition {block}")
+            for block in blocks
+        ),
     }
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from migration_platform.components import ended_runs
 from migration_platform.components.attributes import NamedAttributes
-from migration_platform.components.checks import CHECKS
+from migration_platform.components.checks import CHECKS, ORIGIN_ONLY
 from migration_platform.components.ranged_run import run_ranges
 from migration_platform.components.reporting import Job
 from migration_platform.components.scaffolds import TableMigrationScaffolder
@@ -258,6 +258,8 @@ def build_ranged_assets(*, declared: TableMigration, job: Job) -> dg.AssetsDefin
     if declared.events:
         store_names.add(declared.events.store)
 
+    checks = ORIGIN_ONLY if migration.diff_mode == "origin_only" else CHECKS
+
     @dg.multi_asset(
         name=_name(job),
         specs=[
@@ -281,7 +283,7 @@ def build_ranged_assets(*, declared: TableMigration, job: Job) -> dg.AssetsDefin
         ],
         check_specs=[
             dg.AssetCheckSpec(name, asset=job.target, description=description)
-            for name, description in CHECKS.items()
+            for name, description in checks.items()
         ],
         backfill_policy=dg.BackfillPolicy.multi_run(per_run)
         if per_run
