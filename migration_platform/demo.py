@@ -120,7 +120,7 @@ def progress(total: int, unit: str) -> tqdm:
         return tqdm(total=total, unit=f" {unit}", leave=False, dynamic_ncols=True)
     # A bar that ends in a line break never overwrites, and so leaves nothing to clear.
     line = "     {n_fmt} of {total_fmt} {unit}\n"
-    return tqdm(total=total, unit=unit, bar_format=line, mininterval=10.0, delay=5.0, leave=False)
+    return tqdm(total=total, unit=unit, bar_format=line, mininterval=10.0, delay=5.0)
 
 
 def _launch(environment: dict[str, str], log: Path, echo: Echo) -> bool:

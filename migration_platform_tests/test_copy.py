@@ -18,7 +18,7 @@ from migration_platform.errors import MigrationError, PermanentError, TransientE
 from migration_platform.migration import CONSISTENCY_LEVELS, TableName
 from migration_platform.preflight import build_plan
 from migration_platform.stores.cassandra import PAGE_BYTES, truncate
-from migration_platform.token_ranges import split_ring
+from migration_platform.token_ranges import TokenRange, split_ring
 from migration_platform.workers import Done, WorkerPool
 from migration_platform_tests.tables import (
     copy_ranges,
@@ -326,20 +326,6 @@ def test_a_wide_partition_becomes_many_and_many_become_one(connection, reader, m
     assert rows_of(reader, again) == rows_of(reader, wide)
 
 
-def test_a_server_has_nothing_to_warn_of(connection, make, cassandra):
-    body = "k int, c int, a int, b int, d int, v text, PRIMARY KEY (k, c)"
-    origin, target = make("a", body), make("b", body)
-    rows = [(n % 3, n, 1, 2, 3, "x" * (n % 700)) for n in range(600)]
-    fill(connection, origin, "k, c, a, b, d, v", rows)
-    copy_table(connection, origin, target)
-    warnings = [
-        line
-        for line in cassandra.log.read_text().splitlines()
-        if "Batch" in line and str(target) in line
-    ]
-    assert warnings == []
-
-
 def test_a_range_copies_its_own_rows_and_no_others(connection, reader, make):
     origin = make("a", "k int PRIMARY KEY, v int")
     target = make("b", "k int PRIMARY KEY, v int")
@@ -355,6 +341,17 @@ def test_a_range_copies_its_own_rows_and_no_others(connection, reader, make):
         assert counts.read == counts.written == len(inside) > 0
         expected |= inside
         assert {row["k"] for row in rows_of(reader, target)} == expected
+
+
+def test_a_row_on_a_border_belongs_to_the_range_that_it_ends(connection, reader, make):
+    origin, target = make("a", "k int PRIMARY KEY"), make("b", "k int PRIMARY KEY")
+    fill(connection, origin, "k", [(n,) for n in range(9)])
+    stores = in_process(plan_copy(connection, origin, target), connection)
+    keys = {row["t"]: row["k"] for row in reader.execute(f"SELECT k, token(k) AS t FROM {origin}")}
+    tokens = sorted(keys)
+    counts = copy_ranges(stores, [TokenRange(0, 1, tokens[2], tokens[5])])
+    assert counts.written == 3
+    assert {row["k"] for row in rows_of(reader, target)} == {keys[t] for t in tokens[3:6]}
 
 
 def test_every_range_in_any_number_makes_the_whole_table(connection, reader, make):
