@@ -330,6 +330,31 @@ def test_an_answer_that_does_not_come_as_it_was_sent_neither_loses_nor_doubles(
     assert all(len(row["l"]) == 3 for row in rows_of(reader, target))
 
 
+def test_a_page_that_does_not_come_is_asked_for_again_with_fewer_rows(
+    cassandra, connection, reader, lists, impatient
+):
+    sizes = []
+
+    class Recording(Connection):
+        def send(self, message, **options):
+            sizes.append(getattr(message, "fetch_size", None))
+            return super().send(message, **options)
+
+    weather = Weather()
+    with (
+        proxy_before(cassandra.port, weather) as proxy,
+        Recording(CassandraSettings(port=proxy.port)) as through,
+    ):
+        plan = plan_copy(connection, *lists, token_ranges=1, origin_fetch_size=100)
+        stores = in_process(plan, through, connection)
+        copy_ranges(stores)
+        sizes.clear()
+        weather.spoil(lose, answers=2, after=0)
+        copy_ranges(stores)
+    assert sizes == [100, 25, 6]
+    assert rows_of(reader, lists[1]) == rows_of(reader, lists[0])
+
+
 def test_connections_that_are_cut_are_made_again(cassandra, connection, reader, keyspace):
     body = "k int PRIMARY KEY, v text"
     origin = create_table(connection, keyspace, "a", body)

@@ -55,8 +55,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 PAGE_BYTES = 2_500_000
 """What a page should weigh: 5,000 rows of 500 bytes, past which a page was no quicker."""
 MAX_PAGE_ROWS = 5_000
-FIRST_PAGE_ROWS = 500
-"""Small enough for rows of 100 KB; the rows that it brings set the size of the next."""
+FIRST_PAGE_ROWS = 50
+"""Small enough for rows of 1 MB; the rows that it brings set the size of the next."""
 BATCH_BYTES = 5_100
 """Just below the 5 KiB at which a server warns of a large batch, on the server's own scale."""
 CELL_OVERHEAD_BYTES = 12
@@ -440,12 +440,12 @@ def read_pages(
     """
     values = [_LONG.pack(token_range.start), _LONG.pack(token_range.end)]
 
-    def ask(state: bytes | None) -> ResponseFuture:
+    def ask(state: bytes | None, failures: int = 0) -> ResponseFuture:
         message = ExecuteMessage(
             statement.query_id,
             values,
             getattr(ConsistencyLevel, consistency),
-            fetch_size=_page_rows(connection, fetch_size, budget),
+            fetch_size=_page_rows(connection, fetch_size, budget, failures),
             paging_state=state,
             skip_meta=bool(statement.result_metadata),
             result_metadata_id=statement.result_metadata_id,
@@ -466,7 +466,7 @@ def read_pages(
                 delay = attempts.delay_after(error)
                 on_retry(error)
                 time.sleep(delay)
-                pending = ask(state)
+                pending = ask(state, attempts.failures)
         if page.row_count:
             mean = max(1, len(page.data) // page.row_count)
             connection.page_rows = max(10, min(MAX_PAGE_ROWS, PAGE_BYTES // mean))
@@ -480,8 +480,11 @@ def read_pages(
             return
 
 
-def _page_rows(connection: Connection, fetch_size: int | None, budget: RateBudget) -> int:
-    rows = fetch_size or connection.page_rows
+def _page_rows(
+    connection: Connection, fetch_size: int | None, budget: RateBudget, failures: int
+) -> int:
+    # Rows may be far larger than those before them, and the page too large to be sent.
+    rows = (fetch_size or connection.page_rows) // 4 ** min(failures, 10)
     # A page must not be more than a second of the budget, or the load would come in bursts.
     return max(1, min(rows, budget.rows_per_second or rows))
 
