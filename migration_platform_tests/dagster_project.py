@@ -425,7 +425,7 @@ class Move:
         target.update(attributes.pop("target", {}))
         given = {
             "token_ranges": RANGES,
-            "workers": 2,
+            "workers": 1,
             "retry_seconds": 10,
             "group_writes_by": ["batchid"],
             **attributes,

@@ -39,7 +39,8 @@ ROWS_PER_SECOND = 120
 @pytest.fixture
 def slow(move: Move) -> Move:
     """The migration with events, its copy so slow that it can be hit in the middle."""
-    move.declare(origin={"rows_per_second": ROWS_PER_SECOND, "fetch_size": 10}, events=move.events)
+    limits = {"rows_per_second": ROWS_PER_SECOND, "fetch_size": 10}
+    move.declare(origin=limits, events=move.events, workers=2)
     return move
 
 
