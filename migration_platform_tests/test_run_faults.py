@@ -153,20 +153,26 @@ def test_a_run_that_works_is_left_alone_by_the_sensor_and_by_others(slow: Move) 
 
 
 def test_a_killed_worker_fails_only_its_range(slow: Move) -> None:
-    with launched(slow) as (process, output):
-        worker = next(p for p in descendants(process.pid) if "spawn_main" in " ".join(p.cmdline()))
-        worker.kill()
-        text = output.wait(60)
-        assert process.returncode != 0
-        assert gone(descendants(process.pid), 5)
+    # A worker that happens to be between two ranges fails none: then the other does the rest.
+    for _ in range(5):
+        with launched(slow) as (process, output):
+            workers = [p for p in descendants(process.pid) if "spawn_main" in str(p.cmdline())]
+            workers[0].kill()
+            text = output.wait(60)
+            assert gone(workers, 5)
+        if process.returncode:
+            break
+        slow.assert_same_rows()
+        assert not_green(slow) == []
+        slow.execute("TRUNCATE {target}")
     assert "its worker process was killed by signal 9" in text
 
     statuses = slow.project.statuses(slow.target)
     (failed,) = [key for key in KEYS if statuses[key] != "success"]
     assert statuses[failed] == "failed"
     slow.assert_same_rows(*(key for key in KEYS if key != failed))
-    assert [run.status for run in slow.project.runs()] == [DagsterRunStatus.FAILURE]
-    assert statuses_of(slow.metrics.read()) == ["FAILED"]
+    assert slow.project.runs()[0].status == DagsterRunStatus.FAILURE
+    assert statuses_of(slow.metrics.read())[-1] == "FAILED"
     assert slow.check("all_ranges_match")[1].startswith(f"1 of 8 ranges are not copied: {failed}")
 
 
