@@ -14,12 +14,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection as pipes
 from types import ModuleType
 from typing import Any, Protocol
 
-from migration_platform.errors import MigrationError, PreflightError, explain, is_transient
+from migration_platform.errors import (
+    MigrationError,
+    PreflightError,
+    TransientError,
+    explain,
+    is_transient,
+)
 from migration_platform.preflight import Plan
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
@@ -27,6 +33,8 @@ from migration_platform.stores.cassandra import CassandraSettings, Connection
 
 _CONTEXT = multiprocessing.get_context("spawn")
 STOP_SECONDS = 5.0
+RETRY_SECONDS_AFTER_A_LOSS = 10.0
+"""Long enough for a server that is just coming back; the next task that ends well resets it."""
 
 
 @dataclass
@@ -192,28 +200,42 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stores: OpenStores | None = None
+    server_is_lost = False
     while (task := pipe.recv()) is not None:
+        current = _impatient(plan) if server_is_lost else plan
         try:
             if stores is None:
-                seconds = plan.migration.retry_seconds
+                seconds = current.migration.retry_seconds
                 stores = OpenStores(
-                    plan,
+                    current,
                     _connect_patiently(origin, seconds),
                     _connect_patiently(target, seconds),
                     origin_budget,
                     target_budget,
                 )
+            stores.plan = current
             result = task.run(stores, lambda value: pipe.send(("report", value)))
         except MigrationError as error:
+            server_is_lost = isinstance(error, TransientError)
             pipe.send(("failed", str(error)))
         except Exception as error:
             # A fault of this program: the type says what kind, and the range stays red.
             pipe.send(("failed", f"{type(error).__name__}: {explain(error)}"))
         else:
+            server_is_lost = False
             pipe.send(("done", result))
     if stores is not None:
         stores.origin.close()
         stores.target.close()
+
+
+def _impatient(plan: Plan) -> Plan:
+    """Give the plan for a task after one that waited in vain.
+
+    Were each of many ranges to wait as long, a run would tell of a lost server an hour late.
+    """
+    seconds = min(plan.migration.retry_seconds, RETRY_SECONDS_AFTER_A_LOSS)
+    return replace(plan, migration=replace(plan.migration, retry_seconds=seconds))
 
 
 def _connect_patiently(settings: CassandraSettings, retry_seconds: float) -> Connection:

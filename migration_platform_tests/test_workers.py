@@ -14,11 +14,13 @@ import psutil
 import pytest
 
 from migration_platform.copy import CopyRange
+from migration_platform.errors import TransientError
 from migration_platform.local.servers import free_port
 from migration_platform.migration import TableName
 from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import CassandraSettings
 from migration_platform.workers import (
+    RETRY_SECONDS_AFTER_A_LOSS,
     STOP_SECONDS,
     Done,
     Failed,
@@ -60,6 +62,22 @@ class Raise(Say):
 
     def run(self, stores: OpenStores, report: Report) -> Any:
         raise ValueError(f"no {self.name}\nat all")
+
+
+@dataclass(frozen=True)
+class Lose(Say):
+    """Fail as a task does whose server stayed away."""
+
+    def run(self, stores: OpenStores, report: Report) -> Any:
+        raise TransientError("no host answered")
+
+
+@dataclass(frozen=True)
+class TellPatience(Say):
+    """Return for how long the task would try again."""
+
+    def run(self, stores: OpenStores, report: Report) -> Any:
+        return stores.plan.migration.retry_seconds
 
 
 @pytest.fixture
@@ -308,3 +326,11 @@ def test_a_missing_table_fails_its_range_with_a_sentence(open_pool, plan, tables
     (event,) = [e for e in pool.run([CopyRange(plan.migration.ranges[0])]) if isinstance(e, Failed)]
     assert event.reason.startswith("cannot prepare a statement: the server said: ")
     assert "\n" not in event.reason
+
+
+def test_after_a_task_that_waited_in_vain_the_next_one_waits_less(connection, tables, settings):
+    plan = plan_copy(connection, *tables, retry_seconds=60)
+    tasks = [TellPatience("1"), Lose("2"), TellPatience("3"), TellPatience("4")]
+    with WorkerPool(plan, settings, settings, workers=1) as pool:
+        told = [event.result for event in pool.run(tasks) if isinstance(event, Done)]
+    assert told == [60, RETRY_SECONDS_AFTER_A_LOSS, 60]
