@@ -16,9 +16,8 @@ from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, plain_session
 
-
-# A shell that runs the tests in the background lets them ignore Ctrl-C. Dagster hands the handler of
-# SIGINT on to SIGTERM after each run, and every server started later would ignore the request to end.
+# A shell that runs the tests in the background lets them ignore Ctrl-C. Dagster hands the handler
+# of SIGINT on to SIGTERM after each run, and servers started later would ignore the request to end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
