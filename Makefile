@@ -17,7 +17,7 @@ export DAGSTER_HOME ?= $(MIGRATION_PLATFORM_HOME)/dagster
 # `dg` warns when it runs outside of the environment that it finds in the project.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
-.PHONY: demo ui test check stop lock install browser
+.PHONY: demo ui test check stop lock install instance browser
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -30,12 +30,16 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# Settings first, or Dagster starts with its telemetry on.
+instance:
+	@mkdir -p "$(DAGSTER_HOME)" && { test -e "$(DAGSTER_HOME)/dagster.yaml" \
+	|| cp deploy/local/dagster.yaml "$(DAGSTER_HOME)/"; }
+
 demo: install
 	@$(BIN)/migration-platform demo --enrolments $(ENROLMENTS)
 
-ui: install
+ui: install instance
 	@$(BIN)/migration-platform local up cassandra kafka
-	@mkdir -p "$(DAGSTER_HOME)" && cp -n deploy/local/dagster.yaml "$(DAGSTER_HOME)/" || true
 	@echo "Dagster opens on http://127.0.0.1:3000 (Ctrl-C ends it; the servers go on until: make stop)"
 	@$(BIN)/dg dev --host 127.0.0.1 --port 3000
 
@@ -49,7 +53,7 @@ browser: install
 	     && echo "Installing Chromium" && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	|| $(BIN)/playwright install chromium
 
-check: install
+check: install instance
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
