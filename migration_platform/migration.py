@@ -1,15 +1,23 @@
 """A migration as its author declared it: frozen, validated, and free of any connection.
 
 Everything that can be wrong without asking a server is refused here; `preflight.py` asks the
-servers. Writetimes and TTLs have only the modes `now` and `none` so far: the other names are
-known, so that the refusal can say that they are not there yet.
+servers. Attributes that depend on each other are checked together, in one message.
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard, cast
+from zoneinfo import ZoneInfo
 
 from migration_platform.errors import DeclarationError
-from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
+from migration_platform.token_ranges import (
+    MAX_RANGES,
+    MAX_TOKEN,
+    MIN_TOKEN,
+    TokenRange,
+    split_ring,
+)
 
 CONSISTENCY_LEVELS = (
     "LOCAL_QUORUM",
@@ -23,6 +31,28 @@ CONSISTENCY_LEVELS = (
 )
 """ANY is none of them: a hint on one node is no copy."""
 DIFF_MODES = ("two_way", "origin_only")
+WRITETIME_MODES = ("cell", "row_max", "now")
+TTL_MODES = ("cell", "row_max", "none")
+COLLISION_MODES = ("refuse", "newest", "oldest")
+GUARDRAIL_ACTIONS = ("report", "skip", "fail")
+REPAIRS = ("counters",)
+COMING_REPAIRS = ("missing", "mismatched", "extra")
+CODECS = (
+    "INT_STRING",
+    "DOUBLE_STRING",
+    "BIGINT_STRING",
+    "DECIMAL_STRING",
+    "STRING_BLOB",
+    "ASCII_BLOB",
+    "TIMESTAMP_STRING_MILLIS",
+    "TIMESTAMP_STRING_FORMAT",
+)
+"""The Cassandra Data Migrator's names; each works in both directions."""
+MAX_TTL_SECONDS = 20 * 365 * 24 * 3600
+"""Cassandra's own limit, twenty years."""
+MAX_WRITETIME_US = 253_402_300_799_999_999
+"""The end of the year 9999; nanoseconds given for microseconds are beyond it."""
+MAX_ROWS_PER_SECOND = 10**9
 
 
 @dataclass(frozen=True)
@@ -86,6 +116,95 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class ExplodeMap:
+    """A map column of the origin whose entries become rows of their own."""
+
+    column: str
+    key: str
+    value: str
+
+
+@dataclass(frozen=True)
+class ExtractJson:
+    """A text column of the origin that holds a JSON object, and where its properties go.
+
+    `properties` maps a property's name to a target column. With `exclusive` nothing but the key
+    and these columns is copied. Without `overwrite` a target column that holds a value already
+    is no difference.
+    """
+
+    column: str
+    properties: Mapping[str, str]
+    exclusive: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the target's columns come from the origin's; names on the right are the target's."""
+
+    rename: Mapping[str, str] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    codecs: tuple[str, ...] = ()
+    timestamp_format: str = "yyyyMMddHHmmss"
+    timestamp_zone: str = "UTC"
+    explode_map: ExplodeMap | None = None
+    extract_json: ExtractJson | None = None
+    key_defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ColumnFilter:
+    """Rows whose column shows this value (case and outer blanks aside) are left out."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows of the origin are copied; a row must pass all of it.
+
+    `where` is CQL that the server checks. Tokens and writetimes (microseconds) are inclusive.
+    `coverage_percent` takes the low end of each token range.
+    """
+
+    where: str | None = None
+    token_min: int = MIN_TOKEN
+    token_max: int = MAX_TOKEN
+    coverage_percent: int = 100
+    writetime_from: int | None = None
+    writetime_to: int | None = None
+    column: ColumnFilter | None = None
+
+    @property
+    def by_writetime(self) -> bool:
+        """Whether a row's writetime decides."""
+        return self.writetime_from is not None or self.writetime_to is not None
+
+    @property
+    def takes_all_rows(self) -> bool:
+        """Whether no row of a token range that is read is left out."""
+        return not (self.where or self.column or self.by_writetime)
+
+    def window(self, token_range: TokenRange) -> TokenRange | None:
+        """Give the part of a range that is read; None if nothing of it is."""
+        start = max(token_range.start, self.token_min - 1)
+        end = min(token_range.end, self.token_max)
+        end = start + (end - start) * self.coverage_percent // 100
+        return replace(token_range, start=start, end=end) if start < end else None
+
+
+@dataclass(frozen=True)
+class Guardrails:
+    """What happens to rows with a cell of more than `max_column_kb` (1 KB is 1000 bytes)."""
+
+    max_column_kb: int
+    action: str = "report"
+
+
+@dataclass(frozen=True)
 class Migration:
     """What is to be moved from where to where, and how.
 
@@ -97,19 +216,30 @@ class Migration:
     target: Endpoint
     token_ranges: int = 64
     workers: int | None = None
-    writetime: str | int = "now"
-    ttl: str | int = "none"
+    writetime: str | int = "cell"
+    ttl: str | int = "cell"
+    writetime_increment_by: int = 0
+    columns: Columns = Columns()
+    filter: Filter = Filter()
+    guardrails: Guardrails | None = None
+    collisions: str = "refuse"
     group_writes_by: tuple[str, ...] | None = None
     truncate_target: bool = False
     diff_mode: str = "two_way"
+    compare_writetime: bool = False
+    repair: tuple[str, ...] = ()
     retry_seconds: float = 90.0
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Collect every mistake, so that a user mends the file once."""
         wrong = [
-            *self._wrong_numbers(),
-            *self._wrong_choices(),
+            *self._wrong_sides(),
+            *self._wrong_settings(),
+            *self._wrong_times(),
+            *self._wrong_columns(),
+            *self._wrong_filter(),
+            *self._wrong_guardrails(),
         ]
         if wrong:
             raise DeclarationError("; ".join(wrong))
@@ -120,36 +250,408 @@ class Migration:
         """The target's name, which is how users speak of a migration."""
         return f"{self.target.table.keyspace}.{self.target.table.table}"
 
-    def _wrong_numbers(self) -> list[str]:
+    def _wrong_sides(self) -> list[str]:
         wrong = []
-        if not 1 <= self.token_ranges <= MAX_RANGES:
-            wrong.append(f"token_ranges is {self.token_ranges}; valid are 1 to {MAX_RANGES}")
-        if self.workers is not None and not 1 <= self.workers <= 256:
-            wrong.append(f"workers is {self.workers}; valid are 1 to 256")
-        if not 0 <= self.retry_seconds <= 86_400:
-            wrong.append(f"retry_seconds is {self.retry_seconds}; valid are 0 to 86400")
         for side, endpoint in (("origin", self.origin), ("target", self.target)):
-            if endpoint.rows_per_second is not None and endpoint.rows_per_second < 1:
-                wrong.append(f"{side}.rows_per_second is {endpoint.rows_per_second}; it must be 1+")
-        if self.origin.fetch_size is not None and not 1 <= self.origin.fetch_size <= 100_000:
-            wrong.append(f"origin.fetch_size is {self.origin.fetch_size}; valid are 1 to 100000")
+            if not isinstance(endpoint, Endpoint):
+                wrong.append(f"{side} is {_show(endpoint)}; it must be a store and a table")
+                continue
+            if not _is_name(endpoint.store):
+                wrong.append(f"{side}.store is {_show(endpoint.store)}; name a store")
+            if not isinstance(endpoint.table, TableName):
+                wrong.append(f"{side}.table is {_show(endpoint.table)}; write keyspace.table")
+            wrong += _object_to_choice(
+                f"{side}.consistency", endpoint.consistency, CONSISTENCY_LEVELS
+            )
+            if endpoint.rows_per_second is not None:
+                name = f"{side}.rows_per_second"
+                wrong += _object_to_number(name, endpoint.rows_per_second, 1, MAX_ROWS_PER_SECOND)
+            if endpoint.fetch_size is not None:
+                wrong += _object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
+        sides = (self.origin, self.target)
+        if all(isinstance(side, Endpoint) and isinstance(side.table, TableName) for side in sides):
+            origin, target = ((side.store, side.table) for side in sides)
+            if origin == target:
+                wrong.append(f"origin and target are both {origin[1]} in {origin[0]}")
         return wrong
 
-    def _wrong_choices(self) -> list[str]:
-        wrong = []
-        for side, endpoint in (("origin", self.origin), ("target", self.target)):
-            if endpoint.consistency not in CONSISTENCY_LEVELS:
-                wrong.append(
-                    f"{side}.consistency is {endpoint.consistency!r}; "
-                    f"valid are {', '.join(CONSISTENCY_LEVELS)}"
-                )
-        if self.diff_mode not in DIFF_MODES:
-            wrong.append(f"diff.mode is {self.diff_mode!r}; valid are {', '.join(DIFF_MODES)}")
-        if self.writetime != "now":
-            wrong.append(f"writetime {self.writetime!r} is not there yet; valid so far is: now")
-        if self.ttl != "none":
-            wrong.append(f"ttl {self.ttl!r} is not there yet; valid so far is: none")
-        same_table = self.origin.table == self.target.table
-        if self.origin.store == self.target.store and same_table:
-            wrong.append(f"origin and target are both {self.origin.table} in {self.origin.store}")
+    def _wrong_settings(self) -> list[str]:
+        wrong = _object_to_number("token_ranges", self.token_ranges, 1, MAX_RANGES)
+        if self.workers is not None:
+            wrong += _object_to_number("workers", self.workers, 1, 256)
+        seconds = self.retry_seconds
+        if not _is_number(seconds) or not 0 <= seconds <= 86_400:
+            wrong.append(f"retry_seconds is {_show(seconds)}; valid are 0 to 86400")
+        wrong += _object_to_choice("diff.mode", self.diff_mode, DIFF_MODES)
+        wrong += _object_to_choice("collisions", self.collisions, COLLISION_MODES)
+        wrong += _object_to_flag("truncate_target", self.truncate_target)
+        wrong += _object_to_flag("diff.compare_writetime", self.compare_writetime)
+        wrong += _object_to_choices("diff.repair", self.repair, REPAIRS, COMING_REPAIRS)
+        if self.group_writes_by is not None:
+            wrong += _object_to_names("group_writes_by", self.group_writes_by)
+            if not wrong and not self.group_writes_by:
+                wrong.append("group_writes_by is empty; name columns, or leave it out")
         return wrong
+
+    def _wrong_times(self) -> list[str]:
+        wrong = []
+        valid = f"valid are {', '.join(WRITETIME_MODES)}, or microseconds since 1970"
+        writetime, added = self.writetime, self.writetime_increment_by
+        if _is_whole(writetime):
+            if not 1 <= writetime <= MAX_WRITETIME_US:
+                wrong.append(
+                    f"writetime is {_show(writetime)}; {valid}, 1 to {MAX_WRITETIME_US} "
+                    "(the year 9999: no later write would win over more)"
+                )
+        elif writetime not in WRITETIME_MODES:
+            wrong.append(f"writetime is {_show(writetime)}; {valid}")
+        valid = f"valid are {', '.join(TTL_MODES)}, or 1 to {MAX_TTL_SECONDS} seconds"
+        if not (self.ttl in TTL_MODES if isinstance(self.ttl, str) else _is_whole(self.ttl)) or (
+            _is_whole(self.ttl) and not 1 <= self.ttl <= MAX_TTL_SECONDS
+        ):
+            wrong.append(f"ttl is {_show(self.ttl)}; {valid}")
+        faults = _object_to_number("writetime_increment_by", added, 0, MAX_WRITETIME_US)
+        wrong += [f"{fault} microseconds" for fault in faults]
+        if not faults and added and writetime == "now":
+            wrong.append("writetime_increment_by does nothing with writetime: now; leave one out")
+        if self.compare_writetime is True and writetime == "now":
+            wrong.append(
+                "diff.compare_writetime needs writetimes that are kept, but writetime is now; "
+                "leave one of them out"
+            )
+        return wrong
+
+    def _wrong_columns(self) -> list[str]:
+        columns = self.columns
+        if not isinstance(columns, Columns):
+            return [f"columns is {_show(columns)}; it must be Columns"]
+        wrong = [
+            *_object_to_mapping("columns.rename", columns.rename, to_names=True),
+            *_object_to_names("columns.skip", columns.skip),
+            *_object_to_mapping("columns.constants", columns.constants),
+            *_object_to_mapping("columns.key_defaults", columns.key_defaults),
+            *_object_to_choices("columns.codecs", columns.codecs, CODECS),
+            *_object_to_timestamps(columns),
+            *_object_to_explode_map(columns.explode_map),
+            *_object_to_extract_json(columns.extract_json),
+        ]
+        # Contradictions are looked for only between parts that are what they should be.
+        return wrong or _contradictions(columns)
+
+    def _wrong_filter(self) -> list[str]:
+        chosen = self.filter
+        if not isinstance(chosen, Filter):
+            return [f"filter is {_show(chosen)}; it must be a Filter"]
+        tokens = [
+            *_object_to_number("filter.token_min", chosen.token_min, MIN_TOKEN, MAX_TOKEN),
+            *_object_to_number("filter.token_max", chosen.token_max, MIN_TOKEN, MAX_TOKEN),
+        ]
+        if not tokens and chosen.token_min > chosen.token_max:
+            tokens = [
+                "filter.token_min is beyond filter.token_max: no row would be read; swap them"
+            ]
+        low, high = chosen.writetime_from, chosen.writetime_to
+        times = [
+            f"{fault} microseconds since 1970"
+            for name, value in (("filter.writetime_from", low), ("filter.writetime_to", high))
+            if value is not None
+            for fault in _object_to_number(name, value, 0, MAX_TOKEN)
+        ]
+        if not times and low is not None and high is not None and low > high:
+            times = [
+                "filter.writetime_from is after filter.writetime_to: no row would pass; swap them"
+            ]
+        return [
+            *tokens,
+            *_object_to_number("filter.coverage_percent", chosen.coverage_percent, 1, 100),
+            *times,
+            *([] if chosen.where is None else _object_to_where(chosen.where)),
+            *([] if chosen.column is None else _object_to_column_filter(chosen.column)),
+        ]
+
+    def _wrong_guardrails(self) -> list[str]:
+        limits = self.guardrails
+        if limits is None:
+            return []
+        if not isinstance(limits, Guardrails):
+            return [f"guardrails is {_show(limits)}; it must be Guardrails"]
+        return [
+            *_object_to_number("guardrails.max_column_kb", limits.max_column_kb, 1, 2_000_000),
+            *_object_to_choice("guardrails.action", limits.action, GUARDRAIL_ACTIONS),
+        ]
+
+
+# -- objections: one sentence each, with the way out; all are found before any is raised ----------
+
+
+def _show(value: object) -> str:
+    """Write a value as it was given, on one line and never long."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return "a number of more than 40 digits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and value != ""
+
+
+def _object_to_number(name: str, value: object, low: int, high: int) -> list[str]:
+    if _is_whole(value) and low <= value <= high:
+        return []
+    return [f"{name} is {_show(value)}; valid are {low} to {high}"]
+
+
+def _object_to_flag(name: str, value: object) -> list[str]:
+    return [] if isinstance(value, bool) else [f"{name} is {_show(value)}; valid are true, false"]
+
+
+def _object_to_choice(name: str, value: object, valid: tuple[str, ...]) -> list[str]:
+    if isinstance(value, str) and value in valid:
+        return []
+    return [f"{name} is {_show(value)}; valid are {', '.join(valid)}"]
+
+
+def _object_to_choices(
+    name: str, values: object, valid: tuple[str, ...], coming: tuple[str, ...] = ()
+) -> list[str]:
+    if faults := _object_to_names(name, values):
+        return faults
+    wrong, so_far = [], " so far" if coming else ""
+    for value in cast(Iterable[str], values):
+        if value in coming:
+            wrong.append(
+                f"{name} names {value}, which is not there yet; valid so far are {', '.join(valid)}"
+            )
+        elif value not in valid:
+            wrong.append(f"{name} names {_show(value)}; valid{so_far} are {', '.join(valid)}")
+    return wrong
+
+
+def _object_to_names(name: str, values: object) -> list[str]:
+    if not isinstance(values, (tuple, list)):
+        return [f"{name} is {_show(values)}; it must be a list of names"]
+    wrong = [f"{name} holds {_show(v)}, which is no name" for v in values if not _is_name(v)]
+    twice = dict.fromkeys(v for v in values if _is_name(v) and values.count(v) > 1)
+    return wrong + [f"{name} names {quote(v)} more than once; once is enough" for v in twice]
+
+
+def _object_to_mapping(name: str, values: object, *, to_names: bool = False) -> list[str]:
+    if not isinstance(values, Mapping):
+        return [f"{name} is {_show(values)}; it must be a block of name: value"]
+    wrong = [f"{name} holds {_show(key)}, which is no name" for key in values if not _is_name(key)]
+    for key, value in values.items():
+        if to_names and not _is_name(value):
+            wrong.append(f"{name}.{_plain(key)} is {_show(value)}, which is no name")
+        elif value is None:
+            wrong.append(f"{name}.{_plain(key)} is null, which writes nothing; give a value")
+    return wrong
+
+
+def _plain(key: object) -> str:
+    return quote(key) if _is_name(key) else _show(key)
+
+
+def _object_to_timestamps(columns: Columns) -> list[str]:
+    wrong = []
+    for name, value in (
+        ("timestamp_format", columns.timestamp_format),
+        ("timestamp_zone", columns.timestamp_zone),
+    ):
+        used = (
+            not isinstance(columns.codecs, (tuple, list))
+            or "TIMESTAMP_STRING_FORMAT" in columns.codecs
+        )
+        if not used and value != getattr(Columns, name):
+            wrong.append(
+                f"columns.{name} does nothing without the codec TIMESTAMP_STRING_FORMAT; "
+                "name it in columns.codecs, or leave the one out"
+            )
+    pattern = columns.timestamp_format
+    if not isinstance(pattern, str) or not pattern.strip():
+        wrong.append(
+            f"columns.timestamp_format is {_show(pattern)}; write a pattern such as yyyyMMddHHmmss"
+        )
+    elif found := re.search(_NO_PART_OF_A_DATE, re.sub("'[^']*'", "", pattern)):
+        wrong.append(
+            f"columns.timestamp_format is {_show(pattern)}, where {found[0]!r} is no part of a "
+            "date; put text in single quotes, as in yyyy-MM-dd'T'HH:mm:ss"
+        )
+    zone = columns.timestamp_zone
+    if not _is_name(zone) or not _is_zone(zone):
+        wrong.append(
+            f"columns.timestamp_zone is {_show(zone)}; name a zone of the IANA database, such as "
+            "UTC, Europe/Berlin or Etc/GMT-2"
+        )
+    return wrong
+
+
+def _is_zone(name: str) -> bool:
+    if name == "UTC":
+        return True
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        # A folder of the database, a path out of it, a name too long for a file.
+        return False
+    return True
+
+
+def _object_to_explode_map(exploded: ExplodeMap | None) -> list[str]:
+    if exploded is None:
+        return []
+    if not isinstance(exploded, ExplodeMap):
+        return [f"columns.explode_map is {_show(exploded)}; it must be column, key and value"]
+    return [
+        f"columns.explode_map.{part} is {_show(getattr(exploded, part))}; name a column"
+        for part in ("column", "key", "value")
+        if not _is_name(getattr(exploded, part))
+    ]
+
+
+def _object_to_extract_json(extracted: ExtractJson | None) -> list[str]:
+    if extracted is None:
+        return []
+    if not isinstance(extracted, ExtractJson):
+        return [f"columns.extract_json is {_show(extracted)}; it must be column and properties"]
+    name = "columns.extract_json"
+    wrong = [
+        *_object_to_mapping(f"{name}.properties", extracted.properties, to_names=True),
+        *_object_to_flag(f"{name}.exclusive", extracted.exclusive),
+        *_object_to_flag(f"{name}.overwrite", extracted.overwrite),
+    ]
+    if not _is_name(extracted.column):
+        wrong.append(f"{name}.column is {_show(extracted.column)}; name a column")
+    if not extracted.properties:
+        wrong.append(f"{name}.properties is empty; name property: column")
+    return wrong
+
+
+def _contradictions(columns: Columns) -> list[str]:
+    """Find parts that are right by themselves and cannot be had together."""
+    wrong = []
+    exploded, extracted = columns.explode_map, columns.extract_json
+    if {"TIMESTAMP_STRING_MILLIS", "TIMESTAMP_STRING_FORMAT"} <= set(columns.codecs):
+        wrong.append(
+            "columns.codecs names both TIMESTAMP_STRING_MILLIS and TIMESTAMP_STRING_FORMAT; "
+            "keep the one that the text follows"
+        )
+    filled: dict[str, list[str]] = {}
+    for origin, name in columns.rename.items():
+        filled.setdefault(name, []).append(f"rename of {quote(origin)}")
+        if origin == name:
+            wrong.append(f"columns.rename turns {quote(name)} into itself; leave it out")
+    for name in columns.constants:
+        filled.setdefault(name, []).append("constants")
+    if exploded:
+        filled.setdefault(exploded.key, []).append("explode_map.key")
+        filled.setdefault(exploded.value, []).append("explode_map.value")
+    if extracted:
+        for name in extracted.properties.values():
+            filled.setdefault(name, []).append("extract_json")
+    for name, sources in filled.items():
+        if len(sources) > 1:
+            wrong.append(
+                f"two things fill the column {quote(name)}: {', '.join(sources)}; keep one"
+            )
+    for name in columns.skip:
+        if name in columns.rename:
+            wrong.append(f"columns.skip and columns.rename both name {quote(name)}; keep one")
+    for name in columns.key_defaults:
+        if name in columns.constants:
+            wrong.append(
+                f"columns.key_defaults and columns.constants both name {quote(name)}; "
+                "a constant is never null, so keep one"
+            )
+        elif name in columns.skip and name not in filled:
+            wrong.append(
+                f"columns.skip and columns.key_defaults both name {quote(name)}; "
+                "for one value in every row use columns.constants"
+            )
+        elif name in columns.rename and name not in filled:
+            wrong.append(
+                f"columns.key_defaults names {quote(name)}, which columns.rename turns into "
+                f"{quote(columns.rename[name])}; use the target's name"
+            )
+    if exploded and exploded.column in columns.skip:
+        wrong.append(
+            f"columns.skip and columns.explode_map both name {quote(exploded.column)}; take it out "
+            "of skip: only its entries are copied"
+        )
+    if exploded and exploded.column in columns.rename:
+        wrong.append(
+            f"columns.rename and columns.explode_map both name {quote(exploded.column)}; take it "
+            "out of rename: its entries go to explode_map.key and explode_map.value"
+        )
+    if extracted and extracted.column in columns.skip:
+        wrong.append(
+            f"columns.skip and columns.extract_json both name {quote(extracted.column)}; take it "
+            "out of skip: it is read, and copied itself only where the target has it"
+        )
+    if exploded and extracted:
+        if exploded.column == extracted.column:
+            wrong.append(
+                f"columns.explode_map and columns.extract_json both read {quote(exploded.column)}; "
+                "a map is no JSON text, so keep one"
+            )
+        if extracted.exclusive:
+            wrong.append(
+                "columns.extract_json.exclusive leaves out what columns.explode_map fills; "
+                "leave one of them out"
+            )
+    return wrong
+
+
+def _object_to_column_filter(chosen: ColumnFilter) -> list[str]:
+    if not isinstance(chosen, ColumnFilter):
+        return [f"filter.column is {_show(chosen)}; it must be name and value"]
+    wrong = []
+    if not _is_name(chosen.name):
+        wrong.append(f"filter.column.name is {_show(chosen.name)}; name a column")
+    if not isinstance(chosen.value, str):
+        wrong.append(f"filter.column.value is {_show(chosen.value)}; it must be text")
+    return wrong
+
+
+def _object_to_where(where: object) -> list[str]:
+    """Refuse what would change the query around the condition, quoted text aside."""
+    valid = "it must be conditions joined by AND, such as status = 'active' AND amount > 0"
+    if not isinstance(where, str):
+        return [f"filter.where is {_show(where)}; {valid}"]
+    if not where.strip():
+        return ["filter.where is empty; leave it out"]
+    # What is quoted becomes a word: blanks around it keep its neighbours what they are.
+    quoted = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\$\$.*?\$\$"""
+    plain = re.sub(quoted, " q ", where, flags=re.DOTALL)
+    clauses = (
+        r"\b(?:allow\s+filtering|limit|order\s+by|group\s+by|per\s+partition|or|where|select)\b"
+        r"|\A\s*and\b|\band\s*\Z"
+    )
+    found = re.search(rf"""--|//|/\*|[;?'"$]|{_BIND_MARKER}|{clauses}""", plain, re.IGNORECASE)
+    if found:
+        return [f"filter.where has {found[0].strip()!r}; {valid}"]
+    if re.search(r"\btoken\s*\(", plain, re.IGNORECASE):
+        return ["filter.where has token(); use filter.token_min and filter.token_max"]
+    open_brackets = []
+    for bracket in re.findall(r"[()\[\]{}]", plain):
+        if bracket in "([{":
+            open_brackets.append(bracket)
+        elif not open_brackets or open_brackets.pop() + bracket not in ("()", "[]", "{}"):
+            return [f"filter.where closes {bracket!r}, which is not open; {valid}"]
+    if open_brackets:
+        return [f"filter.where does not close {open_brackets[-1]!r}; {valid}"]
+    return []
+
+
+_BIND_MARKER = r"""(?:[^\w\s)\]}]|\A|\b(?:in|like|contains|key|and))\s*:"""
+"""A colon where a value should begin; after a value it belongs to a map, as in {'a': 1}."""
+_NO_PART_OF_A_DATE = r"(?=[A-Za-z])[^GuyDMLdQqYwWEecFaBhKkHmsSAnNVvzOXxZp]|['{}#]"
+"""What Java's DateTimeFormatter does not read, for the patterns are its own."""

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,24 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.impl import get_external_schedule_execution
 
+from migration_platform.components.table_migration import (
+    FilterAttributes,
+    OriginAttributes,
+    TableMigration,
+    TargetAttributes,
+)
+from migration_platform.errors import DeclarationError
 from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import Running
+from migration_platform.migration import (
+    ColumnFilter,
+    Columns,
+    ExplodeMap,
+    ExtractJson,
+    Filter,
+    Guardrails,
+    Migration,
+)
 from migration_platform.sample import create_tables, fill_origin
 from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform_tests.dagster_project import (
@@ -106,7 +123,6 @@ def test_dg_check_names_an_unknown_attribute_and_its_line(project: Project) -> N
 
 def test_the_docs_explain_every_attribute() -> None:
     from migration_platform.components.stores import Stores
-    from migration_platform.components.table_migration import TableMigration
 
     for component in (TableMigration, Stores):
         assert component.__doc__
@@ -141,6 +157,107 @@ def test_unknown_attributes_at_every_depth_are_refused_by_name_in_one_message(
     assert "valid are origin, target, token_ranges, ranges_per_run," in message
 
 
+def test_unknown_attributes_of_transformations_and_filters_are_refused_too(
+    project: Project,
+) -> None:
+    declare(
+        project,
+        columns={"renam": {}, "explode_map": {"colum": "a"}, "extract_json": {"proprties": {}}},
+        filter={"were": "a = 1", "column": {"nam": "a"}},
+        guardrails={"max_kb": 1},
+        diff={"repairs": []},
+    )
+
+    message = refusal(project)
+
+    for part in (
+        "no attribute columns.renam; did you mean columns.rename?",
+        "no attribute columns.explode_map.colum; did you mean columns.explode_map.column?",
+        "columns.explode_map.column is missing: The origin's map column;",
+        "no attribute columns.extract_json.proprties; did you mean columns.extract_json.prop",
+        "no attribute filter.were; did you mean filter.where?",
+        "no attribute filter.column.nam; did you mean filter.column.name?",
+        "no attribute guardrails.max_kb; did you mean guardrails.max_column_kb?",
+        "no attribute diff.repairs; did you mean diff.repair?",
+    ):
+        assert part in message
+
+
+def test_values_of_the_wrong_form_are_refused_by_name_in_one_message(project: Project) -> None:
+    declare(
+        project,
+        workers="many",
+        writetime=True,
+        token_ranges=True,
+        columns={
+            "rename": {True: "a"},
+            "skip": "a",
+            "constants": ["a"],
+            "codecs": [5],
+            "explode_map": "scores",
+            "key_defaults": 5,
+        },
+        filter={"where": 5, "coverage_percent": True, "column": "status"},
+        guardrails=100,
+        truncate_target="perhaps",
+        diff={"repair": "counters"},
+    )
+
+    message = refusal(project)
+
+    assert "\n" not in message
+    for part in (
+        "workers must be a whole number: Processes of a run; default: one a core;",
+        "writetime must be text or a whole number: cell keeps",
+        "token_ranges must be a whole number: ",
+        "columns.rename must be a block of name: value, with words such as yes, on or 1 in quotes",
+        "columns.skip must be a list such as [a, b]",
+        "columns.constants must be a block of name: value",
+        "columns.codecs must be a list",
+        "columns.explode_map must be a block with column, key, value: ",
+        "columns.key_defaults must be a block of name: value",
+        "filter.where must be text: ",
+        "filter.coverage_percent must be a whole number: ",
+        "filter.column must be a block with name, value: ",
+        "guardrails must be a block with max_column_kb, action: ",
+        "truncate_target must be true or false: ",
+        "diff.repair must be a list",
+    ):
+        assert part in message
+
+
+def test_transformations_and_filters_that_cannot_work_are_refused_with_all_the_rest(
+    project: Project,
+) -> None:
+    declare(
+        project,
+        target={"table": "no table"},
+        writetime="now",
+        columns={"rename": {"a": "b"}, "skip": ["a"], "constants": {"c": None}},
+        filter={"where": "a = 1; DROP TABLE b", "writetime_from": "soon", "writetime_to": True},
+        guardrails={"max_column_kb": 1, "action": "drop"},
+        collisions="latest",
+        diff={"compare_writetime": True, "repair": ["counters", "missing", "all"]},
+    )
+
+    message = refusal(project)
+
+    assert "\n" not in message
+    for part in (
+        "'no table' is no table name",
+        "columns.constants.c is null, which writes nothing; give a value",
+        "filter.where has ';'; it must be conditions joined by AND",
+        "filter.writetime_from is 'soon'; write microseconds since 1970, or a time such as 2026-01",
+        "filter.writetime_to is 'True'; write microseconds",
+        "guardrails.action is 'drop'; valid are report, skip, fail",
+        "collisions is 'latest'; valid are refuse, newest, oldest",
+        "diff.compare_writetime needs writetimes that are kept",
+        "diff.repair names missing, which is not there yet; valid so far are counters",
+        "diff.repair names 'all'; valid so far are counters",
+    ):
+        assert part in message
+
+
 def test_unknown_attributes_of_stores_are_refused_by_their_whole_name(project: Project) -> None:
     project.declare(
         "stores",
@@ -165,8 +282,8 @@ def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project)
         target={"rows_per_second": 0},
         token_ranges=1001,
         workers=0,
-        writetime="cell",
-        ttl="cell",
+        writetime="max",
+        ttl=0,
         tracking=True,
         ranges_per_run="some",
         diff={"mode": "both"},
@@ -182,8 +299,8 @@ def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project)
         "target.rows_per_second is 0",
         "token_ranges is 1001; valid are 1 to 1000",
         "workers is 0; valid are 1 to 256",
-        "writetime 'cell' is not there yet; valid so far is: now",
-        "ttl 'cell' is not there yet; valid so far is: none",
+        "writetime is 'max'; valid are cell, row_max, now, or microseconds since 1970",
+        "ttl is 0; valid are cell, row_max, none, or 1 to 630720000 seconds",
         "tracking is not there yet; leave it off",
         "ranges_per_run is 'some'; valid are all or a number from 1",
         "diff.mode is 'both'; valid are two_way, origin_only",
@@ -244,6 +361,194 @@ def test_a_cron_line_that_is_none_is_refused(project: Project) -> None:
     declare(project, schedule="every day")
 
     assert "invalid cron schedule 'every day'" in refusal(project)
+
+
+# -- what is declared --------------------------------------------------------------------------
+
+EVERY_ATTRIBUTE = """
+writetime: row_max
+ttl: 86400
+writetime_increment_by: 7
+columns:
+  rename: {Old Name: new, a: b}
+  skip: [c, "D"]
+  constants: {source: legacy, version: 3, ratio: 0.5, live: true, tags: [x], since: 2026-01-01}
+  codecs: [INT_STRING, TIMESTAMP_STRING_FORMAT]
+  timestamp_format: yyyy-MM-dd'T'HH:mm
+  timestamp_zone: Europe/Berlin
+  explode_map: {column: scores, key: subject, value: score}
+  extract_json: {column: payload, properties: {name: full_name}, overwrite: true}
+  key_defaults: {tenant: "", level: 0}
+filter:
+  where: "status = 'active'"
+  token_min: -9223372036854775808
+  token_max: 9223372036854775806
+  coverage_percent: 50
+  writetime_from: 2026-01-01T00:00:00Z
+  writetime_to: 1800000000000000
+  column: {name: deleted, value: true}
+guardrails: {max_column_kb: 100, action: skip}
+collisions: newest
+diff: {mode: origin_only, compare_writetime: true, repair: [counters]}
+"""
+
+
+def test_every_attribute_of_the_yaml_reaches_the_migration(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(project, **yaml.load(EVERY_ATTRIBUTE, AsDagster))
+
+    migration = declared_migration(project, monkeypatch)
+
+    assert (migration.writetime, migration.ttl) == ("row_max", 86400)
+    assert migration.writetime_increment_by == 7
+    assert migration.columns == Columns(
+        rename={"Old Name": "new", "a": "b"},
+        skip=("c", "D"),
+        constants={
+            "source": "legacy",
+            "version": 3,
+            "ratio": 0.5,
+            "live": True,
+            "tags": ["x"],
+            "since": "2026-01-01",
+        },
+        codecs=("INT_STRING", "TIMESTAMP_STRING_FORMAT"),
+        timestamp_format="yyyy-MM-dd'T'HH:mm",
+        timestamp_zone="Europe/Berlin",
+        explode_map=ExplodeMap("scores", "subject", "score"),
+        extract_json=ExtractJson("payload", {"name": "full_name"}, overwrite=True),
+        key_defaults={"tenant": "", "level": 0},
+    )
+    assert migration.filter == Filter(
+        where="status = 'active'",
+        token_min=-(2**63),
+        token_max=2**63 - 2,
+        coverage_percent=50,
+        writetime_from=1_767_225_600_000_000,
+        writetime_to=1_800_000_000_000_000,
+        column=ColumnFilter("deleted", "true"),
+    )
+    assert migration.guardrails == Guardrails(100, "skip")
+    assert (migration.collisions, migration.diff_mode) == ("newest", "origin_only")
+    assert (migration.compare_writetime, migration.repair) == (True, ("counters",))
+
+
+def test_dg_check_accepts_every_attribute_of_the_yaml(project: Project) -> None:
+    declare(project, **yaml.load(EVERY_ATTRIBUTE, AsDagster))
+
+    project.run_dg("check", "yaml").assert_success()
+
+
+def test_what_is_not_declared_is_what_a_migration_does_by_itself(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(project)
+
+    declared = declared_migration(project, monkeypatch)
+
+    plain = Migration(declared.origin, declared.target)
+    assert declared == plain
+
+
+def test_the_targets_page_tells_what_is_not_copied_as_it_is(project: Project) -> None:
+    declare(project, **yaml.load(EVERY_ATTRIBUTE, AsDagster))
+
+    graph = project.load().resolve_asset_graph()
+
+    described = graph.get(dg.AssetKey(["reports", "ks", "b"])).description or ""
+    for line in (
+        "- **Writetime and TTL**: `row_max`, `86400`",
+        "- **Renamed**: `Old Name` to `new`, `a` to `b`",
+        "- **Not copied**: `c`, `D`",
+        "- **Only rows**: `status = 'active'`",
+        "- **Only a sample**: the low 50 % of each range",
+        "- **Left out**: rows whose `deleted` is `true`",
+        "- **Cells over**: 100 KB: skip",
+        "- **Rows that become one**: the newest wins",
+    ):
+        assert line in described
+
+
+@pytest.mark.parametrize(
+    ("value", "microseconds"),
+    [
+        (1_700_000_000_000_000, 1_700_000_000_000_000),
+        ("1700000000000000", 1_700_000_000_000_000),
+        ("2026-01-01T00:00:00Z", 1_767_225_600_000_000),
+        ("2026-01-01T01:00:00.000001+01:00", 1_767_225_600_000_001),
+        ("2026-01-01 00:00", 1_767_225_600_000_000),
+        ("2026-01-01", 1_767_225_600_000_000),
+        (date(2026, 1, 1), 1_767_225_600_000_000),
+        (datetime(2026, 1, 1), 1_767_225_600_000_000),
+        (datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=-1))), 1_767_229_200_000_000),
+        (None, None),
+    ],
+)
+def test_a_time_is_microseconds_or_iso_8601_and_utc_unless_it_says_otherwise(
+    value: Any, microseconds: int | None
+) -> None:
+    component = TableMigration(
+        origin=OriginAttributes(store="a", table="k.a"),
+        target=TargetAttributes(store="b"),
+        filter=FilterAttributes(writetime_from=value),
+    )
+
+    assert component.to_migration().filter.writetime_from == microseconds
+
+
+@pytest.mark.parametrize("value", ["", "yesterday", "2026-13-01", 1.5, ["2026"], "0" * 10_000])
+def test_a_time_that_is_none_is_refused(value: Any) -> None:
+    component = TableMigration(
+        origin=OriginAttributes(store="a", table="k.a"),
+        target=TargetAttributes(store="b"),
+        filter=FilterAttributes(writetime_to=value),
+    )
+
+    with pytest.raises(DeclarationError, match=r"filter\.writetime_to is .*; write microseconds"):
+        component.to_migration()
+
+
+def test_numbers_may_come_from_the_environment(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SINCE", "1700000000000000")
+    monkeypatch.setenv("SECONDS", "60")
+    declare(
+        project,
+        writetime="{{ env.SINCE }}",
+        ttl="{{ env.SECONDS }}",
+        filter={"writetime_from": "{{ env.SINCE }}", "coverage_percent": "{{ env.SECONDS }}"},
+    )
+
+    migration = declared_migration(project, monkeypatch)
+
+    assert (migration.writetime, migration.ttl) == (1_700_000_000_000_000, 60)
+    assert migration.filter == Filter(writetime_from=1_700_000_000_000_000, coverage_percent=60)
+
+
+def declared_migration(project: Project, monkeypatch: pytest.MonkeyPatch) -> Migration:
+    """Load the project's only migration as Dagster does, and give its declaration."""
+    seen: list[Migration] = []
+
+    def keep(component: TableMigration) -> Migration:
+        seen.append(to_migration(component))
+        return seen[-1]
+
+    to_migration = TableMigration.to_migration
+    monkeypatch.setattr(TableMigration, "to_migration", keep)
+    project.load()
+    return seen[0]
+
+
+class AsDagster(yaml.SafeLoader):
+    """Reads times as text, which is how Dagster reads the file."""
+
+
+AsDagster.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 # -- what is built -----------------------------------------------------------------------------

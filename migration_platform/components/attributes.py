@@ -1,4 +1,4 @@
-"""Attributes of components: unknown ones are refused by name, beside the ones there are.
+"""Attributes of components: unknown or unfit ones are refused by name, all in one message.
 
 Error messages never repeat a value: it may be a password that stands where its name belongs.
 """
@@ -10,35 +10,37 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import dagster as dg
-from pydantic import BaseModel, create_model, model_validator
+from pydantic import BaseModel, TypeAdapter, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 from migration_platform.errors import DeclarationError
 
 
 class NamedAttributes(dg.Resolvable):
-    """Gives a component a schema that refuses all unknown attributes, at every depth, at once."""
+    """Gives a component a schema that refuses all wrong attributes, at every depth, at once."""
 
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Derive the schema of the YAML attributes, with the refusal built in."""
         derived = super().model()
+        declared: Any = cls
 
-        def refuse_unknown(value: Any) -> Any:
-            wrong = list(_unknown(derived, value, ""))
+        def refuse_wrong(value: Any) -> Any:
+            wrong = list(_wrong(declared, value, ""))
             if wrong:
                 raise DeclarationError("; ".join(wrong))
             return value
 
-        validator: Any = model_validator(mode="before")(staticmethod(refuse_unknown))
+        validator: Any = model_validator(mode="before")(staticmethod(refuse_wrong))
         return create_model(
             derived.__name__,
             __base__=derived,
-            __validators__={"refuse_unknown": validator},
-            **_described(derived, cls),
+            __validators__={"refuse_wrong": validator},
+            **_described(derived, declared),
         )
 
 
-def _described(derived: type[BaseModel], declared: type[Any]) -> dict[str, Any]:
+def _described(derived: type[BaseModel], declared: type[BaseModel]) -> dict[str, Any]:
     """Give the derived attributes the descriptions of the declared ones, for the Docs tab."""
     fields = {}
     for name, field in derived.model_fields.items():
@@ -48,9 +50,12 @@ def _described(derived: type[BaseModel], declared: type[Any]) -> dict[str, Any]:
     return fields
 
 
-def _unknown(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
+def _wrong(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
     if not isinstance(value, Mapping):
         return
+    for name, field in model.model_fields.items():
+        if field.is_required() and name not in value:
+            yield f"{prefix}{name} is missing{_explained(field)}"
     for name, inner in value.items():
         field = model.model_fields.get(str(name))
         if field is None:
@@ -61,27 +66,71 @@ def _unknown(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
                 f"there is no attribute {prefix}{name}; {hint}valid are "
                 f"{', '.join(prefix + known for known in valid)}"
             )
+        elif inner is None and _takes(field.annotation, None):
             continue
-        for nested, is_named in _models_in(field.annotation):
-            path = f"{prefix}{name}"
-            blocks = {path: inner}
-            if is_named and isinstance(inner, Mapping):
-                blocks = {f"{path}.{key}": block for key, block in inner.items()}
-            for block_path, block in blocks.items():
-                if isinstance(block, str):
-                    known = ", ".join(nested.model_fields)
-                    described = f": {field.description}" if field.description else ""
-                    yield f"{block_path} must be a block with {known}{described}"
-                    continue
-                yield from _unknown(nested, block, f"{block_path}.")
+        elif nested := _model_in(field.annotation):
+            yield from _wrong_block(*nested, inner, f"{prefix}{name}", field)
+        elif not _is_template(inner) and not _takes(field.annotation, inner):
+            yield f"{prefix}{name} must be {_form(field.annotation)}{_explained(field)}"
 
 
-def _models_in(annotation: Any, is_named: bool = False) -> Iterator[tuple[type[BaseModel], bool]]:
-    """Give the models of an attribute, and whether it holds several of them by name."""
+def _wrong_block(
+    model: type[BaseModel], is_named: bool, value: Any, path: str, field: FieldInfo
+) -> Iterator[str]:
+    blocks = {path: value}
+    if is_named and isinstance(value, Mapping):
+        blocks = {f"{path}.{key}": block for key, block in value.items()}
+    for block_path, block in blocks.items():
+        if isinstance(block, Mapping):
+            yield from _wrong(model, block, f"{block_path}.")
+        else:
+            known = ", ".join(model.model_fields)
+            yield f"{block_path} must be a block with {known}{_explained(field)}"
+
+
+def _model_in(annotation: Any, is_named: bool = False) -> tuple[type[BaseModel], bool] | None:
+    """Give the model of an attribute, if it has one, and whether it holds several by name."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, is_named
-    elif get_origin(annotation) in (Union, UnionType, Annotated):
-        for inner in get_args(annotation):
-            yield from _models_in(inner, is_named)
-    elif get_origin(annotation) in (dict, Mapping):
-        yield from _models_in(get_args(annotation)[1], True)
+        return annotation, is_named
+    if get_origin(annotation) in (Union, UnionType, Annotated):
+        found = (_model_in(inner, is_named) for inner in get_args(annotation))
+        return next(filter(None, found), None)
+    if get_origin(annotation) in (dict, Mapping):
+        return _model_in(get_args(annotation)[1], True)
+    return None
+
+
+def _takes(annotation: Any, value: Any) -> bool:
+    # A true that slips in as the number 1 would be the first microsecond of 1970.
+    if isinstance(value, bool) and not {bool, Any} & {annotation, *get_args(annotation)}:
+        return False
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and "{{" in value
+
+
+def _form(annotation: Any) -> str:
+    """Say what an attribute without a block of its own may be."""
+    forms = {
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        list: "a list such as [a, b], with words such as yes, on or 1 in quotes",
+        dict: "a block of name: value, with words such as yes, on or 1 in quotes",
+    }
+    is_union = get_origin(annotation) in (Union, UnionType)
+    inner = get_args(annotation) if is_union else (annotation,)
+    return " or ".join(
+        dict.fromkeys(forms[key] for part in inner if (key := get_origin(part) or part) in forms)
+    )
+
+
+def _explained(field: FieldInfo) -> str:
+    return f": {field.description.rstrip('.')}" if field.description else ""

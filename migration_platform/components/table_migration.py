@@ -1,8 +1,9 @@
 """The component that declares the migration of one table."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, TypeVar
 
 import dagster as dg
 from dagster._core.storage.tags import (
@@ -19,8 +20,23 @@ from migration_platform.components.reporting import Job
 from migration_platform.components.scaffolds import TableMigrationScaffolder
 from migration_platform.components.stores import Stores
 from migration_platform.errors import DeclarationError
-from migration_platform.migration import Endpoint, Migration, TableName
+from migration_platform.migration import (
+    CODECS,
+    ColumnFilter,
+    Columns,
+    Endpoint,
+    ExplodeMap,
+    ExtractJson,
+    Filter,
+    Guardrails,
+    Migration,
+    TableName,
+)
 from migration_platform.resources import CassandraResource, KafkaResource
+from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_T = TypeVar("_T")
 
 
 class OriginAttributes(NamedAttributes, dg.Model):
@@ -42,11 +58,116 @@ class TargetAttributes(NamedAttributes, dg.Model):
     rows_per_second: int | None = Field(None, description="Limit for the whole run.")
 
 
+class ExplodeMapAttributes(NamedAttributes, dg.Model):
+    """A map column whose entries become rows of their own."""
+
+    column: str = Field(description="The origin's map column.")
+    key: str = Field(description="The target's column for an entry's key, part of its key.")
+    value: str = Field(description="The target's column for an entry's value.")
+
+
+class ExtractJsonAttributes(NamedAttributes, dg.Model):
+    """A text column that holds a JSON object, and where its properties go."""
+
+    column: str = Field(description="The origin's text column.")
+    properties: dict[str, str] = Field(description="Property to the target's column.")
+    exclusive: bool = Field(
+        default=False, description="Copy the key and these columns, nothing else."
+    )
+    overwrite: bool = Field(
+        default=False,
+        description="Whether a target column that holds another value is a difference.",
+    )
+
+
+class ColumnsAttributes(NamedAttributes, dg.Model):
+    """How the target's columns come from the origin's."""
+
+    rename: dict[str, str] = Field(
+        default_factory=dict, description="The origin's column to the target's."
+    )
+    skip: list[str] = Field(
+        default_factory=list, description="Columns of the origin that are not copied."
+    )
+    constants: dict[str, Any] = Field(
+        default_factory=dict, description="Columns of the target with one value in every row."
+    )
+    codecs: list[str] = Field(
+        default_factory=list,
+        description=f"Changes of type, each in both directions: {', '.join(CODECS)}.",
+    )
+    timestamp_format: str = Field(
+        default=Columns.timestamp_format,
+        description="Pattern of TIMESTAMP_STRING_FORMAT, as Java's DateTimeFormatter reads it.",
+    )
+    timestamp_zone: str = Field(
+        default=Columns.timestamp_zone,
+        description="Zone of that text, such as UTC or Europe/Berlin.",
+    )
+    explode_map: ExplodeMapAttributes | None = Field(
+        default=None, description="A map column whose entries become rows of their own."
+    )
+    extract_json: ExtractJsonAttributes | None = Field(
+        default=None, description="A JSON column whose properties become columns."
+    )
+    key_defaults: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Key columns of the target, and what stands in them for null.",
+    )
+
+
+class ColumnFilterAttributes(NamedAttributes, dg.Model):
+    """Rows that are left out by what one column shows."""
+
+    name: str = Field(description="The origin's column.")
+    value: str | int | float | bool = Field(
+        description="Rows that show this are left out; case and outer blanks do not count."
+    )
+
+
+class FilterAttributes(NamedAttributes, dg.Model):
+    """Which rows of the origin are copied; a row must pass all of it."""
+
+    where: str | None = Field(
+        default=None, description="CQL conditions joined by AND, which the server checks."
+    )
+    token_min: int = Field(default=MIN_TOKEN, description="Lowest token that is read.")
+    token_max: int = Field(default=MAX_TOKEN, description="Highest token that is read.")
+    coverage_percent: int = Field(
+        default=100, description="How much of each token range is read, from its low end, 1 to 100."
+    )
+    writetime_from: Any = Field(
+        default=None,
+        description="Lowest writetime of a row: microseconds, or a time such as "
+        "2026-01-01T00:00:00Z (UTC unless it says otherwise).",
+    )
+    writetime_to: Any = Field(
+        default=None, description="Highest writetime of a row, in the same form."
+    )
+    column: ColumnFilterAttributes | None = Field(
+        default=None, description="Rows to leave out by the value of a column."
+    )
+
+
+class GuardrailsAttributes(NamedAttributes, dg.Model):
+    """What happens to rows with a large cell."""
+
+    max_column_kb: int = Field(description="Size of a cell that is too large: 1 KB is 1000 bytes.")
+    action: str = Field(default="report", description="report, skip the row, or fail the range.")
+
+
 class DiffAttributes(NamedAttributes, dg.Model):
     """How both tables are compared."""
 
     mode: str = Field(
-        "two_way", description="two_way also finds rows that only the target has; or origin_only."
+        default="two_way",
+        description="two_way also finds rows that only the target has; or origin_only.",
+    )
+    compare_writetime: bool = Field(
+        default=False, description="Whether cells with equal values and other writetimes differ."
+    )
+    repair: list[str] = Field(
+        default_factory=list, description="What a comparison puts right; only counters so far."
     )
 
 
@@ -80,14 +201,37 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     token_ranges: int = Field(64, description="Partitions of the asset, 1 to 1000.")
     ranges_per_run: str | int = Field("all", description="all, or so many ranges a run.")
     workers: int | None = Field(None, description="Processes of a run; default: one a core.")
-    writetime: str | int = Field("now", description="now; other modes are not there yet.")
-    ttl: str | int = Field("none", description="none; other modes are not there yet.")
+    writetime: str | int = Field(
+        "cell",
+        description="cell keeps each cell's own, row_max gives the row's newest to all; now; or "
+        "microseconds since 1970.",
+    )
+    ttl: str | int = Field(
+        "cell",
+        description="cell keeps what is left of each cell's own, row_max gives the row's longest "
+        "to all; none; or seconds.",
+    )
+    writetime_increment_by: int = Field(
+        0, description="Microseconds added to each writetime that is kept."
+    )
+    columns: ColumnsAttributes = Field(
+        default_factory=ColumnsAttributes, description="Transformations of columns."
+    )
+    filter: FilterAttributes = Field(
+        default_factory=FilterAttributes, description="Which rows are copied; default: all."
+    )
+    guardrails: GuardrailsAttributes | None = Field(None, description="Limits of a cell's size.")
+    collisions: str = Field(
+        "refuse",
+        description="When several rows of the origin become one row of the target: refuse, or "
+        "the newest or oldest wins.",
+    )
     group_writes_by: list[str] | None = Field(
         None,
         description="Columns by which writes are grouped; default: the target's partition key.",
     )
     truncate_target: bool = Field(False, description="Empty the target before a full copy.")
-    diff: DiffAttributes = Field(DiffAttributes(mode="two_way"), description="The comparison.")
+    diff: DiffAttributes = Field(default_factory=DiffAttributes, description="The comparison.")
     tracking: bool = Field(False, description="Tracking tables; only off is there yet.")
     retry_seconds: float = Field(
         90.0, description="How long a request that failed for a passing reason is tried again."
@@ -131,16 +275,15 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             except DeclarationError as error:
                 wrong.append(str(error))
                 tables.append(TableName("unknown", str(len(tables))))
-        for build in (self._per_run, lambda: self._migration(*tables)):
-            try:
-                build()
-            except DeclarationError as error:
-                wrong.append(str(error))
-        if wrong:
+        chosen = self._filter(wrong)
+        _try(self._per_run, wrong)
+        migration = _try(lambda: self._migration(tables[0], tables[1], chosen), wrong)
+        if wrong or migration is None:
             raise DeclarationError("; ".join(dict.fromkeys(wrong)))
-        return self._migration(*tables)
+        return migration
 
-    def _migration(self, origin: TableName, target: TableName) -> Migration:
+    def _migration(self, origin: TableName, target: TableName, chosen: Filter) -> Migration:
+        limits = self.guardrails
         return Migration(
             origin=Endpoint(
                 store=self.origin.store,
@@ -157,12 +300,60 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             ),
             token_ranges=self.token_ranges,
             workers=self.workers,
-            writetime=self.writetime,
-            ttl=self.ttl,
+            writetime=_whole_or_word(self.writetime),
+            ttl=_whole_or_word(self.ttl),
+            writetime_increment_by=self.writetime_increment_by,
+            columns=self._columns(),
+            filter=chosen,
+            guardrails=Guardrails(limits.max_column_kb, limits.action) if limits else None,
+            collisions=self.collisions,
             group_writes_by=None if self.group_writes_by is None else tuple(self.group_writes_by),
             truncate_target=self.truncate_target,
             diff_mode=self.diff.mode,
+            compare_writetime=self.diff.compare_writetime,
+            repair=tuple(self.diff.repair),
             retry_seconds=self.retry_seconds,
+        )
+
+    def _columns(self) -> Columns:
+        declared = self.columns
+        exploded, extracted = declared.explode_map, declared.extract_json
+        return Columns(
+            rename=declared.rename,
+            skip=tuple(declared.skip),
+            constants=declared.constants,
+            codecs=tuple(declared.codecs),
+            timestamp_format=declared.timestamp_format,
+            timestamp_zone=declared.timestamp_zone,
+            explode_map=ExplodeMap(exploded.column, exploded.key, exploded.value)
+            if exploded
+            else None,
+            extract_json=ExtractJson(
+                column=extracted.column,
+                properties=extracted.properties,
+                exclusive=extracted.exclusive,
+                overwrite=extracted.overwrite,
+            )
+            if extracted
+            else None,
+            key_defaults=declared.key_defaults,
+        )
+
+    def _filter(self, wrong: list[str]) -> Filter:
+        declared = self.filter
+        start, end = (
+            _try(lambda name=name: _to_microseconds(name, getattr(declared, name)), wrong)
+            for name in ("writetime_from", "writetime_to")
+        )
+        column = declared.column
+        return Filter(
+            where=declared.where,
+            token_min=declared.token_min,
+            token_max=declared.token_max,
+            coverage_percent=declared.coverage_percent,
+            writetime_from=start,
+            writetime_to=end,
+            column=ColumnFilter(column.name, _shown(column.value)) if column else None,
         )
 
     def _per_run(self) -> int | None:
@@ -210,6 +401,48 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         return job.target == next(
             (other.target for other in jobs if other.origin == job.origin), job.target
         )
+
+
+def _try(build: Callable[[], _T], wrong: list[str]) -> _T | None:
+    """Build a part; what is wrong with it is told together with the rest."""
+    try:
+        return build()
+    except DeclarationError as error:
+        wrong.append(str(error))
+        return None
+
+
+def _whole_or_word(value: str | int) -> str | int:
+    """Read digits as a number: a value from the environment is always text."""
+    is_whole = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,40}", value.strip())
+    return int(value) if is_whole else value
+
+
+def _to_microseconds(name: str, value: Any) -> int | None:
+    """Read microseconds since 1970, a time or a date; a time without a zone is UTC."""
+    if isinstance(value, str):
+        value = _whole_or_word(value)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value.strip())
+        if isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+        if isinstance(value, datetime):
+            moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return (moment - _EPOCH) // timedelta(microseconds=1)
+    except ValueError:
+        pass
+    raise DeclarationError(
+        f"filter.{name} is {str(value)[:80]!r}; write microseconds since 1970, or a time such as "
+        "2026-01-01T00:00:00Z"
+    )
+
+
+def _shown(value: str | float | bool) -> str:
+    """Write a value as CQL shows it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def build_job(migration: Migration) -> Job:
@@ -401,6 +634,7 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
         f"- **Writetime and TTL**: `{migration.writetime}`, `{migration.ttl}`",
         f"- **Comparison**: `{migration.diff_mode}`",
     ]
+    lines += _describe_changes(migration)
     if limits:
         lines.append(f"- **Limits**: {', '.join(limits)}")
     if migration.truncate_target:
@@ -408,3 +642,39 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
     if declared.events:
         lines.append(f"- **Events**: topic `{declared.events.topic}` in `{declared.events.store}`")
     return "\n".join(lines)
+
+
+def _describe_changes(migration: Migration) -> list[str]:
+    """Say what is not a copy of every row as it is."""
+    columns, chosen, limits = migration.columns, migration.filter, migration.guardrails
+    exploded, extracted = columns.explode_map, columns.extract_json
+    changes = {
+        "Renamed": ", ".join(f"`{a}` to `{b}`" for a, b in columns.rename.items()),
+        "Not copied": ", ".join(f"`{name}`" for name in columns.skip),
+        "Constants": ", ".join(f"`{name}`" for name in columns.constants),
+        "Codecs": ", ".join(f"`{name}`" for name in columns.codecs),
+        "A row for each entry": f"of `{exploded.column}`" if exploded else "",
+        "JSON": f"`{extracted.column}` gives " + ", ".join(extracted.properties.values())
+        if extracted
+        else "",
+        "Null in a key": ", ".join(f"`{name}`" for name in columns.key_defaults),
+        "Only rows": f"`{chosen.where}`" if chosen.where else "",
+        "Only tokens": f"{chosen.token_min} to {chosen.token_max}"
+        if (chosen.token_min, chosen.token_max) != (MIN_TOKEN, MAX_TOKEN)
+        else "",
+        "Only a sample": f"the low {chosen.coverage_percent} % of each range"
+        if chosen.coverage_percent < 100
+        else "",
+        "Only writetimes": f"{chosen.writetime_from or 'any'} to {chosen.writetime_to or 'any'}"
+        if chosen.by_writetime
+        else "",
+        "Left out": f"rows whose `{chosen.column.name}` is `{chosen.column.value}`"
+        if chosen.column
+        else "",
+        "Cells over": f"{limits.max_column_kb} KB: {limits.action}" if limits else "",
+        "Rows that become one": f"the {migration.collisions} wins"
+        if migration.collisions != "refuse"
+        else "",
+        "Repairs": ", ".join(migration.repair),
+    }
+    return [f"- **{name}**: {text}" for name, text in changes.items() if text]
