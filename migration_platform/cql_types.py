@@ -12,6 +12,7 @@ A guess that would be wrong: nothing inside of a type is ever unfrozen, whatever
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
@@ -735,13 +736,22 @@ def _whole(driver_type: Any, bits: int) -> _Scalar:
     return _Scalar(driver_type, _to_whole, valid)
 
 
+def show_double(number: float) -> str:
+    """Give the shortest text that is read as the same number, which Java's servers read too."""
+    text = repr(number)
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(text, text)
+
+
 def _show_float(number: float) -> str:
-    """Give the shortest text that a server reads as the same four bytes."""
-    texts = (f"{number:.{digits}g}" for digits in range(6, 9))
     pack = cqltypes.FloatType.serialize
     stored = pack(number, PROTOCOL_VERSION)
-    shortest = (t for t in texts if pack(float(t), PROTOCOL_VERSION) == stored)
-    return repr(float(next(shortest, f"{number:.9g}")))
+    for digits in range(1, 10):
+        rounded = float(f"{number:.{digits}g}")
+        # Rounded up, the largest number is more than four bytes hold.
+        with suppress(OverflowError):
+            if pack(rounded, PROTOCOL_VERSION) == stored:
+                return show_double(rounded)
+    return show_double(number)
 
 
 def _show_millis(millis: int) -> str:
@@ -769,7 +779,9 @@ _SCALARS = {
     "float": _Scalar(
         cqltypes.FloatType, _to_real, "a number up to 3.4e38, NaN or Infinity", _show_float
     ),
-    "double": _Scalar(cqltypes.DoubleType, _to_real, "a number up to 1.7e308, NaN or Infinity"),
+    "double": _Scalar(
+        cqltypes.DoubleType, _to_real, "a number up to 1.7e308, NaN or Infinity", show_double
+    ),
     "decimal": _Scalar(cqltypes.DecimalType, _to_decimal, "a number such as 12.50"),
     "boolean": _Scalar(
         cqltypes.BooleanType, _to_boolean, "true or false", lambda truth: str(truth).lower()

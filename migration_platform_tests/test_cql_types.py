@@ -1,0 +1,737 @@
+"""Types are read from their text, and values are made, rebuilt and shown as the types demand."""
+
+import io
+import json
+import struct
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from cassandra import cqltypes, util
+from cassandra.protocol import ExecuteMessage
+from hypothesis import given
+from hypothesis import strategies as st
+
+from migration_platform.cql_types import (
+    CqlType,
+    TypesDiffer,
+    build_converter,
+    encode_value,
+    needs_sorting,
+    parse_type,
+    read_elements,
+    read_entries,
+    read_fields,
+    show_value,
+    sort_elements,
+    write_elements,
+    write_entries,
+    write_fields,
+)
+from migration_platform.stores.cassandra import page_of
+from migration_platform_tests.tables import create_table
+
+# -- types and values of any depth -------------------------------------------------------------
+
+SCALARS = ("int", "bigint", "text", "boolean", "blob")
+VALUES = {
+    "int": st.integers(-(2**31), 2**31 - 1),
+    "bigint": st.integers(-(2**63), 2**63 - 1),
+    "text": st.text(max_size=5),
+    "boolean": st.booleans(),
+    "blob": st.binary(max_size=5).map(lambda value: "0x" + value.hex()),
+}
+names = st.one_of(
+    st.sampled_from(["a", "b", "int", "frozen", "select", "A b", 'q"', "ü,}"]), st.text(min_size=1)
+)
+
+
+@st.composite
+def inner_types(draw, depth=2):
+    kinds = [*SCALARS, *(["list", "set", "map", "tuple", "vector", "udt"] if depth else [])]
+    name = draw(st.sampled_from(kinds))
+    if name in SCALARS:
+        return CqlType(name)
+    inner = inner_types(depth - 1)
+    if name == "udt":
+        fields = draw(st.lists(names, min_size=1, max_size=4, unique=True))
+        return CqlType("udt", fields=tuple((f, draw(inner)) for f in fields), is_frozen=True)
+    if name == "vector":
+        size = draw(st.integers(1, 3))
+        return CqlType("vector", (draw(inner),), is_frozen=True, dimensions=size)
+    count = {"list": 1, "set": 1, "map": 2, "tuple": draw(st.integers(1, 3))}[name]
+    return CqlType(name, tuple(draw(inner) for _ in range(count)), is_frozen=True)
+
+
+def values_of(cql_type):
+    """Values as JSON knows them; maps as pairs, because their keys may be anything."""
+    name, inner = cql_type.name, cql_type.parameters
+    if name in VALUES:
+        return VALUES[name]
+    if name in ("list", "set"):
+        return st.lists(values_of(inner[0]), max_size=3)
+    if name == "map":
+        pair = st.tuples(values_of(inner[0]), values_of(inner[1])).map(list)
+        return st.lists(pair, max_size=3)
+    if name == "tuple":
+        return st.tuples(*(st.none() | values_of(kind) for kind in inner)).map(list)
+    if name == "vector":
+        size = cql_type.dimensions
+        return st.lists(values_of(inner[0]), min_size=size, max_size=size)
+    return st.fixed_dictionaries({}, optional={f: values_of(kind) for f, kind in cql_type.fields})
+
+
+typed_values = inner_types().flatmap(lambda kind: st.tuples(st.just(kind), values_of(kind)))
+
+
+def decode(value, cql_type):
+    """Read a value the slow way, with nothing of the code under test."""
+    if value is None:
+        return None
+    source, name = io.BytesIO(value), cql_type.name
+
+    def number(form=">i"):
+        return struct.unpack(form, source.read(struct.calcsize(form)))[0]
+
+    def cell(kind):
+        size = number()
+        return None if size == -1 else decode(source.read(size), kind)
+
+    if name in ("list", "set"):
+        found = [cell(cql_type.parameters[0]) for _ in range(number())]
+    elif name == "map":
+        found = [[cell(kind) for kind in cql_type.parameters] for _ in range(number())]
+    elif name == "tuple":
+        found = [cell(kind) for kind in cql_type.parameters]
+    elif name == "udt":
+        found = {}
+        for field, kind in cql_type.fields:
+            item = cell(kind) if source.tell() < len(value) else None
+            if item is not None:
+                found[field] = item
+    elif name == "vector":
+        element = cql_type.parameters[0]
+        found = [vector_cell(source, element) for _ in range(cql_type.dimensions)]
+    else:
+        found = {
+            "int": lambda: number(),
+            "bigint": lambda: number(">q"),
+            "boolean": lambda: number(">?"),
+            "text": lambda: source.read().decode(),
+            "blob": lambda: "0x" + source.read().hex(),
+        }[name]()
+    assert source.read() == b""
+    return found
+
+
+def vector_cell(source, kind):
+    size = fixed_size(kind)
+    if size is None:
+        # No element of these tests has 2**14 bytes.
+        size = source.read(1)[0]
+        if size >= 128:
+            size = (size & 0x3F) << 8 | source.read(1)[0]
+    return decode(source.read(size), kind)
+
+
+def fixed_size(kind):
+    if kind.name == "vector":
+        size = fixed_size(kind.parameters[0])
+        return None if size is None else size * kind.dimensions
+    return {"int": 4, "bigint": 8, "boolean": 1}.get(kind.name)
+
+
+# -- types -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "int",
+        "frozen<map<text, int>>",
+        "map<text, frozen<list<int>>>",
+        "vector<float, 3>",
+        "vector<vector<float, 2>, 3>",
+        "frozen<tuple<int, text>>",
+        '{a int, "B c" frozen<list<int>>}',
+        "frozen<{a int, int frozen<{frozen boolean}>}>",
+        "'org.example.MyType(X)'",
+    ],
+)
+def test_a_type_reads_as_it_is_written(text):
+    assert str(parse_type(text)) == text
+
+
+@given(inner_types())
+def test_a_type_that_was_written_is_read_again(cql_type):
+    assert parse_type(str(cql_type)) == cql_type
+
+
+def test_varchar_is_text_and_case_does_not_matter():
+    assert parse_type("VARCHAR") == parse_type("text")
+
+
+def test_what_is_in_a_type_is_frozen_whether_its_text_says_so_or_not():
+    assert parse_type("{a list<int>}") == parse_type("{a frozen<list<int>>}")
+    assert parse_type("frozen<list<list<int>>>") == parse_type("frozen<list<frozen<list<int>>>>")
+    assert parse_type("tuple<int>") == parse_type("frozen<tuple<int>>")
+
+
+@pytest.mark.parametrize("text", ["list<int>", "set<int>", "map<int, int>", "{a int}"])
+def test_only_what_holds_elements_and_is_not_frozen_has_many_cells(text):
+    assert parse_type(text).is_multicell
+    assert not parse_type(f"frozen<{text}>").is_multicell
+    assert not parse_type(f"tuple<{text}>").is_multicell
+    assert not parse_type("int").is_multicell
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "list<int", "list<>", "map<int>", "int int", "{a}", "{}", "list<int>>", "a;b"),
+        *("frozen<>", "vector<int, x>", "vector<int>", "int>", "<int>", "{a int", "'x"),
+        "tuple<int int>",
+    ],
+)
+def test_what_is_no_type_is_refused(text):
+    with pytest.raises(ValueError, match="is no CQL type: "):
+        parse_type(text)
+
+
+# -- elements ----------------------------------------------------------------------------------
+
+cells = st.none() | st.binary(max_size=6)
+
+
+@given(st.lists(cells), st.lists(st.tuples(st.binary(max_size=6), cells)))
+def test_elements_entries_and_fields_are_cut_as_they_were_put_together(elements, entries):
+    assert read_elements(write_elements(elements)) == elements
+    assert read_entries(write_entries(entries)) == entries
+    assert read_fields(write_fields(elements), len(elements)) == elements
+    # A type that got fields later: the bytes of before lack them.
+    assert read_fields(write_fields(elements), len(elements) + 2) == [*elements, None, None]
+
+
+@given(st.lists(cells, min_size=1), st.data())
+def test_bytes_that_were_cut_off_or_go_on_are_refused(elements, data):
+    whole = write_elements(elements)
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    for wrong in (whole[:cut], whole + b"\0"):
+        with pytest.raises(ValueError, match="bytes are no list or set"):
+            read_elements(wrong)
+    a_map = write_entries([(b"key", b"value"), (b"", None)])
+    cut = data.draw(st.integers(0, len(a_map) - 1))
+    for wrong in (a_map[:cut], a_map + b"\0", write_fields([None]) * 3):
+        with pytest.raises(ValueError, match="bytes are no map"):
+            read_entries(wrong)
+    with pytest.raises(ValueError, match="bytes are no 0 fields"):
+        read_fields(write_fields(elements), 0)
+
+
+# -- conversion --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "target"),
+    [
+        ("int", "int"),
+        ("ascii", "text"),
+        ("timeuuid", "uuid"),
+        ("list<int>", "frozen<list<int>>"),
+        ("{a int}", "frozen<{a int}>"),
+        ("frozen<map<ascii, int>>", "frozen<map<text, int>>"),
+        ("tuple<int, timeuuid>", "tuple<int, uuid>"),
+        ("{a ascii, b int}", "{a text, b int}"),
+    ],
+)
+def test_values_that_fit_as_they_are_need_no_converter(origin, target):
+    assert build_converter(parse_type(origin), parse_type(target)) is None
+
+
+@pytest.mark.parametrize(
+    ("origin", "target", "reason"),
+    [
+        ("text", "ascii", "text does not fit into ascii"),
+        ("int", "bigint", "int does not fit into bigint"),
+        ("list<int>", "set<int>", "list<int> does not fit into set<int>"),
+        ("tuple<int>", "tuple<int, int>", "does not fit into frozen<tuple<int, int>>"),
+        ("vector<float, 2>", "vector<float, 3>", "does not fit into vector<float, 3>"),
+        ("'org.A'", "'org.B'", "'org.A' does not fit into 'org.B'"),
+        ("{a int, b int, c int}", "{b int}", "the target's type has no field a, c"),
+        ("list<{a int}>", "list<{b int}>", "the target's type has no field a"),
+        ("{a {b text}}", "{a {b int}}", "field a: field b: text does not fit into int"),
+        ("frozen<list<int>>", "list<int>", "an empty list would become null"),
+        ("frozen<map<int, int>>", "map<int, int>", "an empty map would become null"),
+        ("frozen<{a int}>", "{a int}", "a value of nulls only would become null"),
+    ],
+)
+def test_values_that_would_not_fit_are_refused_with_the_reason(origin, target, reason):
+    with pytest.raises(TypesDiffer) as refused:
+        build_converter(parse_type(origin), parse_type(target))
+    assert reason in str(refused.value)
+
+
+@st.composite
+def reordered(draw, origin):
+    """The same type with the fields of user-defined types in another order, and more of them."""
+    inner = tuple(draw(reordered(kind)) for kind in origin.parameters)
+    fields = [(name, draw(reordered(kind))) for name, kind in origin.fields]
+    if fields:
+        known = [name for name, _ in fields]
+        more = draw(st.lists(names.filter(lambda n: n not in known), max_size=2, unique=True))
+        fields = draw(st.permutations(fields + [(name, CqlType("int")) for name in more]))
+    return CqlType(origin.name, inner, tuple(fields), origin.is_frozen, origin.dimensions)
+
+
+@given(typed_values, st.data())
+def test_user_defined_types_fit_by_the_names_of_their_fields(typed, data):
+    origin, value = typed
+    target = data.draw(reordered(origin))
+    encoded = encode_value(value, origin)
+    assert decode(encoded, origin) == value
+    convert = build_converter(origin, target)
+    converted = convert(encoded) if convert else encoded
+    assert (convert is None) == (origin == target)
+    # Fields that only the target has are null, which `decode` leaves out.
+    assert decode(converted, target) == value
+    assert converted == encode_value(value, target)
+
+
+def test_fields_that_old_bytes_lack_become_null():
+    target = parse_type("{c int, b int, a int}")
+    convert = build_converter(parse_type("{a int, b int, c int}"), target)
+    assert decode(convert(write_fields([b"\0\0\0\1"])), target) == {"a": 1}
+    with pytest.raises(ValueError, match="bytes are no 3 fields"):
+        convert(write_fields([None] * 4))
+
+
+def test_an_empty_value_stays_empty():
+    convert = build_converter(parse_type("{a int, b int}"), parse_type("{b int, a int}"))
+    assert convert(b"") == b""
+
+
+def shuffled(value, cql_type, draw):
+    """The same value with the elements of sets and maps in another order."""
+    name, inner = cql_type.name, cql_type.parameters
+    if value is None or name in SCALARS:
+        return value
+    if name == "map":
+        pairs = [[shuffled(k, inner[0], draw), shuffled(v, inner[1], draw)] for k, v in value]
+        return list(draw(st.permutations(pairs)))
+    if name == "udt":
+        kinds = dict(cql_type.fields)
+        return {field: shuffled(item, kinds[field], draw) for field, item in value.items()}
+    kinds = inner if name == "tuple" else inner * len(value)
+    items = [shuffled(item, kind, draw) for item, kind in zip(value, kinds, strict=True)]
+    return list(draw(st.permutations(items))) if name == "set" else items
+
+
+@given(typed_values, st.data())
+def test_sorted_bytes_do_not_depend_on_the_order_of_sets_and_maps(typed, data):
+    cql_type, value = typed
+    keys_differ = "map" not in str(cql_type)
+    other = shuffled(value, cql_type, data.draw) if keys_differ else value
+    ordered = sort_elements(encode_value(value, cql_type), cql_type)
+    assert sort_elements(encode_value(other, cql_type), cql_type) == ordered
+    assert sort_elements(ordered, cql_type) == ordered
+    assert len(ordered) == len(encode_value(value, cql_type))
+
+
+@pytest.mark.parametrize(
+    ("origin", "target", "needed"),
+    [
+        ("set<int>", "set<int>", False),
+        ("list<{a int, b int}>", "list<{b int, a int}>", False),
+        ("map<int, {a int, b int}>", "map<int, {b int, a int}>", False),
+        ("set<{a int, b int}>", "set<{b int, a int}>", True),
+        ("map<{a int, b int}, int>", "map<{b int, a int}, int>", True),
+        ("{x int, s set<{a int, b int}>}", "{s set<{b int, a int}>, x int}", True),
+        ("set<timeuuid>", "set<uuid>", True),
+    ],
+)
+def test_converted_sets_and_keys_may_stand_in_another_order(origin, target, needed):
+    assert needs_sorting(parse_type(origin), parse_type(target)) is needed
+
+
+# -- values ------------------------------------------------------------------------------------
+
+INT_BITS = {"tinyint": 8, "smallint": 16, "int": 32, "bigint": 64, "counter": 64}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@given(st.sampled_from(sorted(INT_BITS)), st.integers(-(2**64), 2**64), st.booleans())
+def test_a_whole_number_is_taken_in_its_bounds_and_refused_beyond(name, number, as_text):
+    number >>= 64 - INT_BITS[name]
+    bound = 2 ** (INT_BITS[name] - 1)
+    value = str(number) if as_text else number
+    if -bound <= number < bound:
+        encoded = encode_value(value, CqlType(name))
+        assert encoded == number.to_bytes(INT_BITS[name] // 8, "big", signed=True)
+        assert show_value(encoded, CqlType(name)) == str(number)
+    else:
+        with pytest.raises(ValueError, match=f"is no {name}; write a whole number from {-bound}"):
+            encode_value(value, CqlType(name))
+
+
+def round_trip(value, name):
+    """Encode a value, and let the driver decode it; what is shown is read as the same."""
+    cql_type = CqlType(name)
+    encoded = encode_value(value, cql_type)
+    assert encode_value(show_value(encoded, cql_type), cql_type) == encoded
+    return cqltypes._cqltypes[name].from_binary(encoded, 5)
+
+
+@given(st.integers())
+def test_a_varint_comes_back(number):
+    assert round_trip(number, "varint") == number
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=None))
+def test_a_decimal_comes_back_with_its_scale(number):
+    found = round_trip(number, "decimal")
+    assert found == number
+    assert found.as_tuple().exponent == number.as_tuple().exponent
+
+
+@given(st.floats(allow_nan=False))
+def test_a_double_comes_back(number):
+    assert repr(round_trip(number, "double")) == repr(number)
+
+
+@given(st.floats(width=32, allow_nan=False))
+def test_a_float_comes_back_and_is_shown_short(number):
+    assert repr(round_trip(number, "float")) == repr(number)
+
+
+def test_a_float_is_shown_as_it_was_written():
+    for text in ("0.1", "16777216.0", "3.4028235e+38", "1e-45", "NaN", "-Infinity"):
+        assert show_value(encode_value(text, CqlType("float")), CqlType("float")) == text
+
+
+@given(st.uuids())
+def test_a_uuid_comes_back(value):
+    assert round_trip(str(value), "uuid") == value
+    assert encode_value(value, CqlType("uuid")) == value.bytes
+
+
+@given(st.datetimes(), st.integers(-1439, 1439))
+def test_a_timestamp_comes_back_to_the_millisecond(moment, minutes):
+    zone = timezone(timedelta(minutes=minutes))
+    aware = moment.replace(tzinfo=zone)
+    expected = (aware - EPOCH) // timedelta(milliseconds=1)
+    for value in (aware, aware.isoformat(), expected, str(expected)):
+        encoded = encode_value(value, CqlType("timestamp"))
+        assert encoded == struct.pack(">q", expected)
+    assert round_trip(moment, "timestamp") is not None
+
+
+def test_a_timestamp_without_a_zone_is_utc():
+    expected = struct.pack(">q", 1_704_067_200_000)
+    for value in (
+        datetime(2024, 1, 1),
+        date(2024, 1, 1),
+        "2024-01-01",
+        "2024-01-01 00:00",
+        "2024-01-01T00:00:00.000999Z",
+        "2024-01-01T01:00:00+01:00",
+    ):
+        assert encode_value(value, CqlType("timestamp")) == expected
+
+
+@pytest.mark.parametrize(
+    ("millis", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59.999Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800_000, "253402300800000"),
+        (-(2**63), "-9223372036854775808"),
+    ],
+)
+def test_a_timestamp_is_shown_in_utc_or_beyond_the_calendar_as_milliseconds(millis, text):
+    assert show_value(struct.pack(">q", millis), CqlType("timestamp")) == text
+
+
+@given(st.dates())
+def test_a_date_comes_back(day):
+    assert round_trip(day, "date").date() == day
+    assert encode_value(day.isoformat(), CqlType("date")) == encode_value(day, CqlType("date"))
+
+
+@given(st.times())
+def test_a_time_of_day_comes_back(clock):
+    assert round_trip(clock, "time").time() == clock
+    assert encode_value(clock.isoformat(), CqlType("time")) == encode_value(clock, CqlType("time"))
+
+
+@given(
+    st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1), st.booleans()
+)
+def test_a_duration_comes_back(months, days, nanoseconds, negative):
+    text = f"{'-' if negative else ''}{months}mo{days}d{nanoseconds}ns"
+    sign = -1 if negative else 1
+    expected = util.Duration(sign * months, sign * days, sign * nanoseconds)
+    assert round_trip(text, "duration") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "months", "days", "nanoseconds"),
+    [
+        ("1y2mo", 14, 0, 0),
+        ("1w1d", 0, 8, 0),
+        ("5m6ms", 0, 0, 300_006_000_000),
+        ("-1h", 0, 0, -3_600_000_000_000),
+        ("1us2µs", None, None, None),
+        ("1h2m3s4ms5us6ns", 0, 0, 3_723_004_005_006),
+        ("P1Y2M3DT4H5M6S", 14, 3, 14_706_000_000_000),
+        ("P2W", 0, 14, 0),
+        ("PT", None, None, None),
+        ("P", None, None, None),
+        ("", None, None, None),
+        ("2147483648d", None, None, None),
+        ("1d1y", None, None, None),
+    ],
+)
+def test_a_duration_is_read_in_both_forms_of_cql(text, months, days, nanoseconds):
+    if months is None:
+        with pytest.raises(ValueError, match="is no duration; write a duration such as 1y2mo"):
+            encode_value(text, CqlType("duration"))
+    else:
+        found = round_trip(text, "duration")
+        assert found == util.Duration(months, days, nanoseconds)
+
+
+@given(st.ip_addresses())
+def test_an_address_comes_back(address):
+    assert encode_value(str(address), CqlType("inet")) == address.packed
+    assert encode_value(round_trip(str(address), "inet"), CqlType("inet")) == address.packed
+
+
+@given(st.binary())
+def test_a_blob_comes_back(value):
+    assert round_trip("0x" + value.hex(), "blob") == value
+    assert encode_value(value, CqlType("blob")) == value
+    custom = parse_type("'org.example.MyType'")
+    assert encode_value(show_value(value, custom), custom) == value
+
+
+@given(st.text())
+def test_text_comes_back(value):
+    assert round_trip(value, "text") == value
+    if value.isascii():
+        assert round_trip(value, "ascii") == value
+
+
+def test_a_boolean_is_a_word_or_a_boolean():
+    assert round_trip(True, "boolean") is round_trip("TRUE", "boolean") is True
+    assert round_trip(False, "boolean") is round_trip("false", "boolean") is False
+
+
+WRONG = [
+    ("int", 1.0),
+    ("int", True),
+    ("int", "1_000"),
+    ("int", "٣"),
+    ("int", [1]),
+    ("bigint", "1.5"),
+    ("varint", 1.5),
+    ("float", 1e39),
+    ("float", "1e39"),
+    ("double", "1e999"),
+    ("double", 10**400),
+    ("double", Decimal("1e999")),
+    ("double", False),
+    ("double", "ten"),
+    ("decimal", "NaN"),
+    ("decimal", float("inf")),
+    ("decimal", "1e99999999999"),
+    ("boolean", 1),
+    ("boolean", "yes"),
+    ("boolean", [True]),
+    ("ascii", "é"),
+    ("text", 5),
+    ("text", date(2024, 1, 1)),
+    ("text", "\ud800"),
+    ("blob", "00"),
+    ("blob", "0x0"),
+    ("blob", 5),
+    ("uuid", "123"),
+    ("uuid", 5),
+    ("timeuuid", "123e4567-e89b-42d3-a456-426614174000"),
+    ("timestamp", "yesterday"),
+    ("timestamp", 1.5),
+    ("timestamp", 2**63),
+    ("date", "2024-02-30"),
+    ("date", "20240101"),
+    ("date", datetime(2024, 1, 1)),
+    ("date", 5),
+    ("time", "24:00:00"),
+    ("time", 30_600),
+    ("time", time(1, tzinfo=UTC)),
+    ("duration", 5),
+    ("inet", "fe80::1%eth0"),
+    ("inet", "10.1"),
+    ("inet", 1),
+    ("'org.example.MyType'", "hello"),
+    ("list<int>", "1, 2"),
+    ("list<int>", [None]),
+    ("map<int, int>", [1]),
+    ("tuple<int, int>", [1]),
+    ("vector<float, 2>", [1.0]),
+    ("{a int, b int}", {"c": 1}),
+    ("{a int}", [1]),
+    ("int", None),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), WRONG)
+def test_a_value_of_another_kind_is_refused_with_what_would_be_valid(text, value):
+    with pytest.raises(ValueError, match=r"is no .*; (write|leave) ") as refused:
+        encode_value(value, parse_type(text))
+    message = str(refused.value)
+    assert "\n" not in message
+    assert len(message) < 250
+
+
+def test_a_wrong_field_is_named():
+    with pytest.raises(ValueError, match="field a: field \"B\": 'x' is no int; write a whole"):
+        encode_value({"a": {"B": "x"}}, parse_type('{a {"B" int}}'))
+
+
+def test_a_long_value_is_cut_in_a_message():
+    with pytest.raises(ValueError, match=r"'x{56}\.\.\. is no int"):
+        encode_value("x" * 1000, CqlType("int"))
+
+
+def test_a_mapping_may_have_keys_that_are_text_as_in_json():
+    value = json.loads('{"1": [1.5, 2], "2": []}')
+    cql_type = parse_type("map<int, frozen<list<double>>>")
+    assert show_value(encode_value(value, cql_type), cql_type) == "{1: [1.5, 2.0], 2: []}"
+
+
+def test_nested_values_are_shown_as_cql_would_write_them():
+    cql_type = parse_type('{t text, "L" list<tuple<int, text>>, s set<uuid>, v vector<float, 2>}')
+    key = UUID(int=1)
+    value = {"t": "it's", "L": [[1, None]], "s": {key}, "v": [1, 2]}
+    assert show_value(encode_value(value, cql_type), cql_type) == (
+        f"{{t: 'it''s', \"L\": [(1, null)], s: {{{key}}}, v: [1.0, 2.0]}}"
+    )
+    assert show_value(encode_value({}, cql_type), cql_type) == (
+        '{t: null, "L": null, s: null, v: null}'
+    )
+
+
+@given(st.binary(max_size=20), inner_types(1))
+def test_any_bytes_can_be_shown(value, cql_type):
+    assert isinstance(show_value(value, cql_type), str)
+
+
+def test_bytes_that_are_no_value_are_shown_in_hex():
+    assert show_value(b"\xff\xfe", CqlType("text")) == "0xfffe"
+    assert show_value(b"\x01", CqlType("int")) == "0x01"
+    assert show_value(b"\x01", CqlType("inet")) == "0x01"
+    assert show_value(b"", CqlType("int")) == ""
+
+
+# -- on a server -------------------------------------------------------------------------------
+
+LITERALS = {
+    "ascii": ("hello", "hello"),
+    "text": ("Grüße", "Grüße"),
+    "tinyint": (-128, -128),
+    "smallint": ("32767", 32767),
+    "int": (-(2**31), -(2**31)),
+    "bigint": (2**63 - 1, 2**63 - 1),
+    "varint": (-(10**30), -(10**30)),
+    "float": (1.5, 1.5),
+    "double": ("-2.5e-300", -2.5e-300),
+    "decimal": ("-12.50", Decimal("-12.50")),
+    "boolean": ("true", True),
+    "uuid": ("123e4567-e89b-42d3-a456-426614174000",) * 2,
+    "timeuuid": ("50554d6e-29bb-11e5-b345-feff819cdc9f",) * 2,
+    "timestamp": ("1969-12-31T23:59:59.999Z", datetime(1969, 12, 31, 23, 59, 59, 999_000)),
+    "date": ("2024-02-29", date(2024, 2, 29)),
+    "time": ("10:20:30.000000001", util.Time(37_230_000_000_001)),
+    "duration": ("-1y2d3h", util.Duration(-12, -2, -10_800_000_000_000)),
+    "inet": ("2001:db8::1", "2001:db8::1"),
+    "blob": ("0x00ff", b"\x00\xff"),
+    "list<int>": ([3, 1, 1], [3, 1, 1]),
+    "set<text>": (["b", "a"], {"a", "b"}),
+    "map<text, frozen<list<date>>>": ({"k": ["2024-01-01"]}, {"k": [date(2024, 1, 1)]}),
+    "tuple<int, text>": ([1, None], (1, None)),
+    "vector<float, 3>": ([1, 2.5, -3], [1.0, 2.5, -3.0]),
+    "vector<text, 2>": (["a", "x" * 200], ["a", "x" * 200]),
+    "vector<smallint, 2>": ([1, 2], [1, 2]),
+    "vector<frozen<vector<timestamp, 1>>, 2>": ([[0], [1]], None),
+}
+
+
+def write_bytes(connection, table, column, value):
+    statement = connection.prepare(f"INSERT INTO {table} (k, {column}) VALUES (?, ?)")
+    message = ExecuteMessage(
+        statement.query_id,
+        [struct.pack(">i", 1), value],
+        consistency_level=1,
+        skip_meta=True,
+        result_metadata_id=statement.result_metadata_id,
+    )
+    future = connection.send(message, statement=statement)
+    future.send_request()
+    future.result()
+
+
+def read_bytes(connection, table, column):
+    statement = connection.prepare(f"SELECT {column} FROM {table} WHERE k = 1")
+    message = ExecuteMessage(
+        statement.query_id,
+        [],
+        consistency_level=1,
+        skip_meta=True,
+        result_metadata_id=statement.result_metadata_id,
+    )
+    future = connection.send(message, statement=statement)
+    future.send_request()
+    (cell,) = read_fields(page_of(future).data, 1)
+    return cell
+
+
+def test_a_server_takes_the_bytes_of_every_type_and_gives_the_same_value(
+    connection, reader, keyspace
+):
+    columns = [f"c{place} {text}" for place, text in enumerate(LITERALS)]
+    table = create_table(connection, keyspace, "t", ", ".join(["k int PRIMARY KEY", *columns]))
+    for place, (text, (literal, _)) in enumerate(LITERALS.items()):
+        write_bytes(connection, table, f"c{place}", encode_value(literal, parse_type(text)))
+    row = reader.execute(f"SELECT * FROM {table}").one()
+    for place, (text, (literal, expected)) in enumerate(LITERALS.items()):
+        found = row[f"c{place}"]
+        if expected is not None:
+            assert str(found) == expected if isinstance(found, UUID) else found == expected, text
+        encoded = encode_value(literal, parse_type(text))
+        stored = read_bytes(connection, table, f"c{place}")
+        assert sort_elements(stored, parse_type(text)) == sort_elements(encoded, parse_type(text))
+
+
+def test_a_server_takes_fields_in_its_own_order_and_sorts_the_sets(connection, reader, keyspace):
+    connection.session.execute(f"CREATE TYPE {keyspace}.u (x int, b text, a int)")
+    table = create_table(
+        connection, keyspace, "t", "k int PRIMARY KEY, u u, f frozen<u>, s set<frozen<u>>"
+    )
+    fields = "a int, b text"
+    origins = {"u": f"{{{fields}}}", "f": f"frozen<{{{fields}}}>", "s": f"set<{{{fields}}}>"}
+    first, second = {"a": 1, "b": "z"}, {"a": 2, "b": "y"}
+    for column, text in origins.items():
+        origin = parse_type(text)
+        target = parse_type(text.replace(fields, "x int, b text, a int"))
+        convert = build_converter(origin, target)
+        value = [first, second] if column == "s" else first
+        converted = convert(encode_value(value, origin))
+        write_bytes(connection, table, column, converted)
+        stored = read_bytes(connection, table, column)
+        # The set was sorted by a; the server sorts it by b.
+        assert (stored == converted) is (column != "s")
+        assert sort_elements(stored, target) == sort_elements(converted, target)
+        assert needs_sorting(origin, target) is (column == "s")
+    row = reader.execute(f"SELECT u, f FROM {table}").one()
+    assert {(v.x, v.b, v.a) for v in row.values()} == {(None, "z", 1)}
