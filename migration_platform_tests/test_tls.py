@@ -1,60 +1,112 @@
-"""A cluster that demands a password and TLS, with and without certificates of the client."""
+"""A cluster that demands a password, TLS and a certificate of the client, all at once."""
 
+import logging
 import socket
 import ssl
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import trustme
+import yaml
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster_shared.serdes import serialize_value
 
 from migration_platform.errors import PreflightError
 from migration_platform.local.servers import Cassandra, TlsFiles
+from migration_platform.sample import create_tables, fill_origin
 from migration_platform.stores.cassandra import CassandraSettings, Connection, TlsSettings
+from migration_platform_tests.dagster_project import (
+    DAGSTERS_OWN_WARNINGS,
+    KEYS,
+    Project,
+    make_project,
+    wait_until,
+)
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+
+RIGHT, WRONG = "s3cret-that-must-not-leak", "wr0ng-that-must-not-leak"
+TARGET = "report_user_enrolments"
 
 
 @dataclass(frozen=True)
 class SecureServer:
+    """`settings` are those of a role whose password is `RIGHT` and what comes after it."""
+
     settings: CassandraSettings
     stranger_ca: str
+    stranger_certificate: str
+    stranger_key: str
     authority: trustme.CA
+
+    @property
+    def tls(self) -> TlsSettings:
+        assert self.settings.tls is not None
+        return self.settings.tls
 
 
 @pytest.fixture(scope="module")
 def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
     folder = tmp_path_factory.mktemp("tls")
     authority, stranger = trustme.CA(), trustme.CA()
-    server = authority.issue_cert("127.0.0.1")
-    client = authority.issue_cert("client.example")
     ca_file, stranger_file = folder / "ca.pem", folder / "stranger.pem"
     authority.cert_pem.write_to_path(ca_file)
     stranger.cert_pem.write_to_path(stranger_file)
     keystore = folder / "server.pem"
-    keystore.write_bytes(in_pkcs8(server))
-    certificate, key = folder / "client.pem", folder / "client.key"
-    client.cert_chain_pems[0].write_to_path(certificate)
-    client.private_key_pem.write_to_path(key)
+    keystore.write_bytes(in_pkcs8(authority.issue_cert("127.0.0.1")))
+    certificate, key = write_certificate(folder, "client", authority)
+    strange_certificate, strange_key = write_certificate(folder, "strange", stranger)
     options = Cassandra(
         cluster_name="secure",
         heap_mb=SMALL_HEAP_MB,
         password=True,
-        tls=TlsFiles(keystore=keystore, truststore=ca_file, client_certificates=False),
+        tls=TlsFiles(keystore=keystore, truststore=ca_file, client_certificates=True),
     )
     with run_server(options, folder / "home") as running:
+        settings = CassandraSettings(
+            port=running.port,
+            username="cassandra",
+            password="cassandra",
+            tls=TlsSettings(str(ca_file), certificate, key),
+        )
+        # What no part of the way may take for anything but characters.
+        password = RIGHT + """ ü'"{{ x }}%s$HOME\\"""
+        with wait_until(lambda: first_connection(settings), 30, "the first role") as connection:
+            escaped = password.replace("'", "''")
+            connection.session.execute(
+                f"CREATE ROLE mover WITH PASSWORD = '{escaped}' AND LOGIN = true "
+                "AND SUPERUSER = true"
+            )
+            create_tables(connection, "ks")
+            fill_origin(connection, 50, keyspace="ks")
         yield SecureServer(
-            CassandraSettings(
-                port=running.port,
-                username="cassandra",
-                password="cassandra",
-                tls=TlsSettings(str(ca_file), str(certificate), str(key)),
-            ),
+            replace(settings, username="mover", password=password),
             str(stranger_file),
+            strange_certificate,
+            strange_key,
             authority,
         )
+
+
+def write_certificate(folder: Path, name: str, authority: trustme.CA) -> tuple[str, str]:
+    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
+    issued = authority.issue_cert("client.example")
+    issued.cert_chain_pems[0].write_to_path(certificate)
+    issued.private_key_pem.write_to_path(key)
+    return str(certificate), str(key)
+
+
+def first_connection(settings: CassandraSettings) -> Connection | None:
+    """Connect, unless the server's first role is not there yet."""
+    try:
+        return Connection(settings)
+    except PreflightError:
+        return None
 
 
 def in_pkcs8(issued: trustme.LeafCert) -> bytes:
@@ -71,14 +123,62 @@ def in_pkcs8(issued: trustme.LeafCert) -> bytes:
 
 
 def why_refused(settings: CassandraSettings) -> str:
+    """Give the one sentence of the refusal, which holds nothing of the password."""
     with pytest.raises(PreflightError) as refused:
         Connection(settings)
-    return str(refused.value)
+    message = str(refused.value)
+    assert message.startswith("cannot ")
+    assert "\n" not in message
+    assert not settings.password or settings.password[:6] not in message
+    return message
 
 
-def test_a_store_with_password_and_tls_connects(secure: SecureServer):
+# -- who is let in -----------------------------------------------------------------------------
+
+
+def test_a_store_with_password_tls_and_certificate_connects(secure: SecureServer):
     with Connection(secure.settings) as connection:
         assert connection.session.execute("SELECT cluster_name FROM system.local").one()[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"password": WRONG},
+        {"password": ""},
+        {"password": None},
+        {"username": "nobody"},
+        {"username": None},
+    ],
+)
+def test_a_wrong_user_or_password_is_refused_in_one_sentence(secure: SecureServer, change: dict):
+    assert why_refused(replace(secure.settings, **change)).endswith(
+        f"port {secure.settings.port}: the server refused the user name or the password"
+    )
+
+
+def test_a_plain_line_to_a_server_that_wants_tls_is_refused(secure: SecureServer):
+    assert "cannot connect" in why_refused(replace(secure.settings, tls=None))
+
+
+def test_a_client_without_a_certificate_is_refused(secure: SecureServer):
+    tls = replace(secure.tls, certificate_file=None, key_file=None)
+    assert "cannot connect" in why_refused(replace(secure.settings, tls=tls))
+
+
+def test_a_client_with_the_certificate_of_a_stranger_is_refused(secure: SecureServer):
+    tls = replace(
+        secure.tls, certificate_file=secure.stranger_certificate, key_file=secure.stranger_key
+    )
+    assert "cannot connect" in why_refused(replace(secure.settings, tls=tls))
+
+
+@pytest.mark.parametrize("trusted", ["a stranger", "the system"])
+def test_a_server_of_an_authority_that_is_not_trusted_is_refused(
+    secure: SecureServer, trusted: str
+):
+    tls = replace(secure.tls, ca_file=secure.stranger_ca if trusted == "a stranger" else None)
+    assert "certificate verify failed" in why_refused(replace(secure.settings, tls=tls))
 
 
 def test_a_server_whose_certificate_names_another_host_is_refused(secure: SecureServer):
@@ -104,25 +204,119 @@ def test_a_server_whose_certificate_names_another_host_is_refused(secure: Secure
         listener.close()
 
 
-def test_a_server_of_a_stranger_is_refused(secure: SecureServer):
-    assert secure.settings.tls is not None
-    tls = replace(secure.settings.tls, ca_file=secure.stranger_ca)
-    assert "certificate" in why_refused(replace(secure.settings, tls=tls)).lower()
-
-
-def test_a_plain_line_to_a_server_that_wants_tls_is_refused(secure: SecureServer):
-    assert "cannot connect" in why_refused(replace(secure.settings, tls=None))
-
-
-def test_a_wrong_password_is_refused_in_one_sentence_without_the_password(secure: SecureServer):
-    message = why_refused(replace(secure.settings, password="hunter2-wrong"))
-    assert "refused the user name or the password" in message
-    assert "hunter2" not in message
-    assert "\n" not in message
-
-
-def test_a_missing_certificate_file_is_named_as_a_problem_of_tls(
-    secure: SecureServer, tmp_path: Path
+@pytest.mark.parametrize("attribute", ["ca_file", "certificate_file", "key_file"])
+def test_a_file_that_is_missing_or_holds_something_else_is_a_problem_of_the_tls_files(
+    secure: SecureServer, tmp_path: Path, attribute: str
 ):
-    tls = TlsSettings(ca_file=str(tmp_path / "nowhere.pem"))
-    assert "TLS files" in why_refused(replace(secure.settings, tls=tls))
+    wrong = tmp_path / "wrong.pem"
+    for _ in range(2):
+        tls = replace(secure.tls, **{attribute: str(wrong)})
+        assert "cannot use the TLS files" in why_refused(replace(secure.settings, tls=tls))
+        wrong.write_text("hardly a certificate")
+
+
+# -- where the password shows ------------------------------------------------------------------
+
+
+def test_a_refused_password_shows_in_no_repr_traceback_or_log(
+    secure: SecureServer, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+):
+    caplog.set_level(logging.DEBUG)
+    settings = replace(secure.settings, password=WRONG)
+    with pytest.raises(PreflightError) as refused:
+        Connection(settings)
+
+    told = traceback.TracebackException.from_exception(refused.value, capture_locals=True)
+    shown = [repr(settings), str(settings), repr(refused.value), *told.format()]
+    shown += [caplog.text, *capfd.readouterr()]
+
+    assert WRONG not in "".join(shown)
+    assert "PreflightError: cannot connect" in "".join(shown)
+
+
+class TestRuns:
+    """Dagster's runs over TLS, with the password in an environment variable."""
+
+    pytestmark = DAGSTERS_OWN_WARNINGS
+
+    @pytest.fixture
+    def project(
+        self, secure: SecureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Project:
+        assert secure.settings.password is not None
+        monkeypatch.setenv("MOVER_PASSWORD", secure.settings.password)
+        project = make_project(tmp_path, cassandra_port=secure.settings.port)
+        cluster = {
+            "port": secure.settings.port,
+            "username": "mover",
+            "password": {"env": "MOVER_PASSWORD"},
+            "tls": {
+                "ca_file": secure.tls.ca_file,
+                "certificate_file": secure.tls.certificate_file,
+                "key_file": secure.tls.key_file,
+            },
+        }
+        project.declare("stores", "Stores", cassandra={"sunbird": cluster, "reports": cluster})
+        project.declare(
+            "copy",
+            "TableMigration",
+            origin={"store": "sunbird", "table": "ks.user_enrolments"},
+            target={"store": "reports", "table": "ks.report_user_enrolments"},
+            token_ranges=len(KEYS),
+            writetime="now",
+            ttl="none",
+            workers=2,
+            retry_seconds=5,
+        )
+        return project
+
+    def test_a_table_is_copied_and_compared_and_the_password_shows_nowhere(
+        self, project: Project, secure: SecureServer, capfd: pytest.CaptureFixture[str]
+    ):
+        result = project.run().assert_success()
+
+        assert result.checks["all_ranges_match"].passed
+        assert len(result.materializations(dg.AssetKey(["reports", "ks", TARGET]))) == len(KEYS)
+        assert_hidden(RIGHT, project, project.messages_of(result.run_id), *capfd.readouterr())
+        with Connection(secure.settings) as connection:
+            rows = connection.session.execute(f"SELECT count(*) FROM ks.{TARGET}").one()
+        assert rows == (50,)
+
+    def test_a_run_with_a_wrong_password_fails_in_one_sentence_that_does_not_show_it(
+        self,
+        project: Project,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ):
+        monkeypatch.setenv("MOVER_PASSWORD", WRONG)
+
+        result = project.run()
+
+        assert not result.success
+        assert "the server refused the user name or the password" in result.error
+        messages = project.messages_of(result.run_id)
+        assert_hidden(WRONG, project, messages, result.error, *capfd.readouterr())
+
+    def test_definitions_and_yaml_hold_the_name_of_the_variable_and_not_the_password(
+        self, project: Project
+    ):
+        definitions = project.load()
+
+        snapshot = serialize_value(RepositorySnap.from_def(definitions.get_repository_def()))
+        resources = repr(definitions.resources)
+
+        assert RIGHT not in snapshot + resources
+        assert "MOVER_PASSWORD" in snapshot
+        file = project.defs_folder / "stores" / "defs.yaml"
+        again = yaml.safe_dump(yaml.safe_load(file.read_text()))
+        assert "env: MOVER_PASSWORD" in again
+        assert_hidden(RIGHT, project)
+
+
+def assert_hidden(secret: str, project: Project, *texts: str) -> None:
+    """Look for a secret in texts and in every file of a project and of its Dagster."""
+    for text in texts:
+        assert secret not in text
+    files = [path for root in (project.folder, project.home) for path in root.rglob("*")]
+    for path in files:
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
