@@ -1,40 +1,79 @@
 """One range from origin to target: pages in, rows grouped by target partition, batches out.
 
 A range is a stream: two pages and one group of rows in memory, whatever its size. Its counts are
-complete only when every row that was read was acknowledged.
+complete only when every row that was read was acknowledged. Static cells belong to partitions, so
+a table that has them is read twice: once for its partitions, once for its rows.
 """
 
 import time
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
-from migration_platform.errors import MigrationError, explain
-from migration_platform.preflight import Plan
-from migration_platform.rows import compile_splitter, split_cells, unset_nulls
-from migration_platform.stores.cassandra import (
-    Writer,
-    prepare_insert,
-    prepare_range_read,
-    read_pages,
+from cassandra.query import PreparedStatement
+
+from migration_platform.cell_times import (
+    NO_TTL,
+    CellTime,
+    RowTimes,
+    SettledTimes,
+    bind_time,
+    bind_ttl,
+    read_row_time,
+    read_writetimes,
+    settle_times,
 )
+from migration_platform.collisions import open_winners
+from migration_platform.counters import (
+    CounterTable,
+    add_differences,
+    counter_order,
+    prepare_counters,
+)
+from migration_platform.errors import MigrationError, explain
+from migration_platform.migration import quote
+from migration_platform.preflight import Layer, Plan
+from migration_platform.row_writes import (
+    INSERT,
+    RowForm,
+    build_form,
+    prepare_writes,
+    to_parts,
+)
+from migration_platform.rows import UNSET, Page, split_cells
+from migration_platform.stores.cassandra import prepare_range_read, read_pages, read_rows
+from migration_platform.stores.cassandra_writes import Item, Part, Writer, WriteStatement
 from migration_platform.token_ranges import TokenRange, serialize_key
+from migration_platform.transform import Row, RowReader, Tally, compile_rows
 from migration_platform.workers import OpenStores, Report
 
 GROUP_ROWS = 20_000
 GROUP_BYTES = 16_000_000
 """Rows are gathered up to here, so that those of one target partition can travel together."""
 REPORT_SECONDS = 2.0
+MAX_LARGE_COLUMNS = 20
 
 
 @dataclass(frozen=True)
 class RangeCounts:
-    """What was done with a range's rows so far; counts of several ranges add up with `+`."""
+    """What was done with a range's rows so far; counts of several ranges add up with `+`.
+
+    `added` are rows that one origin row makes beyond itself, by the entries of a map. `statics`
+    are partitions whose static cells were written. `large_cells` are counts by column.
+    """
 
     read: int = 0
+    added: int = 0
     written: int = 0
     skipped: int = 0
     set_aside: int = 0
     errors: int = 0
+    statics: int = 0
+    filtered: int = 0
+    too_large: int = 0
+    collided: int = 0
+    left_alone: int = 0
+    large_cells: tuple[tuple[str, int], ...] = ()
     bytes_read: int = 0
     retries: int = 0
     read_seconds: float = 0.0
@@ -45,7 +84,8 @@ class RangeCounts:
     @property
     def complete(self) -> bool:
         """Whether every row that was read is accounted for."""
-        return not self.errors and self.read == self.written + self.skipped + self.set_aside
+        made = self.read + self.added
+        return not self.errors and made == self.written + self.skipped + self.set_aside
 
     @property
     def rows_per_second(self) -> float:
@@ -53,12 +93,21 @@ class RangeCounts:
         return self.written / self.seconds if self.seconds else 0.0
 
     def __add__(self, other: "RangeCounts") -> "RangeCounts":
+        large = Counter(dict(self.large_cells))
+        large.update(dict(other.large_cells))
         return RangeCounts(
             read=self.read + other.read,
+            added=self.added + other.added,
             written=self.written + other.written,
             skipped=self.skipped + other.skipped,
             set_aside=self.set_aside + other.set_aside,
             errors=self.errors + other.errors,
+            statics=self.statics + other.statics,
+            filtered=self.filtered + other.filtered,
+            too_large=self.too_large + other.too_large,
+            collided=self.collided + other.collided,
+            left_alone=self.left_alone + other.left_alone,
+            large_cells=tuple(large.items()),
             bytes_read=self.bytes_read + other.bytes_read,
             retries=self.retries + other.retries,
             read_seconds=self.read_seconds + other.read_seconds,
@@ -70,9 +119,15 @@ class RangeCounts:
 
 @dataclass(frozen=True)
 class CopyRange:
-    """The task of copying one range; its result is the range's `RangeCounts`."""
+    """The task of copying one range; its result is the range's `RangeCounts`.
+
+    `again` says that the range was copied before. `winners` is the file that tells which of
+    several origin rows is the one to be written.
+    """
 
     token_range: TokenRange
+    again: bool = False
+    winners: str | None = None
 
     def run(self, stores: OpenStores, report: Report) -> RangeCounts:
         """Copy the range.
@@ -80,142 +135,398 @@ class CopyRange:
         Raises:
             MigrationError: a page or a write failed for good; rows before it may be written.
         """
-        return copy_range(stores, self.token_range, report)
+        return copy_range(stores, self.token_range, report, again=self.again, winners=self.winners)
 
 
 @dataclass(frozen=True)
 class _Tools:
-    """What is prepared once for each worker process."""
+    """What is prepared once for each worker process and layer."""
 
-    select: object
-    insert: object
-    split: object
+    layer: Layer
+    reader: RowReader
+    select: PreparedStatement
+    form: RowForm
+    statements: list[WriteStatement]
+    counters: CounterTable | None
+    read_lists: PreparedStatement | None
     partition_key: tuple[int, ...]
+    leading: int
 
 
-def copy_range(stores: OpenStores, token_range: TokenRange, report: Report) -> RangeCounts:
-    """Copy every row whose origin token lies in the range, and wait until all are written."""
-    plan, migration = stores.plan, stores.plan.migration
-    tools = stores.cache.get("copy") or stores.cache.setdefault("copy", _prepare(stores))
-    started = reported = time.monotonic()
-    counts = RangeCounts()
-    retries = 0
-    last_retry = ""
-    retry_reported = 0.0
+@dataclass
+class _Progress:
+    """What one range has come to so far, and when that was last told."""
 
-    def on_retry(error: BaseException) -> None:
-        nonlocal retries, last_retry, retry_reported
-        retries += 1
-        last_retry = explain(error)
-        # All requests in flight fail together when a server goes: one report tells of them all.
-        if time.monotonic() - retry_reported >= REPORT_SECONDS:
-            retry_reported = time.monotonic()
-            report(so_far())
+    report: Report
+    started: float
+    reported: float
+    counts: RangeCounts = field(default_factory=RangeCounts)
+    tally: Tally = field(default_factory=Tally)
+    writers: list[Writer] = field(default_factory=list)
+    retries: int = 0
+    last_retry: str = ""
+    retry_reported: float = 0.0
 
-    writer = Writer(
-        stores.target,
-        tools.insert,
-        plan.target,
-        len(plan.copy_columns),
-        consistency=migration.target.consistency,
-        budget=stores.target_budget,
-        retry_seconds=migration.retry_seconds,
-        on_retry=on_retry,
-    )
-
-    def so_far() -> RangeCounts:
+    def so_far(self) -> RangeCounts:
+        tally = self.tally
         return replace(
-            counts,
-            written=writer.rows_written,
-            retries=retries,
-            last_retry=last_retry,
-            seconds=time.monotonic() - started,
+            self.counts,
+            added=tally.added,
+            skipped=tally.skipped + self.counts.left_alone,
+            filtered=tally.filtered,
+            too_large=tally.too_large,
+            collided=tally.lost,
+            large_cells=tuple(sorted(tally.large.items())[:MAX_LARGE_COLUMNS]),
+            written=self.counts.written + sum(writer.rows_written for writer in self.writers),
+            retries=self.retries,
+            last_retry=self.last_retry,
+            seconds=time.monotonic() - self.started,
         )
 
-    groups: dict[bytes, list[bytes]] = {}
-    grouped_rows = grouped_bytes = 0
+    def note_retry(self, error: BaseException) -> None:
+        self.retries += 1
+        self.last_retry = explain(error)
+        # All requests in flight fail together when a server goes: one report tells of them all.
+        if time.monotonic() - self.retry_reported >= REPORT_SECONDS:
+            self.retry_reported = time.monotonic()
+            self.report(self.so_far())
+
+    def note_page(self, page: Page, *, is_rows: bool) -> None:
+        now = time.monotonic()
+        counts = self.counts
+        self.counts = replace(
+            counts,
+            read=counts.read + (page.row_count if is_rows else 0),
+            bytes_read=counts.bytes_read + len(page.data),
+            read_seconds=now - self.started,
+        )
+        if now - self.reported >= REPORT_SECONDS:
+            self.reported = now
+            self.report(self.so_far())
+
+
+def copy_range(
+    stores: OpenStores,
+    token_range: TokenRange,
+    report: Report,
+    *,
+    again: bool = False,
+    winners: str | None = None,
+) -> RangeCounts:
+    """Copy every row whose origin token lies in the range, and wait until all are written."""
+    plan = stores.plan
+    window = plan.migration.filter.window(token_range)
+    now = time.monotonic()
+    progress = _Progress(report, now, now)
+    if window is not None:
+        # Static cells first: a partition's rows then never appear without them.
+        for layer in reversed(plan.layers):
+            name = f"copy {layer.name} {winners}"
+            tools = stores.cache.get(name)
+            if tools is None:
+                tools = stores.cache[name] = _prepare(stores, layer, winners)
+            pages = _pages(stores, tools, window, progress)
+            if tools.counters:
+                _copy_counters(stores, tools, pages, progress, again)
+            else:
+                _copy_rows(stores, tools, pages, progress)
+    progress.counts = replace(progress.counts, reading_ended=True)
+    result = progress.so_far()
+    if not result.complete:
+        raise MigrationError(
+            f"{result.read + result.added} rows were read, but {result.written} were written and "
+            f"{result.skipped} left out"
+        )
+    return result
+
+
+def _pages(
+    stores: OpenStores, tools: _Tools, window: TokenRange, progress: _Progress
+) -> Iterator[Page]:
+    migration = stores.plan.migration
+    is_rows = tools.layer.name == "rows"
     for page in read_pages(
         stores.origin,
         tools.select,
-        token_range,
+        window,
         consistency=migration.origin.consistency,
         fetch_size=migration.origin.fetch_size,
         budget=stores.origin_budget,
         retry_seconds=migration.retry_seconds,
-        on_retry=on_retry,
+        on_retry=progress.note_retry,
     ):
-        starts, key_ends, nulls = tools.split(page.data, page.row_count)
-        data = unset_nulls(page.data, nulls)
-        counts = replace(
-            counts,
-            read=counts.read + page.row_count,
-            bytes_read=counts.bytes_read + len(data),
-            read_seconds=time.monotonic() - started,
-        )
-        if plan.group_size:
-            _group(groups, data, starts, key_ends)
-            grouped_rows += page.row_count
-            grouped_bytes += len(data)
-            if grouped_rows >= GROUP_ROWS or grouped_bytes >= GROUP_BYTES:
-                _write_groups(writer, groups, plan, tools)
-                groups = {}
-                grouped_rows = grouped_bytes = 0
-        else:
-            for start, end in pairwise(starts):
-                writer.write_group([data[start:end]], None)
-        if time.monotonic() - reported >= REPORT_SECONDS:
-            reported = time.monotonic()
-            report(so_far())
-    counts = replace(counts, reading_ended=True)
-    report(so_far())
-    _write_groups(writer, groups, plan, tools)
-    writer.flush()
-    result = so_far()
-    if not result.complete:
-        raise MigrationError(f"{result.read} rows were read, but {result.written} were written")
-    return result
+        progress.note_page(page, is_rows=is_rows)
+        yield page
+    if is_rows:
+        progress.counts = replace(progress.counts, reading_ended=True)
+        progress.report(progress.so_far())
 
 
-def _prepare(stores: OpenStores) -> _Tools:
-    plan = stores.plan
-    # Only with several hosts is it worth knowing which one owns a partition.
-    routed = stores.target.host_count > 1 and plan.group_size
-    seconds, columns = plan.migration.retry_seconds, plan.copy_columns
-    return _Tools(
-        select=prepare_range_read(stores.origin, plan.origin, columns, retry_seconds=seconds),
-        insert=prepare_insert(stores.target, plan.target, columns, retry_seconds=seconds),
-        split=compile_splitter(len(plan.copy_columns), plan.group_size),
-        partition_key=tuple(plan.copy_columns.index(c) for c in plan.target.partition_key)
-        if routed
-        else (),
-    )
+# -- rows and static cells -----------------------------------------------------------------------
 
 
-def _group(
-    groups: dict[bytes, list[bytes]], data: bytes, starts: list[int], key_ends: list[int]
+@dataclass(frozen=True, slots=True)
+class _Undecided:
+    """A row with unfrozen lists: what of it is written depends on what the target holds."""
+
+    cells: list[bytes | None]
+    times: SettledTimes
+
+
+def _copy_rows(
+    stores: OpenStores, tools: _Tools, pages: Iterator[Page], progress: _Progress
 ) -> None:
-    start = 0
-    for row, key_end in enumerate(key_ends, 1):
-        end = starts[row]
-        key = data[start:key_end]
-        found = groups.get(key)
-        if found is None:
-            groups[key] = [data[start:end]]
-        else:
-            found.append(data[start:end])
-        start = end
+    plan, migration = stores.plan, stores.plan.migration
+    is_rows = tools.layer.name == "rows"
+    writer = Writer(
+        stores.target,
+        tools.statements,
+        plan.target,
+        consistency=migration.target.consistency,
+        budget=stores.target_budget,
+        retry_seconds=migration.retry_seconds,
+        on_retry=progress.note_retry,
+        ttl_seconds=migration.ttl if isinstance(migration.ttl, int) else None,
+        has_rows=is_rows,
+    )
+    progress.writers.append(writer)
+    to_item = _compile_item(plan, tools)
+    grouped = migration.group_writes_by != ()
+    groups: dict[bytes, list[Item | _Undecided]] = {}
+    gathered = size = 0
+    for page in pages:
+        asked_us = page.asked_us
+        for row in tools.reader.rows(page, progress.tally):
+            item = to_item(row, asked_us)
+            if item is None:
+                continue
+            gathered += 1
+            if not grouped:
+                groups[gathered.to_bytes(8, "big")] = [item]
+                continue
+            found = groups.get(row[0])
+            if found is None:
+                groups[row[0]] = [item]
+            else:
+                found.append(item)
+        size += len(page.data)
+        if gathered >= GROUP_ROWS or size >= GROUP_BYTES or not grouped:
+            _write_groups(stores, tools, writer, groups, progress)
+            groups, gathered, size = {}, 0, 0
+    _write_groups(stores, tools, writer, groups, progress)
+    writer.flush()
+    if not is_rows:
+        progress.writers.remove(writer)
+
+
+def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Undecided | None]:
+    """Build the function that turns a row into what is written: bytes where one time is enough."""
+    rules, form = plan.rules, tools.form
+    is_rows = tools.layer.name == "rows"
+    keeps, passes, has_lists = rules.keeps_times, rules.passes_bytes, bool(form.lists)
+    ttl = NO_TTL if not isinstance(rules.ttl, int) else bind_ttl(rules.ttl)
+    count = len(form.sources)
+    # Lists are compared first, and static cells have no marker that an INSERT would write.
+    one_insert = is_rows and not (has_lists and rules.writetime != "now")
+    one_time = rules.writetime != "cell" and rules.ttl != "cell"
+    explicit = rules.writetime != "now"
+
+    def to_item(row: Row, asked_us: int) -> Item | _Undecided | None:
+        _, values, times, entry = row
+        if not keeps:
+            return values
+        if passes and type(times) is bytes and not has_lists and is_rows:
+            return values + times + ttl
+        if one_insert and (one_time or not isinstance(times, RowTimes)):
+            newest, latest = read_row_time(times, asked_us)
+            time_there = rules.settle(newest, latest)
+            if time_there[1] is not None:
+                return (Part(INSERT, values, time_there),)
+            bound = bind_time(*time_there, 0.0, ttl)
+            return values + bound if bound else None
+        cells = split_cells(values, count)
+        if not is_rows and all(cells[value.position] is None for value in form.values):
+            return None
+        found = settle_times(times, rules, form.time_of, form.per_element, asked_us, entry)
+        if explicit and has_lists and any(cells[position] is not None for position in form.lists):
+            return _Undecided(cells, found)
+        return to_parts(form, cells, found)
+
+    return to_item
 
 
 def _write_groups(
-    writer: Writer, groups: dict[bytes, list[bytes]], plan: Plan, tools: _Tools
+    stores: OpenStores,
+    tools: _Tools,
+    writer: Writer,
+    groups: dict[bytes, list],
+    progress: _Progress,
 ) -> None:
+    plan = stores.plan
+    if tools.read_lists is not None:
+        _decide_lists(stores, tools, groups, progress)
     ordered = sorted(groups) if plan.migration.group_writes_by else groups
     for key in ordered:
         writer.write_group(groups[key], _routing_key(key, plan, tools))
 
 
+def _decide_lists(
+    stores: OpenStores, tools: _Tools, groups: dict[bytes, list], progress: _Progress
+) -> None:
+    """Read the target's lists and turn undecided rows into parts."""
+    form, migration = tools.form, stores.plan.migration
+    assert tools.read_lists is not None
+    undecided = (
+        ((items, position), [item.cells[key] for key in form.keys])
+        for items in groups.values()
+        for position, item in enumerate(items)
+        if isinstance(item, _Undecided)
+    )
+    for (items, position), page in read_rows(
+        stores.target,
+        tools.read_lists,
+        undecided,
+        consistency=migration.target.consistency,
+        retry_seconds=migration.retry_seconds,
+        on_retry=progress.note_retry,
+    ):
+        row = items[position]
+        lists = _lists_to_write(stores.plan, form, row, page)
+        items[position] = to_parts(form, row.cells, row.times, lists)
+
+
+def _lists_to_write(plan: Plan, form: RowForm, row: _Undecided, page: Page) -> dict[int, CellTime]:
+    """Say which lists differ from the target's, and at which time they replace those.
+
+    A whole list replaces what is older than itself, element by element: one with the time of what
+    is there would stand beside it. So it gets a newer time; but where the target's list was
+    written after the origin's, it stays.
+    """
+    tells = plan.target.tells_elements
+    width = 2 if tells else 1
+    there = (
+        split_cells(page.data, width * len(form.lists))
+        if page.row_count
+        else [None] * (width * len(form.lists))
+    )
+    values = {value.position: number for number, value in enumerate(form.values)}
+    keeps_origin_times = not isinstance(plan.migration.writetime, int)
+    found: dict[int, CellTime] = {}
+    for number, position in enumerate(form.lists):
+        cell, other = row.cells[position], there[number * width]
+        time_here = row.times.cells[values[position]]
+        assert isinstance(time_here, tuple)
+        writetime, expires = time_here
+        if cell is None or cell == other or writetime is None:
+            continue
+        if other is not None:
+            if tells:
+                newest = max(read_writetimes(there[number * width + 1]), default=0)
+                if newest > writetime and keeps_origin_times:
+                    continue
+                writetime = max(writetime, newest + 1) if newest >= writetime else writetime
+            else:
+                writetime = max(writetime, time.time_ns() // 1000)
+        found[position] = (writetime, expires)
+    return found
+
+
 def _routing_key(key: bytes, plan: Plan, tools: _Tools) -> bytes | None:
     if not tools.partition_key:
         return None
-    cells = split_cells(key, plan.group_size)
+    cells = split_cells(key, tools.leading)
     return serialize_key([cells[position] or b"" for position in tools.partition_key])
+
+
+# -- counters ------------------------------------------------------------------------------------
+
+
+def _copy_counters(
+    stores: OpenStores,
+    tools: _Tools,
+    pages: Iterator[Page],
+    progress: _Progress,
+    again: bool,
+) -> None:
+    migration = stores.plan.migration
+    assert tools.counters is not None
+    is_rows = tools.layer.name == "rows"
+    for page in pages:
+        found = add_differences(
+            stores.target,
+            tools.counters,
+            (row[1] for row in tools.reader.rows(page, progress.tally)),
+            again=again and "counters" not in migration.repair,
+            consistency=migration.target.consistency,
+            budget=stores.target_budget,
+            retry_seconds=migration.retry_seconds,
+            on_retry=progress.note_retry,
+        )
+        if is_rows:
+            progress.counts = replace(
+                progress.counts,
+                written=progress.counts.written + found.equal,
+                left_alone=progress.counts.left_alone + found.left_alone,
+            )
+
+
+# -- preparing -----------------------------------------------------------------------------------
+
+
+def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
+    plan, seconds = stores.plan, stores.plan.migration.retry_seconds
+    is_rows = layer.name == "rows"
+    leading = tuple(n for n in plan.copy_leading if any(s.target == n for s in layer.sources))
+    sources = counter_order(plan, layer) if layer.has_counters else layer.ordered(leading)
+    reader = compile_rows(
+        plan,
+        layer,
+        sources,
+        len(leading),
+        null=UNSET,
+        wins=open_winners(winners) if winners and is_rows else None,
+    )
+    form = build_form(plan, layer, sources)
+    where = plan.migration.filter.where
+    select = prepare_range_read(
+        stores.origin,
+        plan.origin,
+        reader.columns,
+        times=reader.times.selections(),
+        where=where,
+        statics=not is_rows,
+        retry_seconds=seconds,
+    )
+    if layer.has_counters:
+        counters = prepare_counters(stores.target, plan, layer, retry_seconds=seconds)
+        return _Tools(layer, reader, select, form, [], counters, None, (), len(leading))
+    statements = prepare_writes(stores.target, plan, form, retry_seconds=seconds)
+    # Only with several hosts is it worth knowing which one owns a partition.
+    routed = stores.target.host_count > 1 and set(plan.target.partition_key) <= set(leading)
+    return _Tools(
+        layer=layer,
+        reader=reader,
+        select=select,
+        form=form,
+        statements=statements,
+        counters=None,
+        read_lists=_prepare_lists(stores, form)
+        if form.lists and plan.rules.writetime != "now"
+        else None,
+        partition_key=tuple(leading.index(c) for c in plan.target.partition_key) if routed else (),
+        leading=len(leading),
+    )
+
+
+def _prepare_lists(stores: OpenStores, form: RowForm) -> PreparedStatement:
+    """Prepare the read of the target's unfrozen lists, and of their writetimes."""
+    table = stores.plan.target
+    selected = []
+    for position in form.lists:
+        name = quote(form.sources[position].target)
+        selected += [name, f"writetime({name})"] if table.tells_elements else [name]
+    condition = " AND ".join(f"{quote(name)} = ?" for name in form.key_names)
+    return stores.target.prepare(
+        f"SELECT {', '.join(selected)} FROM {table.name} WHERE {condition}",  # noqa: S608
+        retry_seconds=stores.plan.migration.retry_seconds,
+    )

@@ -6,26 +6,39 @@ tables' partition keys differ, one scan of the whole target serves every range o
 
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cassandra import ConsistencyLevel
 from cassandra.protocol import ExecuteMessage
+from cassandra.query import PreparedStatement
 
+from migration_platform.collisions import open_winners
+from migration_platform.compared_rows import (
+    SIDES,
+    ComparedRows,
+    compile_compared,
+    expiries_agree,
+    times_agree,
+)
 from migration_platform.digest import (
+    BUCKETS_PER_TABLE,
+    DigestedRow,
     DigestSums,
     RowLocator,
-    add_pages,
+    add_rows,
     buckets_per_range,
     list_rows,
 )
 from migration_platform.errors import explain
 from migration_platform.migration import quote
 from migration_platform.preflight import Plan
-from migration_platform.rows import Page, compile_splitter, split_cells
-from migration_platform.stores.cassandra import Connection, page_of, prepare_range_read, read_pages
+from migration_platform.rows import count_cells, split_cells
+from migration_platform.stores.cassandra import Connection, page_of, read_pages
 from migration_platform.token_ranges import TokenRange
+from migration_platform.transform import show_key
 from migration_platform.workers import (
     Done,
     Failed,
@@ -36,7 +49,7 @@ from migration_platform.workers import (
 )
 
 MAX_SAMPLES = 20
-SIDES = ("origin", "target")
+ROWS_A_REPORT = 5_000
 
 
 @dataclass(frozen=True)
@@ -78,6 +91,7 @@ class ScanSums:
     side: str
     token_range: TokenRange
     wanted: frozenset[int]
+    winners: str | None = None
 
     def run(self, stores: OpenStores, report: Report) -> DigestSums:
         """Scan the slice.
@@ -86,11 +100,8 @@ class ScanSums:
             MigrationError: a page could not be read.
         """
         sums = DigestSums()
-        plan = stores.plan
-        pages = _pages(stores, self.side, self.token_range, report)
-        buckets = buckets_per_range(plan.migration.token_ranges)
-        locator = _locator(plan, self.side, self.token_range)
-        add_pages(sums, pages, _splitter(stores), locator, buckets, self.wanted)
+        locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
+        add_rows(sums, _scan(stores, self.side, self.token_range, self.winners, report), locator)
         return sums
 
 
@@ -100,19 +111,25 @@ class ScanRows:
 
     side: str
     token_range: TokenRange
+    wanted: frozenset[int]
     wanted_slots: frozenset[int]
+    winners: str | None = None
 
     def run(self, stores: OpenStores, report: Report) -> None:
-        """Scan the slice; rows are reported page by page.
+        """Scan the slice; rows are reported some thousand at a time.
 
         Raises:
             MigrationError: a page could not be read.
         """
-        plan = stores.plan
-        pages = _pages(stores, self.side, self.token_range, report)
-        buckets = buckets_per_range(plan.migration.token_ranges)
-        locator = _locator(plan, self.side, self.token_range)
-        for found in list_rows(pages, _splitter(stores), locator, buckets, self.wanted_slots):
+        locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
+        rows = _scan(stores, self.side, self.token_range, self.winners, report)
+        found = []
+        for row in list_rows(rows, locator, self.wanted_slots):
+            found.append(row)
+            if len(found) == ROWS_A_REPORT:
+                report(found)
+                found = []
+        if found:
             report(found)
 
 
@@ -122,17 +139,19 @@ def diff_ranges(
     ranges: Sequence[TokenRange],
     connections: tuple[Connection, Connection],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    winners: str | None = None,
 ) -> Iterator[RangeVerdict]:
     """Compare the ranges; every range gets exactly one verdict.
 
-    `on_progress` is told how many of how many scans are done. In the mode `origin_only` rows
+    `on_progress` is told how many of how many scans are done. `winners` is the file that tells
+    which of several origin rows was to be written. In the mode `origin_only` rows
     that only the target has are neither counted nor sampled.
     """
     wanted = frozenset(token_range.index for token_range in ranges)
     sums = {side: DigestSums() for side in SIDES}
     errors: dict[int, str] = {}
     tasks = [
-        ScanSums(side, token_range, wanted)
+        ScanSums(side, token_range, wanted, winners)
         for side in SIDES
         for token_range in _slices(plan, side, ranges)
     ]
@@ -145,24 +164,35 @@ def diff_ranges(
         if isinstance(event, Done | Failed):
             done += 1
             on_progress(done, len(tasks))
-    buckets = buckets_per_range(plan.migration.token_ranges)
-    differing = frozenset(
+    differing = sums["origin"].expiring | sums["target"].expiring
+    differing |= {
         slot
         for slot in sums["origin"].sums.keys() | sums["target"].sums.keys()
         if sums["origin"].sums.get(slot, 0) != sums["target"].sums.get(slot, 0)
-    )
-    suspects = {slot // buckets for slot in differing}
+    }
+    if plan.tells_origin_token:
+        buckets = buckets_per_range(plan.migration.token_ranges)
+        suspects = {slot // buckets for slot in differing}
+    else:
+        suspects = set(wanted) if differing else set()
     for token_range in ranges:
         if token_range.index in errors or token_range.index not in suspects:
+            rows = sums["origin"].rows[token_range.index]
             yield RangeVerdict(
                 token_range,
-                origin_rows=sums["origin"].rows[token_range.index],
-                target_rows=sums["target"].rows[token_range.index],
+                origin_rows=rows,
+                # A target that does not tell the origin's token has no rows of a range; equal
+                # sums say that it has those of all.
+                target_rows=sums["target"].rows[token_range.index]
+                if plan.tells_origin_token
+                else rows,
                 error=errors.get(token_range.index, ""),
             )
     looked_into = [r for r in ranges if r.index in suspects and r.index not in errors]
     if looked_into:
-        yield from _look_into(pool, plan, looked_into, differing, sums, connections, on_progress)
+        yield from _look_into(
+            pool, plan, looked_into, frozenset(differing), sums, connections, on_progress, winners
+        )
 
 
 def _look_into(
@@ -173,6 +203,7 @@ def _look_into(
     sums: dict[str, DigestSums],
     connections: tuple[Connection, Connection],
     on_progress: Callable[[int, int], None],
+    winners: str | None,
 ) -> Iterator[RangeVerdict]:
     """Fetch the keys and digests of the differing buckets and compare them row by row.
 
@@ -181,7 +212,7 @@ def _look_into(
     errors: dict[int, str] = {}
     wanted = frozenset(token_range.index for token_range in ranges)
     tasks = [
-        ScanRows(side, token_range, differing)
+        ScanRows(side, token_range, wanted, differing, winners)
         for side in SIDES
         for token_range in _slices(plan, side, ranges)
     ]
@@ -197,7 +228,7 @@ def _look_into(
                 if isinstance(event, Done | Failed):
                     done += 1
                     on_progress(done, len(tasks))
-            samples = _Samples(plan, connections)
+            samples = _Samples(plan, connections, winners)
             for token_range in ranges:
                 index = token_range.index
                 verdict = RangeVerdict(
@@ -219,34 +250,44 @@ class _RowFile:
         # The file lives for one comparison only; nothing needs to survive a crash.
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
+        self._database.create_function("expiries_agree", 2, expiries_agree, deterministic=True)
         for side in SIDES:
             self._database.execute(
-                f"CREATE TABLE {side} (range_index INTEGER, key BLOB, digest BLOB, "
-                "PRIMARY KEY (range_index, key)) WITHOUT ROWID"
+                f"CREATE TABLE {side} (range_index INTEGER, key BLOB PRIMARY KEY, digest BLOB, "
+                "expiries BLOB) WITHOUT ROWID"
             )
+        self._indexed = False
 
-    def add(self, side: str, rows: list[tuple[int, bytes, bytes]]) -> None:
+    def add(self, side: str, rows: list[tuple[int, bytes, bytes, bytes]]) -> None:
         assert side in SIDES
         self._database.execute("BEGIN")
-        self._database.executemany(f"INSERT OR REPLACE INTO {side} VALUES (?, ?, ?)", rows)  # noqa: S608
+        self._database.executemany(f"INSERT OR REPLACE INTO {side} VALUES (?, ?, ?, ?)", rows)  # noqa: S608
         self._database.execute("COMMIT")
 
     def judge(self, verdict: RangeVerdict, samples: "_Samples") -> RangeVerdict:
         """Compare the rows of one range."""
+        if not self._indexed:
+            self._indexed = True
+            for side in SIDES:
+                self._database.execute(f"CREATE INDEX {side}_by_range ON {side} (range_index)")
         index = verdict.token_range.index
         missing, missing_keys = self._only_in("origin", "target", index)
         extra, extra_keys = self._only_in("target", "origin", index)
+        target_rows = verdict.target_rows
+        if not samples.plan.tells_origin_token:
+            target_rows = verdict.origin_rows - missing + extra
         if samples.plan.migration.diff_mode == "origin_only":
             # Rows that are not looked at do not count either, or the counts would never match.
-            verdict = replace(verdict, target_rows=verdict.target_rows - extra)
+            target_rows -= extra
             extra, extra_keys = 0, []
         mismatched, mismatched_keys = self._select(
-            "origin AS a JOIN target AS b ON b.range_index = a.range_index AND b.key = a.key "
-            "WHERE a.range_index = ? AND a.digest != b.digest",
+            "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? "
+            "AND (a.digest != b.digest OR NOT expiries_agree(a.expiries, b.expiries))",
             index,
         )
         return replace(
             verdict,
+            target_rows=target_rows,
             missing=missing,
             extra=extra,
             mismatched=mismatched,
@@ -260,8 +301,8 @@ class _RowFile:
 
     def _only_in(self, side: str, other: str, index: int) -> tuple[int, list[bytes]]:
         return self._select(
-            f"{side} AS a WHERE a.range_index = ? AND NOT EXISTS (SELECT 1 FROM {other} AS b "  # noqa: S608
-            "WHERE b.range_index = a.range_index AND b.key = a.key)",
+            f"{side} AS a WHERE a.range_index = ? "  # noqa: S608
+            f"AND NOT EXISTS (SELECT 1 FROM {other} AS b WHERE b.key = a.key)",
             index,
         )
 
@@ -283,122 +324,171 @@ class _Samples:
 
     plan: Plan
     connections: tuple[Connection, Connection]
-    statements: list = field(default_factory=list)
+    winners: str | None = None
+    sides: dict[int, tuple[ComparedRows, ComparedRows]] = field(default_factory=dict)
+    statements: dict[tuple[int, int], PreparedStatement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        columns = ", ".join(quote(name) for name in self.plan.diff_columns)
-        key = " AND ".join(f"{quote(name)} = ?" for name in self.plan.origin.primary_key)
-        for connection, table in zip(
-            self.connections, (self.plan.origin, self.plan.target), strict=True
-        ):
-            self.statements.append(
-                connection.prepare(
-                    f"SELECT {columns} FROM {table.name} WHERE {key}",  # noqa: S608
-                    retry_seconds=self.plan.migration.retry_seconds,
-                )
-            )
+        wins = open_winners(self.winners) if self.winners else None
+        for layer in self.plan.layers:
+            origin, target = (compile_compared(self.plan, layer, side, wins=wins) for side in SIDES)
+            self.sides[origin.keys] = (origin, target)
 
     def show_key(self, key: bytes) -> str:
-        """Give a primary key as `userid='u1', courseid='c1'`."""
-        connection = self.connections[0]
-        types = {c[2]: c[3] for c in self.statements[0].result_metadata}
-        parts = []
-        for name, cell in zip(
-            self.plan.origin.primary_key, split_cells(key, self.plan.key_size), strict=True
-        ):
-            try:
-                value = types[name].from_binary(cell or b"", connection.protocol_version)
-                text = repr(value) if isinstance(value, str | bytes) else str(value)
-            except (OverflowError, ValueError):
-                # A timestamp may lie far beyond Python's year 9999.
-                text = f"0x{(cell or b'').hex()}"
-            parts.append(f"{quote(name)}={text}")
-        return ", ".join(parts)
+        """Give a primary key as `userid='u1', courseid='c1'`; static cells have a partition's."""
+        count = count_cells(key)
+        sources = self.sides[count][1].sources[:count]
+        shown = show_key(
+            [
+                (source.target, source.target_type, cell)
+                for source, cell in zip(sources, split_cells(key, count), strict=True)
+            ]
+        )
+        return f"static cells of {shown}" if self.sides[count][1].statics else shown
 
     def differing_columns(self, key: bytes) -> tuple[str, ...]:
-        """Read both rows by their key and name the columns whose bytes differ."""
-        values = split_cells(key, self.plan.key_size)
-        rows = []
-        for connection, statement, endpoint in zip(
-            self.connections,
-            self.statements,
-            (self.plan.migration.origin, self.plan.migration.target),
-            strict=True,
+        """Read both rows by their key and name the columns, or their times, that differ."""
+        count = count_cells(key)
+        cells = split_cells(key, count)
+        by_target = dict(zip((s.target for s in self.sides[count][1].sources), cells, strict=False))
+        names = self.plan.origin_names
+        found = []
+        for number, (rows, connection) in enumerate(
+            zip(self.sides[count], self.connections, strict=True)
         ):
-            message = ExecuteMessage(
-                statement.query_id,
-                values,
-                getattr(ConsistencyLevel, endpoint.consistency),
-                skip_meta=True,
-                result_metadata_id=statement.result_metadata_id,
-            )
-            future = connection.send(message, query=None, statement=statement)
-            future.send_request()
+            key_names = rows.table.partition_key if rows.statics else rows.table.primary_key
+            if number == 0 and not set(key_names) <= names.keys():
+                return ("(its key does not tell the origin's row)",)
+            bound = [by_target[names[name] if number == 0 else name] for name in key_names]
             try:
-                page = page_of(future)
+                found.append(self._read(number, count, rows, key_names, bound, key, connection))
             except Exception as error:
                 # The verdict stands without it: only a name beside a sample is lost.
                 return (f"(not read again: {explain(error)})",)
-            rows.append(split_cells(page.data, len(self.plan.diff_columns) * page.row_count))
-        if len(rows[0]) != len(rows[1]):
-            return ("(the row changed while it was compared)",)
-        return tuple(
-            name for name, a, b in zip(self.plan.diff_columns, *rows, strict=False) if a != b
-        ) or ("(the row changed while it was compared)",)
+        changed = ("(the row changed while it was compared)",)
+        if found[0] is None or found[1] is None:
+            return changed
+        return _name_differences(self.sides[count][1], found[0], found[1]) or changed
+
+    def _read(
+        self,
+        number: int,
+        count: int,
+        rows: ComparedRows,
+        key_names: tuple[str, ...],
+        bound: list[bytes | None],
+        key: bytes,
+        connection: Connection,
+    ) -> tuple | None:
+        migration = self.plan.migration
+        statement = self.statements.get((number, count))
+        if statement is None:
+            selected = ", ".join((*map(quote, rows.columns), *rows.times.selections()))
+            condition = " AND ".join(f"{quote(name)} = ?" for name in key_names)
+            statement = connection.prepare(
+                f"SELECT {'DISTINCT ' if rows.statics else ''}{selected} FROM {rows.table.name} "  # noqa: S608
+                f"WHERE {condition}",
+                retry_seconds=migration.retry_seconds,
+            )
+            self.statements[number, count] = statement
+        endpoint = migration.origin if number == 0 else migration.target
+        message = ExecuteMessage(
+            statement.query_id,
+            bound,
+            getattr(ConsistencyLevel, endpoint.consistency),
+            skip_meta=True,
+            result_metadata_id=statement.result_metadata_id,
+        )
+        future = connection.send(message, query=None, statement=statement)
+        asked_us = time.time_ns() // 1000
+        future.send_request()
+        page = replace(page_of(future), asked_us=asked_us)
+        # A map's entries make several rows of one: the key tells which.
+        return next((row for row in rows.cells(page) if row[0] == key), None)
+
+
+def _name_differences(rows: ComparedRows, origin: tuple, target: tuple) -> tuple[str, ...]:
+    names = []
+    values = [position for position, source in enumerate(rows.sources) if not source.is_key]
+    for number, position in enumerate(values):
+        name = rows.sources[position].target
+        if origin[1][position] != target[1][position]:
+            names.append(name)
+        elif origin[1][position] is not None and origin[2] is not None:
+            if position in rows.no_time:
+                continue
+            written, lives = times_agree(origin[2].cells[number], target[2].cells[number])
+            names += [f"writetime({name})"] * (not written) + [f"ttl({name})"] * (not lives)
+    return tuple(names)
 
 
 def _slices(plan: Plan, side: str, ranges: Sequence[TokenRange]) -> Sequence[TokenRange]:
-    """Give the slices to scan: the ranges themselves, or all of a target keyed otherwise."""
-    if side == "origin" or plan.keys_agree:
+    """Give the slices to scan: the ranges themselves, or all of a target keyed otherwise.
+
+    Where the target does not tell an origin's token, no range can be compared without the others.
+    """
+    if plan.keys_agree or (side == "origin" and plan.tells_origin_token):
         return ranges
     return plan.migration.ranges
 
 
-def _locator(plan: Plan, side: str, token_range: TokenRange) -> RowLocator:
-    fixed = side == "origin" or plan.keys_agree
+def _locator(plan: Plan, side: str, token_range: TokenRange, wanted: frozenset[int]) -> RowLocator:
+    ranges, chosen = plan.migration.ranges, plan.migration.filter
+    tells = plan.tells_origin_token
+    fixed = side == "origin" or plan.keys_agree or not tells
+    windows = [chosen.window(each) for each in ranges]
     return RowLocator(
         fixed_index=token_range.index if fixed else None,
         token_cells=len(plan.origin.partition_key),
-        ends=[r.end for r in plan.migration.ranges],
+        ends=tuple(each.end for each in ranges),
+        windows=tuple((each.start, each.end) if each else None for each in windows),
+        wanted=wanted if tells else frozenset(each.index for each in ranges),
+        buckets=buckets_per_range(len(ranges)) if tells else BUCKETS_PER_TABLE,
+        by_range=tells,
     )
 
 
 def _spoil(errors: dict[int, str], plan: Plan, event: Failed, wanted: frozenset[int]) -> None:
     """Note which ranges have no verdict: one, or all if the scan served all."""
     task = event.task
-    fixed = task.side == "origin" or plan.keys_agree
+    fixed = plan.keys_agree or (task.side == "origin" and plan.tells_origin_token)
     for index in (task.token_range.index,) if fixed else wanted:
         errors.setdefault(index, f"the {task.side} could not be scanned: {event.reason}")
 
 
-def _splitter(stores: OpenStores) -> Callable:
-    plan = stores.plan
-    if "diff" not in stores.cache:
-        stores.cache["diff"] = compile_splitter(len(plan.diff_columns), plan.key_size)
-    return stores.cache["diff"]
-
-
-def _pages(
-    stores: OpenStores, side: str, token_range: TokenRange, report: Report
-) -> Iterator[Page]:
-    plan = stores.plan
+def _scan(
+    stores: OpenStores,
+    side: str,
+    token_range: TokenRange,
+    winners: str | None,
+    report: Report,
+) -> Iterator[DigestedRow]:
+    """Give the rows of all layers of a slice of one side."""
+    plan, migration = stores.plan, stores.plan.migration
     is_origin = side == "origin"
     connection = stores.origin if is_origin else stores.target
-    table = plan.origin if is_origin else plan.target
-    endpoint = plan.migration.origin if is_origin else plan.migration.target
-    name = f"scan {side}"
-    if name not in stores.cache:
-        seconds = plan.migration.retry_seconds
-        stores.cache[name] = prepare_range_read(
-            connection, table, plan.diff_columns, retry_seconds=seconds
-        )
-    return read_pages(
-        connection,
-        stores.cache[name],
-        token_range,
-        consistency=endpoint.consistency,
-        fetch_size=plan.migration.origin.fetch_size,
-        budget=stores.origin_budget if is_origin else stores.target_budget,
-        retry_seconds=plan.migration.retry_seconds,
-        on_retry=lambda error: report(explain(error)),
-    )
+    endpoint = migration.origin if is_origin else migration.target
+    # Only what the filter's window leaves of a range was copied.
+    whole = not is_origin and not plan.keys_agree
+    window = token_range if whole else migration.filter.window(token_range)
+    if window is None:
+        return
+    for layer in plan.layers:
+        name = f"scan {side} {layer.name} {winners}"
+        if name not in stores.cache:
+            wins = open_winners(winners) if winners else None
+            compared = compile_compared(plan, layer, side, wins=wins)
+            prepared = compared.prepare(connection, migration.retry_seconds)
+            stores.cache[name] = (compared, prepared)
+        rows, statement = stores.cache[name]
+        for page in read_pages(
+            connection,
+            statement,
+            window,
+            consistency=endpoint.consistency,
+            fetch_size=migration.origin.fetch_size,
+            budget=stores.origin_budget if is_origin else stores.target_budget,
+            retry_seconds=migration.retry_seconds,
+            on_retry=lambda error: report(explain(error)),
+        ):
+            yield from rows.digested(page)

@@ -6,13 +6,17 @@ addition, and each side is read once. Nulls are part of the bytes; writetimes ar
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_intdigest
 
-from migration_platform.rows import Page, Split, split_cells
+from migration_platform.rows import split_cells
 from migration_platform.token_ranges import index_of_token, serialize_key, token_of_key
+
+DigestedRow = tuple[bytes, bytes, bytes]
+"""A row's key, all that its digest is taken of, and (where times are compared) the seconds at
+which its cells expire, which two reads never tell quite alike."""
 
 BUCKETS_PER_TABLE = 16_384
 """A billion rows make 61,000 rows a bucket: what one differing row costs to look into."""
@@ -27,84 +31,76 @@ def buckets_per_range(token_ranges: int) -> int:
 class DigestSums:
     """Row counts by range index, and digest sums by `range index * buckets + bucket`.
 
+    `expiring` are the slots with cells that expire: their rows are compared one by one.
     Sums are plain integers that grow beyond 128 bits; two of them are compared as they are.
     """
 
     rows: Counter[int] = field(default_factory=Counter)
     sums: Counter[int] = field(default_factory=Counter)
+    expiring: set[int] = field(default_factory=set)
 
     def add(self, other: "DigestSums") -> None:
         """Take in the sums of another slice of the same table."""
         self.rows.update(other.rows)
         self.sums.update(other.sums)
+        self.expiring.update(other.expiring)
 
 
 @dataclass(frozen=True)
 class RowLocator:
-    """Tells the range of a row: known beforehand, or from the origin's partition key in it.
+    """Tells the range and the slot of a row.
 
     `fixed_index` is the range's index where the scanned slice is the range itself; otherwise
-    the row's first `token_cells` cells are the origin's partition key, and `ends` are the upper
-    ends of all ranges in order.
+    the key's first `token_cells` cells are the origin's partition key, `ends` are the upper
+    ends of all ranges in order, and `windows` what is read of each. Rows of ranges that are not
+    `wanted` have no index. With `by_range` each range has slots of its own.
     """
 
     fixed_index: int | None
     token_cells: int
-    ends: list[int]
+    ends: tuple[int, ...]
+    windows: tuple[tuple[int, int] | None, ...]
+    wanted: frozenset[int]
+    buckets: int
+    by_range: bool = True
 
-    def index_of(self, key: bytes) -> int:
-        """Give the index of the range that a row belongs to, from its primary key's cells."""
-        if self.fixed_index is not None:
-            return self.fixed_index
-        cells = [cell or b"" for cell in split_cells(key, self.token_cells)]
-        return index_of_token(self.ends, token_of_key(serialize_key(cells)))
+    def index_of(self, key: bytes) -> int | None:
+        """Give the index of the range that a row belongs to, from its key's cells."""
+        index = self.fixed_index
+        if index is None:
+            cells = [cell or b"" for cell in split_cells(key, self.token_cells)]
+            token = token_of_key(serialize_key(cells))
+            index = index_of_token(self.ends, token)
+            window = self.windows[index]
+            if window is None or not window[0] < token <= window[1]:
+                return None
+        return index if index in self.wanted else None
+
+    def slot_of(self, index: int, key: bytes) -> int:
+        """Give the number of the bucket that a row's digest is added to."""
+        bucket = xxh3_64_intdigest(key) % self.buckets
+        return index * self.buckets + bucket if self.by_range else bucket
 
 
-def add_pages(
-    into: DigestSums,
-    pages: Iterable[Page],
-    split: Callable[[bytes, int], Split],
-    locator: RowLocator,
-    buckets: int,
-    wanted: frozenset[int],
-) -> None:
+def add_rows(into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator) -> None:
     """Add up the digests of all rows of the wanted ranges."""
-    sums, rows = into.sums, into.rows
-    get = sums.get
-    for page in pages:
-        data = page.data
-        starts, key_ends, _ = split(data, page.row_count)
-        start = 0
-        for row, key_end in enumerate(key_ends, 1):
-            end = starts[row]
-            key = data[start:key_end]
-            index = locator.index_of(key)
-            if index in wanted:
-                slot = index * buckets + xxh3_64_intdigest(key) % buckets
-                sums[slot] = get(slot, 0) + xxh3_128_intdigest(data[start:end])
-                rows[index] += 1
-            start = end
+    sums, counts, expiring = into.sums, into.rows, into.expiring
+    get, index_of, slot_of = sums.get, locator.index_of, locator.slot_of
+    for key, content, expiries in rows:
+        index = index_of(key)
+        if index is not None:
+            slot = slot_of(index, key)
+            sums[slot] = get(slot, 0) + xxh3_128_intdigest(content)
+            counts[index] += 1
+            if expiries:
+                expiring.add(slot)
 
 
 def list_rows(
-    pages: Iterable[Page],
-    split: Callable[[bytes, int], Split],
-    locator: RowLocator,
-    buckets: int,
-    wanted_slots: frozenset[int],
-) -> Iterable[list[tuple[int, bytes, bytes]]]:
-    """Give `(range index, primary key's cells, digest)` of the rows in wanted slots, by page."""
-    for page in pages:
-        data = page.data
-        starts, key_ends, _ = split(data, page.row_count)
-        found = []
-        start = 0
-        for row, key_end in enumerate(key_ends, 1):
-            end = starts[row]
-            key = data[start:key_end]
-            index = locator.index_of(key)
-            if index * buckets + xxh3_64_intdigest(key) % buckets in wanted_slots:
-                found.append((index, key, xxh3_128_digest(data[start:end])))
-            start = end
-        if found:
-            yield found
+    rows: Iterable[DigestedRow], locator: RowLocator, wanted_slots: frozenset[int]
+) -> Iterator[tuple[int, bytes, bytes, bytes]]:
+    """Give `(range index, key, digest, expiries)` of the rows in wanted slots."""
+    for key, content, expiries in rows:
+        index = locator.index_of(key)
+        if index is not None and locator.slot_of(index, key) in wanted_slots:
+            yield index, key, xxh3_128_digest(content), expiries

@@ -289,8 +289,6 @@ class Migration:
         wrong += _object_to_choices("diff.repair", self.repair, REPAIRS, COMING_REPAIRS)
         if self.group_writes_by is not None:
             wrong += _object_to_names("group_writes_by", self.group_writes_by)
-            if not wrong and not self.group_writes_by:
-                wrong.append("group_writes_by is empty; name columns, or leave it out")
         return wrong
 
     def _wrong_times(self) -> list[str]:

@@ -7,42 +7,167 @@ collected, so that one message names them all and what would have been valid.
 import difflib
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 
+from migration_platform.cell_times import TimeRules, TimesLayout
+from migration_platform.codecs import build_codec, hint_for, is_injective
+from migration_platform.cql_types import (
+    Converter,
+    TypesDiffer,
+    build_converter,
+    encode_value,
+    parse_type,
+)
 from migration_platform.errors import PreflightError
-from migration_platform.migration import Migration, quote
+from migration_platform.migration import Columns, Migration, quote
 from migration_platform.stores.cassandra import Connection, Table, describe_table
 
-SAME_BYTES = frozenset({("ascii", "text"), ("timeuuid", "uuid")})
-"""Type changes under which every value keeps its bytes and stays valid."""
+
+@dataclass(frozen=True)
+class Source:
+    """What fills one column of the target, and in which form.
+
+    A `column` of the origin; a `constant`; a `property` of a JSON object in an origin column; the
+    key or the value of a map's entry, of which each becomes a row.
+    """
+
+    target: str
+    target_type: str
+    kind: str
+    is_key: bool
+    is_static: bool = False
+    origin: str = ""
+    origin_type: str = ""
+    json_property: str = ""
+    constant: bytes | None = None
+    default: bytes | None = None
+
+    def converter(self, columns: Columns) -> Converter | None:
+        """Build what turns the origin's bytes into the target's; None where they are the same.
+
+        Raises:
+            TypesDiffer: no value of the origin's type is one of the target's.
+        """
+        if self.kind == "constant" or self.kind == "json":
+            return None
+        origin, target = parse_type(self.origin_type), parse_type(self.target_type)
+        return build_codec(origin, target, columns) or build_converter(origin, target)
+
+    @property
+    def is_multicell(self) -> bool:
+        """Whether the target keeps each element or field as a cell of its own."""
+        return parse_type(self.target_type).is_multicell
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What is read and written alike: the rows of a table, or the static cells of partitions.
+
+    `origin_key` identifies what is read. `times` are the origin's columns whose times are kept.
+    """
+
+    name: str
+    origin_key: tuple[str, ...]
+    sources: tuple[Source, ...]
+    times: TimesLayout
+    has_counters: bool
+
+    def ordered(self, leading: Iterable[str]) -> tuple[Source, ...]:
+        """Give the sources, the leading ones first, then the key, then what the values are.
+
+        Constants stand behind what is read: within the key if they belong to it, else at the end.
+        """
+        rank = {name: position for position, name in enumerate(leading)}
+        return tuple(
+            sorted(
+                self.sources,
+                key=lambda source: (
+                    not source.is_key and source.target not in rank,
+                    source.kind == "constant",
+                    rank.get(source.target, len(rank)),
+                ),
+            )
+        )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A migration whose tables were found to fit, with the column orders that its jobs use.
+    """A migration whose tables were found to fit, and what fills each column of the target.
 
-    `copy_columns` begin with the columns by which writes are grouped (`group_size` of them);
-    `diff_columns` begin with the origin's partition key and then the rest of the primary key,
-    so that a row of either table tells its key and its origin token from its first cells.
+    `left_unset` are the target's columns that nothing fills. `lost_keys` are the columns of the
+    origin's primary key that the target's key does not keep apart: rows may collide.
     """
 
     migration: Migration
     origin: Table
     target: Table
-    copy_columns: tuple[str, ...]
-    group_size: int
-    diff_columns: tuple[str, ...]
+    layers: tuple[Layer, ...]
     left_unset: tuple[str, ...]
+    lost_keys: tuple[str, ...]
+
+    @property
+    def rules(self) -> TimeRules:
+        """How times are settled; a counter has none that could be kept."""
+        if self.has_counters:
+            return TimeRules("now", "none")
+        return TimeRules(
+            self.migration.writetime, self.migration.ttl, self.migration.writetime_increment_by
+        )
+
+    @property
+    def has_counters(self) -> bool:
+        """Whether this is a table of counters."""
+        return any(layer.has_counters for layer in self.layers)
+
+    @property
+    def rows(self) -> Layer:
+        """The layer of the rows."""
+        return self.layers[0]
+
+    @property
+    def origin_names(self) -> dict[str, str]:
+        """The target's key columns that hold a column of the origin as it is: target by origin."""
+        return {
+            source.origin: source.target
+            for source in self.rows.sources
+            if source.is_key
+            and source.kind == "column"
+            and source.default is None
+            and source.converter(self.migration.columns) is None
+        }
 
     @property
     def keys_agree(self) -> bool:
         """Whether a row has the same token in both tables."""
-        return self.origin.partition_key == self.target.partition_key
+        names = self.origin_names
+        return tuple(names.get(c) for c in self.origin.partition_key) == self.target.partition_key
 
     @property
-    def key_size(self) -> int:
-        """How many columns form the primary key, the same on both sides."""
-        return len(self.origin.primary_key)
+    def tells_origin_token(self) -> bool:
+        """Whether a row of the target tells the token that its origin has."""
+        return set(self.origin.partition_key) <= self.origin_names.keys()
+
+    @property
+    def copy_leading(self) -> tuple[str, ...]:
+        """The target's columns by which writes are grouped, constants left out."""
+        grouped = self.migration.group_writes_by
+        if grouped is not None and not grouped:
+            return ()
+        # Rows of one group are neighbours; a batch still never leaves its partition.
+        wanted = dict.fromkeys((*(grouped or ()), *self.target.partition_key))
+        return tuple(
+            name
+            for name in wanted
+            if any(s.target == name and s.kind != "constant" for s in self.rows.sources)
+        )
+
+    @property
+    def diff_leading(self) -> tuple[str, ...]:
+        """The target's key columns, those of the origin's partition key first where they tell."""
+        names = self.origin_names
+        first = [names[c] for c in self.origin.partition_key] if self.tells_origin_token else []
+        return tuple(dict.fromkeys((*first, *self.target.primary_key)))
 
     @property
     def fingerprint(self) -> str:
@@ -50,15 +175,27 @@ class Plan:
 
         A table that was dropped and made anew, or that lives in another cluster, has another id.
         """
+        migration = self.migration
         content = {
-            "origin": [self.migration.origin.store, str(self.origin.name), self.origin.table_id],
-            "target": [self.migration.target.store, str(self.target.name), self.target.table_id],
-            "columns": sorted(self.copy_columns),
-            "token_ranges": self.migration.token_ranges,
-            "writetime": self.migration.writetime,
-            "ttl": self.migration.ttl,
+            "origin": [migration.origin.store, str(self.origin.name), self.origin.table_id],
+            "target": [migration.target.store, str(self.target.name), self.target.table_id],
+            "columns": sorted(
+                [s.target, s.kind, s.origin, s.json_property]
+                for layer in self.layers
+                for s in layer.sources
+            ),
+            "declared": asdict(migration.columns),
+            "filter": asdict(migration.filter),
+            "skips": migration.guardrails.max_column_kb
+            if migration.guardrails and migration.guardrails.action == "skip"
+            else None,
+            "collisions": migration.collisions,
+            "token_ranges": migration.token_ranges,
+            "writetime": migration.writetime,
+            "writetime_increment_by": migration.writetime_increment_by,
+            "ttl": migration.ttl,
         }
-        text = json.dumps(content, sort_keys=True)
+        text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -70,110 +207,373 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
     """
     objections: list[str] = []
     tables: list[Table] = []
+    plan: Plan | None = None
     for connection, endpoint in ((origin, migration.origin), (target, migration.target)):
         try:
             tables.append(describe_table(connection, endpoint.table))
         except PreflightError as error:
             objections.append(str(error))
     if not objections:
-        objections = object_to_tables(migration, *tables)
+        plan, objections = plan_tables(migration, *tables)
         # A restored snapshot may share the table's id with its source, but never the hosts' ids.
         if tables[0].table_id == tables[1].table_id and origin.host_ids & target.host_ids:
             objections.append(
                 f"origin and target are one table, {tables[0].name}: the stores "
                 f"{migration.origin.store} and {migration.target.store} are the same cluster"
             )
-    if objections:
+    if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
-    return _plan(migration, *tables)
+    return plan
 
 
-def object_to_tables(migration: Migration, origin: Table, target: Table) -> list[str]:
-    """Name everything that keeps rows of `origin` from fitting into `target`."""
-    objections: list[str] = []
-    target_names = [column.name for column in target.columns]
+def plan_tables(
+    migration: Migration, origin: Table, target: Table
+) -> tuple[Plan | None, list[str]]:
+    """Find what fills each column of the target, and everything that keeps rows from fitting."""
+    objections = _object_to_names(migration, origin, target)
+    sources = _find_sources(migration, origin, target, objections)
+    objections += _object_to_types(migration, sources)
+    objections += _object_to_keys(migration, origin, target, sources)
+    objections += _object_to_statics(migration, origin, target, sources)
+    objections += _object_to_counters(migration, origin, target, sources)
+    if objections:
+        return None, objections
+    filled = {source.target for source in sources}
+    plan = Plan(
+        migration=migration,
+        origin=origin,
+        target=target,
+        layers=_layers(migration, origin, sources),
+        left_unset=tuple(c.name for c in target.columns if c.name not in filled),
+        lost_keys=_lost_keys(migration, origin, sources),
+    )
+    return plan, _object_to_comparison(plan)
+
+
+# -- what fills each column ----------------------------------------------------------------------
+
+
+def _object_to_names(migration: Migration, origin: Table, target: Table) -> list[str]:
+    """Refuse columns that are named in the declaration and do not exist."""
+    columns, chosen = migration.columns, migration.filter
+    explode, extract = columns.explode_map, columns.extract_json
+    named = [
+        ("columns.skip", columns.skip, origin),
+        ("columns.rename", columns.rename, origin),
+        ("columns.rename", columns.rename.values(), target),
+        ("columns.constants", columns.constants, target),
+        ("columns.key_defaults", columns.key_defaults, target),
+        ("columns.explode_map.column", [explode.column] if explode else (), origin),
+        ("columns.explode_map", [explode.key, explode.value] if explode else (), target),
+        ("columns.extract_json.column", [extract.column] if extract else (), origin),
+        ("columns.extract_json", extract.properties.values() if extract else (), target),
+        ("filter.column", [chosen.column.name] if chosen.column else (), origin),
+        ("group_writes_by", migration.group_writes_by or (), target),
+    ]
+    objections = []
+    for attribute, names, table in named:
+        known = [column.name for column in table.columns]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            objections.append(
+                f"{attribute} names {', '.join(map(quote, unknown))}, which {table.name} does "
+                f"not have; valid are {', '.join(map(quote, known))}"
+            )
+    for name in columns.key_defaults:
+        if name in {c.name for c in target.columns} and name not in target.primary_key:
+            objections.append(
+                f"columns.key_defaults names {quote(name)}, which is no key column of "
+                f"{target.name}; valid are {', '.join(map(quote, target.primary_key))}"
+            )
+    return objections
+
+
+def _find_sources(
+    migration: Migration, origin: Table, target: Table, objections: list[str]
+) -> tuple[Source, ...]:
+    """Find what fills each column of the target; what goes nowhere or twice is an objection."""
+    columns = migration.columns
+    explode, extract = columns.explode_map, columns.extract_json
+    types = {column.name: column for column in target.columns}
+    found: dict[str, Source] = {}
+
+    def fill(name: str, kind: str, **more) -> None:
+        if name not in types:
+            return
+        if name in found:
+            objections.append(
+                f"two columns of {origin.name} would land on {quote(name)}; skip one of them or "
+                "rename it with columns.rename"
+            )
+            return
+        default = columns.key_defaults.get(name)
+        found[name] = Source(
+            target=name,
+            target_type=types[name].cql_type,
+            kind=kind,
+            is_key=name in target.primary_key,
+            is_static=types[name].is_static,
+            default=None
+            if default is None
+            else _encode(default, types[name].cql_type, "key_defaults", name, objections),
+            **more,
+        )
+
+    for name, value in columns.constants.items():
+        if name in types:
+            constant = _encode(value, types[name].cql_type, "constants", name, objections)
+            fill(name, "constant", constant=constant)
+    if explode and explode.column in {c.name for c in origin.columns}:
+        map_type = parse_type(origin.type_of(explode.column))
+        if map_type.name != "map":
+            objections.append(
+                f"columns.explode_map.column is {quote(explode.column)}, a {map_type}; "
+                "it must be a map"
+            )
+        else:
+            for name, kind, part in ((explode.key, "map_key", 0), (explode.value, "map_value", 1)):
+                part_type = str(map_type.parameters[part])
+                fill(name, kind, origin=explode.column, origin_type=part_type)
+            if explode.key in types and explode.key not in target.primary_key:
+                objections.append(
+                    f"columns.explode_map.key is {quote(explode.key)}, which is no key column of "
+                    f"{target.name}: the entries of a map would overwrite each other"
+                )
+    if extract and extract.column in {c.name for c in origin.columns}:
+        json_type = origin.type_of(extract.column)
+        if json_type not in ("text", "ascii"):
+            objections.append(
+                f"columns.extract_json.column is {quote(extract.column)}, a {json_type}; "
+                "it must be a text"
+            )
+        for json_property, name in extract.properties.items():
+            fill(
+                name,
+                "json",
+                origin=extract.column,
+                origin_type=json_type,
+                json_property=json_property,
+            )
     for column in origin.columns:
-        if column.name not in target_names:
-            close = difflib.get_close_matches(column.name, target_names, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else "add it to the target"
+        if column.name in columns.skip or (explode and column.name == explode.column):
+            continue
+        is_key = column.name in origin.primary_key
+        if extract and extract.exclusive and not is_key:
+            continue
+        name = columns.rename.get(column.name, column.name)
+        if name in columns.constants:
+            continue
+        if name in types:
+            fill(name, "column", origin=column.name, origin_type=column.cql_type)
+        elif extract and column.name == extract.column and column.name not in columns.rename:
+            continue
+        elif column.name not in columns.rename:
+            close = difflib.get_close_matches(column.name, list(types), n=3)
+            hint = f"did you mean {', '.join(map(quote, close))}? " if close else ""
             objections.append(
                 f"{target.name} has no column {quote(column.name)} ({column.cql_type}): {hint}"
+                "add it to the target, or name it in columns.rename or columns.skip"
             )
+    return tuple(found.values())
+
+
+def _encode(
+    value: object, cql_type: str, attribute: str, name: str, objections: list[str]
+) -> bytes | None:
+    try:
+        return encode_value(value, parse_type(cql_type))
+    except ValueError as error:
+        objections.append(f"columns.{attribute}.{name} does not fit {cql_type}: {error}")
+        return None
+
+
+def _layers(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> tuple[Layer, ...]:
+    layers = []
+    for name in ("rows", "statics"):
+        chosen = tuple(
+            source
+            if source.is_key or source.is_static == (name == "statics")
+            else replace(source, target="")
+            for source in sources
+        )
+        chosen = tuple(source for source in chosen if source.target)
+        if name == "statics":
+            partition = set(origin.partition_key)
+            chosen = tuple(
+                s for s in chosen if not s.is_key or s.kind == "constant" or s.origin in partition
+            )
+            if not any(source.is_static for source in chosen):
+                continue
+        values = {s.origin for s in chosen if s.origin and s.origin not in origin.primary_key}
+        layers.append(
+            Layer(
+                name=name,
+                origin_key=origin.primary_key if name == "rows" else origin.partition_key,
+                sources=chosen,
+                times=_times_layout(migration, origin, values),
+                has_counters=any(s.target_type == "counter" for s in chosen),
+            )
+        )
+    return tuple(layers)
+
+
+def _times_layout(migration: Migration, table: Table, values: set[str]) -> TimesLayout:
+    """Say which columns' times a copy has to read."""
+    needed = (
+        migration.writetime in ("cell", "row_max")
+        or migration.ttl in ("cell", "row_max")
+        or migration.filter.by_writetime
+        or migration.collisions in ("newest", "oldest")
+    )
+    return times_layout(
+        table,
+        [c.name for c in table.columns if needed and c.name in values],
+        ttls=migration.ttl in ("cell", "row_max"),
+    )
+
+
+def times_layout(table: Table, names: Iterable[str], *, ttls: bool) -> TimesLayout:
+    """Sort columns by whether they have one time or one for each element."""
+    simple, multi = [], []
+    for name in names:
+        cql_type = parse_type(table.type_of(name))
+        if cql_type.name == "counter":
             continue
-        target_type = target.type_of(column.name)
-        if not is_assignable(column.cql_type, target_type):
+        if not cql_type.is_multicell:
+            simple.append(name)
+        elif table.tells_elements:
+            multi.append(name)
+    return TimesLayout(tuple(simple), tuple(multi), ttls)
+
+
+# -- what does not fit ---------------------------------------------------------------------------
+
+
+def _object_to_types(migration: Migration, sources: tuple[Source, ...]) -> list[str]:
+    objections = []
+    for source in sources:
+        try:
+            source.converter(migration.columns)
+        except TypesDiffer as error:
+            origin, target = parse_type(source.origin_type), parse_type(source.target_type)
+            codec = hint_for(origin, target)
+            way_out = f" or name {codec} in columns.codecs" if codec else ""
             objections.append(
-                f"column {quote(column.name)} is {column.cql_type} at the origin and "
-                f"{target_type} at the target; make the target's {column.cql_type}"
+                f"column {quote(source.origin)} is {source.origin_type} at the origin and "
+                f"{source.target_type} at the target ({error}); make the target's "
+                f"{source.origin_type}{way_out}"
             )
-    objections += _object_to_keys(origin, target)
-    for table in (origin, target):
-        statics = [quote(c.name) for c in table.columns if c.is_static]
-        if statics:
+        except ValueError as error:
+            objections.append(f"column {quote(source.origin)}: {error}")
+    return objections
+
+
+def _object_to_keys(
+    migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
+) -> list[str]:
+    filled = {source.target for source in sources}
+    missing = [name for name in target.primary_key if name not in filled]
+    if not missing:
+        return []
+    return [
+        f"nothing fills {', '.join(map(quote, missing))} of the primary key of {target.name}, "
+        f"which {origin.name} does not have: name it in columns.rename, columns.constants, "
+        "columns.explode_map or columns.extract_json"
+    ]
+
+
+def _lost_keys(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> tuple[str, ...]:
+    kept = {
+        source.origin
+        for source in sources
+        if source.is_key and source.kind == "column" and _keeps_apart(source, migration.columns)
+    }
+    return tuple(name for name in origin.primary_key if name not in kept)
+
+
+def _keeps_apart(source: Source, columns: Columns) -> bool:
+    """Say whether different values stay different."""
+    origin, target = parse_type(source.origin_type), parse_type(source.target_type)
+    if build_codec(origin, target, columns) is None:
+        return True
+    return all(is_injective(name, origin, target, columns) for name in columns.codecs)
+
+
+def _object_to_statics(
+    migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
+) -> list[str]:
+    statics = {column.name for column in origin.columns if column.is_static}
+    objections = []
+    for source in sources:
+        if source.kind == "constant" or source.is_key:
+            continue
+        if (source.origin in statics) != source.is_static:
+            here, there = (
+                ("static", "regular")
+                if source.origin in statics
+                else (
+                    "regular",
+                    "static",
+                )
+            )
             objections.append(
-                f"{table.name} has static columns ({', '.join(statics)}), which are not there yet"
+                f"column {quote(source.origin)} is {here} at the origin, but {quote(source.target)}"
+                f" is {there} at the target; make both alike, or skip it with columns.skip"
             )
-        counters = [quote(c.name) for c in table.columns if c.cql_type == "counter"]
-        if counters:
+    if any(source.is_static for source in sources):
+        by_target = {s.target: s for s in sources}
+        kept = {by_target[n].origin for n in target.partition_key if n in by_target} - {""}
+        if kept != set(origin.partition_key) or _lost_partition(migration, origin, sources):
             objections.append(
-                f"{table.name} has counters ({', '.join(counters)}), which are not there yet"
+                f"{target.name} has static columns, but its partition key is not the origin's "
+                f"({', '.join(map(quote, origin.partition_key))}): the static cells of several "
+                "partitions would land on one; keep the partition key, or skip "
+                + ", ".join(quote(s.origin or s.target) for s in sources if s.is_static)
             )
-    names = [column.name for column in origin.columns]
-    unknown = [name for name in migration.group_writes_by or () if name not in names]
-    if unknown:
+    return objections
+
+
+def _lost_partition(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> bool:
+    return bool(set(_lost_keys(migration, origin, sources)) & set(origin.partition_key))
+
+
+def _object_to_counters(
+    migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
+) -> list[str]:
+    counters = [s for s in sources if "counter" in (s.origin_type, s.target_type)]
+    if not counters:
+        return []
+    objections = []
+    if any(s.kind != "column" and not s.is_key for s in sources):
         objections.append(
-            f"group_writes_by names {', '.join(map(quote, unknown))}, which {origin.name} does "
-            f"not have; valid are {', '.join(map(quote, names))}"
+            f"{target.name} has counters, which only counters can fill; leave columns.constants, "
+            "columns.explode_map and columns.extract_json out"
+        )
+    if _lost_keys(migration, origin, sources):
+        objections.append(
+            f"{target.name} has counters, and several rows of {origin.name} would land on one: "
+            "keep the whole primary key"
+        )
+    if (
+        migration.filter.by_writetime
+        or isinstance(migration.writetime, int)
+        or isinstance(migration.ttl, int)
+    ):
+        objections.append(
+            f"{target.name} has counters, whose writetimes and TTLs cannot be chosen; leave "
+            "writetime, ttl and filter.writetime_from and _to out"
         )
     return objections
 
 
-def is_assignable(origin_type: str, target_type: str) -> bool:
-    """Say whether every value of the origin's type is, byte for byte, one of the target's.
-
-    A frozen collection is written as the unfrozen one is. The other way round an empty
-    collection would be lost, because an unfrozen one cannot be told from null.
-    """
-    if origin_type == target_type or (origin_type, target_type) in SAME_BYTES:
-        return True
-    return f"frozen<{origin_type}>" == target_type
-
-
-def _object_to_keys(origin: Table, target: Table) -> list[str]:
-    origin_key, target_key = set(origin.primary_key), set(target.primary_key)
-    missing = [c for c in target.primary_key if c not in {column.name for column in origin.columns}]
-    if missing:
+def _object_to_comparison(plan: Plan) -> list[str]:
+    """Refuse what could be copied, but of which no comparison could say that it is right."""
+    chosen = plan.migration.filter
+    windowed = any(chosen.window(r) != r for r in plan.migration.ranges)
+    if windowed and not plan.tells_origin_token and plan.migration.diff_mode == "two_way":
         return [
-            f"{target.name} has the key column {', '.join(map(quote, missing))}, "
-            f"which {origin.name} does not have"
-        ]
-    if origin_key != target_key:
-        return [
-            f"the primary key of {target.name} ({', '.join(map(quote, target.primary_key))}) must "
-            f"have the columns of the origin's ({', '.join(map(quote, origin.primary_key))}), in "
-            "any order; a key of other columns is not there yet"
+            f"the key of {plan.target.name} does not tell the origin's token, so rows beyond "
+            "filter.token_min, token_max and coverage_percent cannot be told from extra ones; "
+            "set diff.mode to origin_only"
         ]
     return []
-
-
-def _plan(migration: Migration, origin: Table, target: Table) -> Plan:
-    grouped = migration.group_writes_by
-    if grouped is None:
-        leading = list(target.partition_key)
-    elif grouped:
-        # Rows of one group are neighbours; a batch still never leaves its partition.
-        leading = list(dict.fromkeys((*grouped, *target.partition_key)))
-    else:
-        leading = []
-    names = [column.name for column in origin.columns]
-    keys = set(origin.primary_key)
-    copied = list(dict.fromkeys((*leading, *target.primary_key, *names)))
-    return Plan(
-        migration=migration,
-        origin=origin,
-        target=target,
-        copy_columns=tuple(copied),
-        group_size=len(leading),
-        diff_columns=(*origin.primary_key, *(n for n in copied if n not in keys)),
-        left_unset=tuple(c.name for c in target.columns if c.name not in names),
-    )

@@ -6,31 +6,57 @@ untouched is one slice of the page. The one difference is null: a result says it
 and a request that must not write a tombstone says "unset" as length -2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from struct import Struct, error
+from typing import Any, NamedTuple
 
 INT32 = Struct(">i")
+NULL = b"\xff\xff\xff\xff"
+UNSET = b"\xff\xff\xff\xfe"
 
 
 @dataclass(frozen=True)
 class Page:
     """One page of a result: `row_count` rows, as the server sent them.
 
-    `next_state` asks for the page after this one; None after the last.
+    `next_state` asks for the page after this one; None after the last. `asked_us` is when the
+    page was asked for, in microseconds since 1970: TTLs in it run from there.
     """
 
     data: bytes
     row_count: int
     next_state: bytes | None
+    asked_us: int = 0
 
 
-Split = tuple[list[int], list[int], list[int]]
-"""Where each row starts (and one past the last row), where its leading cells end, and the
-position of the last length byte of every null."""
+class Split(NamedTuple):
+    """Where things are in a page; one entry for each row, except `nulls` and `large`.
+
+    `starts` has one entry more, where the page ends; `key_ends` and `value_ends` are where the
+    leading cells and the last cell end; `nulls` are the positions of the last length byte of
+    every null. `times` are what the reader of times gave. `large` are `(row, cell, size)`.
+    """
+
+    starts: list[int]
+    key_ends: list[int]
+    value_ends: list[int]
+    nulls: list[int]
+    times: list[Any]
+    large: list[tuple[int, int, int]]
 
 
-def compile_splitter(columns: int, leading: int) -> Callable[[bytes, int], Split]:
+ReadTimes = Callable[[bytes, int], tuple[int, Any]]
+"""Reads what follows a row's values, from a position: gives where it ends, and what it says."""
+
+
+def compile_splitter(
+    columns: int,
+    leading: int,
+    *,
+    read_times: ReadTimes | None = None,
+    max_cell_bytes: int | None = None,
+) -> Callable[[bytes, int], Split]:
     """Build the function that finds the rows of a page of `columns` cells a row.
 
     `leading` is how many cells at the front of a row form its key. The function is written out
@@ -43,33 +69,39 @@ def compile_splitter(columns: int, leading: int) -> Callable[[bytes, int], Split
     for cell in range(columns):
         if cell == leading:
             body.append("add_key_end(at)")
-        body += [
-            "size, = unpack(data, at)",
-            "at += 4",
-            "if size > 0: at += size",
-            "elif size == -1: add_null(at - 1)",
-            "elif size: break",
-        ]
+        body += ["size, = unpack(data, at)", "at += 4", "if size > 0:", "    at += size"]
+        if max_cell_bytes is not None:
+            body.append(f"    if size > {max_cell_bytes:d}: add_large((row, {cell}, size))")
+        body += ["elif size == -1: add_null(at - 1)", "elif size: break"]
     if leading == columns:
         body.append("add_key_end(at)")
+    if read_times:
+        body += ["add_value_end(at)", "at, time = read_times(data, at)", "add_time(time)"]
     lines = [
         "def split(data, row_count):",
-        "    starts, key_ends, nulls = [0], [], []",
+        "    starts, key_ends, value_ends, nulls, times, large = [0], [], [], [], [], []",
         "    add_start, add_key_end, add_null = starts.append, key_ends.append, nulls.append",
+        "    add_value_end, add_time, add_large = value_ends.append, times.append, large.append",
         "    at = 0",
         "    try:",
-        "        for _ in range(row_count):",
+        "        for row in range(row_count):",
         *(f"            {line}" for line in body),
         "            add_start(at)",
         "        else:",
         "            if at == len(data):",
-        "                return starts, key_ends, nulls",
+        "                value_ends = value_ends or starts[1:]",
+        "                return Split(starts, key_ends, value_ends, nulls, times, large)",
         "    except error:",
         "        pass",
         "    raise ValueError(f'{len(data)} bytes are not {row_count} rows: they end at {at}')",
     ]
-    scope: dict = {"unpack": INT32.unpack_from, "error": error}
-    # The text is made of two numbers only, never of a name or a value that came from outside.
+    scope: dict = {
+        "unpack": INT32.unpack_from,
+        "error": error,
+        "read_times": read_times,
+        "Split": Split,
+    }
+    # The text is made of numbers only, never of a name or a value that came from outside.
     exec("\n".join(lines), scope)  # noqa: S102
     return scope["split"]
 
@@ -97,3 +129,19 @@ def split_cells(data: bytes, count: int) -> list[bytes | None]:
             cells.append(data[at : at + size])
             at += size
     return cells
+
+
+def count_cells(data: bytes) -> int:
+    """Count the cells that fill some bytes."""
+    count = at = 0
+    while at < len(data):
+        (size,) = INT32.unpack_from(data, at)
+        at += 4 + max(size, 0)
+        count += 1
+    return count
+
+
+def join_cells(cells: Iterable[bytes | None], null: bytes) -> bytes:
+    """Write cells as a row; None becomes `null`, which is `NULL` or `UNSET`."""
+    pack = INT32.pack
+    return b"".join(null if cell is None else pack(len(cell)) + cell for cell in cells)

@@ -7,6 +7,7 @@ with no special case at either end.
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cassandra.metadata import Murmur3Token
@@ -67,7 +68,7 @@ def range_of_key(key: str) -> TokenRange:
     return token_range
 
 
-def index_of_token(ends: list[int], token: int) -> int:
+def index_of_token(ends: Sequence[int], token: int) -> int:
     """Give the position of the slice that holds a token, from the slices' ends in order."""
     return bisect_left(ends, token)
 

@@ -122,7 +122,6 @@ def test_every_wrong_value_is_named_in_one_message():
         ("workers", 1.5),
         ("retry_seconds", "90"),
         ("truncate_target", "no"),
-        ("group_writes_by", ()),
         ("group_writes_by", "batchid"),
         ("group_writes_by", ("a", "a")),
         ("collisions", "latest"),

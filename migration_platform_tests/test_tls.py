@@ -19,6 +19,7 @@ from dagster_shared.serdes import serialize_value
 
 from migration_platform.errors import PreflightError
 from migration_platform.local.servers import Cassandra, TlsFiles
+from migration_platform.resources import CassandraResource, KafkaResource
 from migration_platform.sample import create_tables, fill_origin
 from migration_platform.stores.cassandra import CassandraSettings, Connection, TlsSettings
 from migration_platform_tests.dagster_project import (
@@ -158,19 +159,21 @@ def test_a_wrong_user_or_password_is_refused_in_one_sentence(secure: SecureServe
 
 
 def test_a_plain_line_to_a_server_that_wants_tls_is_refused(secure: SecureServer):
-    assert "cannot connect" in why_refused(replace(secure.settings, tls=None))
+    assert "demands TLS, give the store a tls block" in why_refused(
+        replace(secure.settings, tls=None)
+    )
 
 
 def test_a_client_without_a_certificate_is_refused(secure: SecureServer):
     tls = replace(secure.tls, certificate_file=None, key_file=None)
-    assert "cannot connect" in why_refused(replace(secure.settings, tls=tls))
+    assert "must trust tls.certificate_file" in why_refused(replace(secure.settings, tls=tls))
 
 
 def test_a_client_with_the_certificate_of_a_stranger_is_refused(secure: SecureServer):
     tls = replace(
         secure.tls, certificate_file=secure.stranger_certificate, key_file=secure.stranger_key
     )
-    assert "cannot connect" in why_refused(replace(secure.settings, tls=tls))
+    assert "must trust tls.certificate_file" in why_refused(replace(secure.settings, tls=tls))
 
 
 @pytest.mark.parametrize("trusted", ["a stranger", "the system"])
@@ -178,7 +181,8 @@ def test_a_server_of_an_authority_that_is_not_trusted_is_refused(
     secure: SecureServer, trusted: str
 ):
     tls = replace(secure.tls, ca_file=secure.stranger_ca if trusted == "a stranger" else None)
-    assert "certificate verify failed" in why_refused(replace(secure.settings, tls=tls))
+    message = why_refused(replace(secure.settings, tls=tls))
+    assert "must come from an authority in tls.ca_file" in message
 
 
 def test_a_server_whose_certificate_names_another_host_is_refused(secure: SecureServer):
@@ -232,6 +236,19 @@ def test_a_refused_password_shows_in_no_repr_traceback_or_log(
 
     assert WRONG not in "".join(shown)
     assert "PreflightError: cannot connect" in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        CassandraResource(username="u", password=RIGHT),
+        KafkaResource(bootstrap_servers="a", username="u", password=RIGHT),
+    ],
+    ids=["cassandra", "kafka"],
+)
+def test_a_resource_does_not_show_its_password(resource: CassandraResource | KafkaResource):
+    assert resource.to_settings().password == RIGHT
+    assert RIGHT not in f"{resource!r} {resource} {resource.to_settings()!r}"
 
 
 class TestRuns:

@@ -24,7 +24,9 @@ class CassandraResource(dg.ConfigurableResource):
         None, description="Datacenter to stay in; default: the first contact point's."
     )
     username: str | None = Field(None, description="User name, where the cluster asks for one.")
-    password: str | None = Field(None, description="Password, from an environment variable.")
+    password: str | None = Field(
+        None, repr=False, description="Password, from an environment variable."
+    )
     tls: TlsFiles | None = Field(None, description="TLS files; without them the line is plain.")
 
     def to_settings(self) -> CassandraSettings:

@@ -15,7 +15,9 @@ class KafkaResource(dg.ConfigurableResource):
     )
     sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")
     username: str | None = Field(None, description="User name for SASL.")
-    password: str | None = Field(None, description="Password, from an environment variable.")
+    password: str | None = Field(
+        None, repr=False, description="Password, from an environment variable."
+    )
     ca_file: str | None = Field(None, description="Trusted authorities in PEM form.")
 
     def to_settings(self) -> KafkaSettings:

@@ -1,9 +1,8 @@
-"""Cassandra: connect, describe a table, read a token range as pages, write rows as batches.
+"""Cassandra: connect, describe a table, read a token range as pages.
 
 Requests go through the driver's `ResponseFuture`, which keeps its host choice, timeouts and
-re-preparing; but the pages that come back stay bytes, and what is sent is a ready-made body.
-The driver's own retries are off: it would resend a write with the timestamp of the first try,
-and a list that is not frozen would then hold its elements twice.
+re-preparing; but the pages that come back stay bytes. The driver's own retries are off: how often
+and how long a request is tried again is for this package to say.
 """
 
 # The driver carries no types: what is inferred from its attributes' first values is wrong.
@@ -16,10 +15,11 @@ import logging
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from struct import Struct
+from typing import Any
 
 from cassandra import ConsistencyLevel, ProtocolVersion
 from cassandra.auth import PlainTextAuthProvider
@@ -41,7 +41,8 @@ from cassandra.policies import (
 from cassandra.protocol import ExecuteMessage, ProtocolHandler, ResultMessage, read_int
 from cassandra.query import PreparedStatement, tuple_factory
 
-from migration_platform.errors import MigrationError, PreflightError, explain
+from migration_platform.cql_types import parse_type
+from migration_platform.errors import MigrationError, PermanentError, PreflightError, explain
 from migration_platform.migration import TableName, quote
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
@@ -57,16 +58,9 @@ PAGE_BYTES = 2_500_000
 MAX_PAGE_ROWS = 5_000
 FIRST_PAGE_ROWS = 50
 """Small enough for rows of 1 MB; the rows that it brings set the size of the next."""
-BATCH_BYTES = 5_100
-"""Just below the 5 KiB at which a server warns of a large batch, on the server's own scale."""
-CELL_OVERHEAD_BYTES = 12
-"""A server counts a timestamp, a TTL and a deletion time (16 bytes) for each cell of a batch,
-where the bytes here already hold a length (4)."""
-WRITES_IN_FLIGHT = 48
+READS_IN_FLIGHT = 48
 
-_SHORT, _INT, _LONG = Struct(">H"), Struct(">i"), Struct(">q")
-_FLAG_VALUES, _FLAG_TIMESTAMP = 0x01, 0x20
-_UNLOGGED, _PREPARED = b"\x01", b"\x01"
+_LONG = Struct(">q")
 
 
 @dataclass(frozen=True)
@@ -121,6 +115,8 @@ class Table:
     partition_key: tuple[str, ...]
     clustering_columns: tuple[str, ...]
     default_ttl_seconds: int
+    tells_elements: bool = True
+    """Whether writetime() and ttl() work on unfrozen collections: since Cassandra 5.0."""
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -149,34 +145,6 @@ class _PageHandler(ProtocolHandler):
         **ProtocolHandler.message_types_by_opcode,
         ResultMessage.opcode: _PageResult,
     }
-
-
-class _Write:
-    """A ready-made request on its way: all but its timestamp, which each try gets anew.
-
-    It is also the "query" by which the driver picks a host (keyspace and routing_key).
-    """
-
-    __slots__ = ("attempts", "body", "keyspace", "opcode", "routing_key", "rows", "timestamp_us")
-
-    tracing = False
-    custom_payload = None
-    consistency_level = None
-    is_idempotent = True
-    table = None
-
-    def __init__(self, opcode: int, body: bytes, rows: int, keyspace: str, routing_key):
-        self.opcode = opcode
-        self.body = body
-        self.rows = rows
-        self.keyspace = keyspace
-        self.routing_key = routing_key
-        self.attempts: Attempts | None = None
-        self.timestamp_us = 0
-
-    def send_body(self, f, protocol_version):  # the driver's name
-        f.write(self.body)
-        f.write(_LONG.pack(self.timestamp_us))
 
 
 class Connection:
@@ -305,7 +273,24 @@ def _connect(settings: CassandraSettings) -> tuple[Cluster, Session]:
             if not _speaks_older_version(error):
                 break
     assert failure is not None
-    raise PreflightError(f"cannot connect to {settings}: {explain(failure)}") from failure
+    told = explain(failure)
+    raise PreflightError(f"cannot connect to {settings}: {told}{_tls_hint(settings, told)}") from (
+        failure
+    )
+
+
+def _tls_hint(settings: CassandraSettings, told: str) -> str:
+    """Say what a handshake that failed may want: TLS itself tells it in riddles."""
+    if settings.tls is None:
+        cut_off = "reset by peer" in told or "closed" in told
+        return "; if the server demands TLS, give the store a tls block" if cut_off else ""
+    if "CERTIFICATE_VERIFY_FAILED" in told:
+        return "; the server's certificate must come from an authority in tls.ca_file and name it"
+    if "WRONG_VERSION_NUMBER" in told:
+        return "; the server speaks no TLS, so leave tls out"
+    if "EOF occurred" in told or "ALERT" in told or "reset by peer" in told:
+        return "; if the server demands certificates, it must trust tls.certificate_file"
+    return ""
 
 
 def _speaks_older_version(error: Exception) -> bool:
@@ -365,6 +350,11 @@ def _to_table(
         f"SELECT id FROM system_schema.{kind} WHERE keyspace_name = %s AND {column} = %s",  # noqa: S608
         (name.keyspace, name.table),
     )
+    multicell = [
+        quote(c.name)
+        for c in table.columns.values()
+        if parse_type(expand_type(c.cql_type, keyspace)).is_multicell
+    ]
     return Table(
         name=name,
         table_id=str(found[0]),
@@ -375,7 +365,16 @@ def _to_table(
         partition_key=tuple(c.name for c in table.partition_key),
         clustering_columns=tuple(c.name for c in table.clustering_key),
         default_ttl_seconds=int(table.options.get("default_time_to_live") or 0),
+        tells_elements=not multicell or _tells_elements(connection, name, multicell[0]),
     )
+
+
+def _tells_elements(connection: Connection, name: TableName, column: str) -> bool:
+    try:
+        connection.prepare(f"SELECT writetime({column}), ttl({column}) FROM {name}")  # noqa: S608
+    except PermanentError:
+        return False
+    return True
 
 
 def expand_type(cql_type: str, keyspace: KeyspaceMetadata) -> str:
@@ -408,13 +407,26 @@ def _are(names: list[str], wanted: str) -> str:
 
 
 def prepare_range_read(
-    connection: Connection, table: Table, columns: tuple[str, ...], *, retry_seconds: float
+    connection: Connection,
+    table: Table,
+    columns: tuple[str, ...],
+    *,
+    times: Sequence[str] = (),
+    where: str | None = None,
+    statics: bool = False,
+    retry_seconds: float,
 ) -> PreparedStatement:
-    """Prepare the read of a slice `(start, end]` of the ring, the columns in the given order."""
+    """Prepare the read of a slice `(start, end]` of the ring, the columns in the given order.
+
+    `times` are selected behind the columns. `where` is a user's own condition. With `statics`
+    each partition gives one row.
+    """
     key = ", ".join(quote(name) for name in table.partition_key)
+    selected = ", ".join((*(quote(name) for name in columns), *times))
     return connection.prepare(
-        f"SELECT {', '.join(quote(name) for name in columns)} FROM {table.name} "  # noqa: S608
-        f"WHERE token({key}) > ? AND token({key}) <= ?",
+        f"SELECT {'DISTINCT ' if statics else ''}{selected} FROM {table.name} "  # noqa: S608
+        f"WHERE token({key}) > ? AND token({key}) <= ?"
+        + (f" AND {where} ALLOW FILTERING" if where else ""),
         retry_seconds=retry_seconds,
     )
 
@@ -440,7 +452,7 @@ def read_pages(
     """
     values = [_LONG.pack(token_range.start), _LONG.pack(token_range.end)]
 
-    def ask(state: bytes | None, failures: int = 0) -> ResponseFuture:
+    def ask(state: bytes | None, failures: int = 0) -> tuple[ResponseFuture, int]:
         message = ExecuteMessage(
             statement.query_id,
             values,
@@ -451,8 +463,9 @@ def read_pages(
             result_metadata_id=statement.result_metadata_id,
         )
         future = connection.send(message, query=_NO_ROUTE, statement=statement)
+        asked_us = time.time_ns() // 1000
         future.send_request()
-        return future
+        return future, asked_us
 
     state: bytes | None = None
     pending = ask(None)
@@ -460,7 +473,7 @@ def read_pages(
         attempts = Attempts(retry_seconds)
         while True:
             try:
-                page = page_of(pending)
+                page = replace(page_of(pending[0]), asked_us=pending[1])
                 break
             except Exception as error:
                 delay = attempts.delay_after(error)
@@ -498,153 +511,56 @@ class _NoRoute:
 _NO_ROUTE = _NoRoute()
 
 
-# -- writing -----------------------------------------------------------------------------------
+def read_rows(
+    connection: Connection,
+    statement: PreparedStatement,
+    keys: Iterable[tuple[Any, list[bytes | None]]],
+    *,
+    consistency: str,
+    retry_seconds: float,
+    on_retry: Callable[[BaseException], None],
+    in_flight: int = READS_IN_FLIGHT,
+) -> Iterator[tuple[Any, Page]]:
+    """Read single rows by their bound keys, a bounded number at a time, in the given order.
 
+    Each key comes with a value of the caller's, which is given back beside the page.
 
-def prepare_insert(
-    connection: Connection, table: Table, columns: tuple[str, ...], *, retry_seconds: float
-) -> PreparedStatement:
-    """Prepare the write of a row, its columns in the given order, living for ever.
-
-    A table's own `default_time_to_live` would let the copy expire: TTL 0 overrules it.
-    """
-    names = ", ".join(quote(name) for name in columns)
-    marks = ", ".join("?" * len(columns))
-    using = " USING TTL 0" if table.default_ttl_seconds else ""
-    return connection.prepare(
-        f"INSERT INTO {table.name} ({names}) VALUES ({marks}){using}",  # noqa: S608
-        retry_seconds=retry_seconds,
-    )
-
-
-class Writer:
-    """Writes rows, a bounded number of requests in flight; `flush` before counting on them.
-
-    All state belongs to the calling thread: the driver's thread only hands back what ended.
+    Raises:
+        PermanentError, TransientError: a row could not be read.
     """
 
-    def __init__(
-        self,
-        connection: Connection,
-        statement: PreparedStatement,
-        table: Table,
-        columns: int,
-        *,
-        consistency: str,
-        budget: RateBudget,
-        retry_seconds: float,
-        on_retry: Callable[[BaseException], None],
-        in_flight: int = WRITES_IN_FLIGHT,
-    ):
-        self.rows_written = 0
-        self._connection = connection
-        self._statement = statement
-        self._keyspace = table.name.keyspace
-        self._budget = budget
-        self._retry_seconds = retry_seconds
-        self._on_retry = on_retry
-        self._window = in_flight
-        self._flying = 0
-        self._ended: SimpleQueue[tuple[_Write, BaseException | None]] = SimpleQueue()
-        self._waiting: list[tuple[float, _Write]] = []
-        self._last_timestamp_us = 0
-
-        version = connection.protocol_version
-        flags = _INT.pack if ProtocolVersion.uses_int_query_flags(version) else _one_byte
-        level = _SHORT.pack(getattr(ConsistencyLevel, consistency))
-        query_id = _SHORT.pack(len(statement.query_id)) + statement.query_id
-        metadata_id = b""
-        if ProtocolVersion.uses_prepared_metadata(version):
-            metadata_id = _SHORT.pack(len(statement.result_metadata_id))
-            metadata_id += statement.result_metadata_id
-        count = _SHORT.pack(columns)
-        self._row_overhead = CELL_OVERHEAD_BYTES * columns
-        self._execute_head = (
-            query_id + metadata_id + level + flags(_FLAG_VALUES | _FLAG_TIMESTAMP) + count
+    def ask(values: list[bytes | None]) -> ResponseFuture:
+        message = ExecuteMessage(
+            statement.query_id,
+            values,
+            getattr(ConsistencyLevel, consistency),
+            skip_meta=bool(statement.result_metadata),
+            result_metadata_id=statement.result_metadata_id,
         )
-        self._batch_row_head = _PREPARED + query_id + count
-        self._batch_tail = level + flags(_FLAG_TIMESTAMP)
-
-    def write_group(self, rows: list[bytes], routing_key: bytes | None) -> None:
-        """Write rows that belong together, in as few requests as the server's limits allow.
-
-        Raises:
-            PermanentError, TransientError: an earlier or this request could not be written.
-        """
-        first, size = 0, 0
-        for position, row in enumerate(rows):
-            row_size = len(row) + self._row_overhead
-            if size and size + row_size > BATCH_BYTES:
-                self._send_rows(rows[first:position], routing_key)
-                first, size = position, 0
-            size += row_size
-        self._send_rows(rows[first:], routing_key)
-
-    def flush(self) -> None:
-        """Wait until every row is acknowledged.
-
-        Raises:
-            PermanentError, TransientError: a row could not be written.
-        """
-        while self._flying or self._waiting:
-            self._settle_one()
-
-    def _send_rows(self, rows: list[bytes], routing_key: bytes | None) -> None:
-        self._budget.take(len(rows))
-        while self._flying + len(self._waiting) >= self._window:
-            self._settle_one()
-        if len(rows) == 1:
-            opcode, body = 0x0A, self._execute_head + rows[0]
-        else:
-            head = self._batch_row_head
-            opcode = 0x0D
-            body = b"".join(
-                (_UNLOGGED, _SHORT.pack(len(rows)), head, head.join(rows), self._batch_tail)
-            )
-        self._send(_Write(opcode, body, len(rows), self._keyspace, routing_key))
-
-    def _send(self, write: _Write) -> None:
-        # Each try gets a newer timestamp: the tombstone that a whole list brings along then
-        # removes what an unanswered earlier try may have written.
-        timestamp_us = max(self._last_timestamp_us + 1, time.time_ns() // 1000)
-        self._last_timestamp_us = write.timestamp_us = timestamp_us
-        self._flying += 1
-        statement = self._statement if write.opcode == 0x0A else None
-        future = self._connection.send(write, query=write, statement=statement)
-        put = self._ended.put
-        future.add_callbacks(
-            lambda _result, write=write: put((write, None)),
-            lambda error, write=write: put((write, error)),
-        )
+        future = connection.send(message, query=_NO_ROUTE, statement=statement)
         future.send_request()
+        return future
 
-    def _settle_one(self) -> None:
-        """Take one ended request, or send one whose time to be tried again has come."""
-        timeout = None
-        if self._waiting:
-            due, write = self._waiting[0]
-            timeout = due - time.monotonic()
-            if timeout <= 0:
-                self._waiting.pop(0)
-                self._send(write)
-                return
-        try:
-            write, error = self._ended.get(timeout=timeout)
-        except Empty:
-            return
-        self._flying -= 1
-        if error is None:
-            self.rows_written += write.rows
-            return
-        write.attempts = write.attempts or Attempts(self._retry_seconds)
-        delay = write.attempts.delay_after(error)
-        self._on_retry(error)
-        self._waiting.append((time.monotonic() + delay, write))
-        self._waiting.sort(key=lambda entry: entry[0])
+    flying: deque[tuple[Any, list[bytes | None], ResponseFuture]] = deque()
 
+    def settle() -> tuple[Any, Page]:
+        mark, values, future = flying.popleft()
+        attempts = Attempts(retry_seconds)
+        while True:
+            try:
+                return mark, page_of(future)
+            except Exception as error:
+                delay = attempts.delay_after(error)
+                on_retry(error)
+                time.sleep(delay)
+                future = ask(values)
 
-def _one_byte(flags: int) -> bytes:
-    return bytes((flags,))
+    for mark, values in keys:
+        if len(flying) >= in_flight:
+            yield settle()
+        flying.append((mark, values, ask(values)))
+    while flying:
+        yield settle()
 
 
 def truncate(connection: Connection, name: TableName) -> None:

@@ -1,0 +1,273 @@
+"""Rows of either side in the form in which they are compared: key, content, expiries.
+
+The origin's rows come transformed, as a copy would write them, with the times that it would give
+them. A row's content is its cells and, where times are compared, the writetimes of those cells
+whose time can be exact.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from struct import Struct
+
+from cassandra.query import PreparedStatement
+
+from migration_platform.cell_times import (
+    CellTime,
+    SettledTimes,
+    TimeOf,
+    TimeRules,
+    Times,
+    TimesLayout,
+    compile_times_reader,
+    settle_times,
+)
+from migration_platform.cql_types import needs_sorting, parse_type, sort_elements
+from migration_platform.digest import DigestedRow
+from migration_platform.preflight import Layer, Plan, Source, times_layout
+from migration_platform.row_writes import build_form
+from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells
+from migration_platform.stores.cassandra import Connection, Table, prepare_range_read
+from migration_platform.transform import RowReader, Tally, Wins, compile_rows
+
+SIDES = ("origin", "target")
+EXPIRY_TOLERANCE_SECONDS = 5
+"""Servers tell TTLs in whole seconds, and a second or two pass between a read and a write."""
+
+_LONG = Struct(">q")
+AS_IT_IS = TimeRules("cell", "cell")
+
+
+@dataclass(frozen=True)
+class ComparedRows:
+    """One layer of one side: what the SELECT names, and how its pages become compared rows.
+
+    `sources` are the compared columns in order, the first `keys` of them the key; of those at
+    `no_time` only the value is compared. `cells` gives
+    each row as its key, its cells and (where compared) their settled times.
+    """
+
+    table: Table
+    sources: tuple[Source, ...]
+    keys: int
+    columns: tuple[str, ...]
+    times: TimesLayout
+    no_time: frozenset[int]
+    statics: bool
+    where: str | None
+    digested: Callable[[Page], Iterator[DigestedRow]]
+    cells: Callable[[Page], Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]]
+
+    def prepare(self, connection: Connection, retry_seconds: float) -> PreparedStatement:
+        """Prepare the scan of a token range."""
+        return prepare_range_read(
+            connection,
+            self.table,
+            self.columns,
+            times=self.times.selections(),
+            where=self.where,
+            statics=self.statics,
+            retry_seconds=retry_seconds,
+        )
+
+
+def compile_compared(
+    plan: Plan, layer: Layer, side: str, *, wins: Wins | None = None
+) -> ComparedRows:
+    """Build the reader of one layer of one side."""
+    sources = layer.ordered(plan.diff_leading)
+    keys = sum(source.is_key for source in sources)
+    compares = plan.migration.compare_writetime and not layer.has_counters
+    form = build_form(plan, layer, sources)
+    sorts = {
+        position: parse_type(source.target_type)
+        for position, source in enumerate(sources)
+        if source.kind == "column"
+        and source.converter(plan.migration.columns) is not None
+        and needs_sorting(parse_type(source.origin_type), parse_type(source.target_type))
+    }
+    # Of these no time is exact: a list is written as a whole, and an order that was changed for
+    # comparing no longer tells which element has which time.
+    no_time = {value.position for value in form.values if value.kind == "list"} | sorts.keys()
+    no_time |= {
+        value.position
+        for value in form.values
+        if value.kind != "plain" and not plan.target.tells_elements
+    }
+    per_element, time_of = form.per_element, form.time_of
+    is_origin = side == "origin"
+    if is_origin:
+        reader = compile_rows(
+            plan,
+            layer if compares or plan.migration.filter.by_writetime else _timeless(layer),
+            sources,
+            keys,
+            null=NULL,
+            wins=wins if layer.name == "rows" else None,
+            sorted_sets=True,
+        )
+        rules = plan.rules
+    else:
+        names = [sources[value.position].target for value in form.values]
+        layout = times_layout(plan.target, names if compares else (), ttls=True)
+        reader = _target_reader(plan, layer, sources, keys, layout, sorts)
+        rules = AS_IT_IS
+        time_of = tuple(_time_there(layout, name) for name in names)
+        per_element = tuple(isinstance(e, tuple) or e for e in per_element)
+    positions = tuple(value.position for value in form.values)
+    keeps_expiry = not isinstance(plan.migration.ttl, int)
+    fixed_ttl = isinstance(plan.migration.ttl, int) and is_origin
+
+    def settled(times: Times, page: Page, entry: int) -> SettledTimes:
+        found = settle_times(times, rules, time_of, per_element, page.asked_us, entry)
+        return _with_ttl(found) if fixed_ttl else found
+
+    def cells(page: Page) -> Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]:
+        for key, values, times, entry in reader.rows(page, Tally()):
+            found = split_cells(values, len(sources))
+            yield key, found, settled(times, page, entry) if compares else None
+
+    def digested(page: Page) -> Iterator[DigestedRow]:
+        if not compares:
+            for key, values, _, _ in reader.rows(page, Tally()):
+                yield key, values, b""
+            return
+        for key, values, times, entry in reader.rows(page, Tally()):
+            found = split_cells(values, len(sources))
+            content, expiries = _write_times(
+                settled(times, page, entry), found, positions, no_time, keeps_expiry
+            )
+            yield key, values + content, expiries
+
+    def without_empty_statics(
+        rows: Callable[[Page], Iterator[tuple]],
+    ) -> Callable[[Page], Iterator[tuple]]:
+        # A partition without static cells is no static row, on either side.
+        empty = NULL * len(positions)
+
+        def there(page: Page) -> Iterator[tuple]:
+            for row in rows(page):
+                values = row[1] if isinstance(row[1], bytes) else join_cells(row[1], NULL)
+                if not values[len(row[0]) :].startswith(empty):
+                    yield row
+
+        return there
+
+    is_statics = layer.name == "statics"
+    return ComparedRows(
+        table=plan.origin if is_origin else plan.target,
+        sources=sources,
+        keys=keys,
+        columns=reader.columns,
+        times=reader.times,
+        no_time=frozenset(no_time),
+        statics=is_statics,
+        where=plan.migration.filter.where if is_origin else None,
+        digested=without_empty_statics(digested) if is_statics else digested,
+        cells=without_empty_statics(cells) if is_statics else cells,
+    )
+
+
+def _timeless(layer: Layer) -> Layer:
+    return replace(layer, times=TimesLayout((), (), ttls=False))
+
+
+def _time_there(layout: TimesLayout, name: str) -> TimeOf:
+    if name in layout.simple:
+        return "simple", layout.simple.index(name)
+    return ("multi", layout.multi.index(name)) if name in layout.multi else ("row", 0)
+
+
+def _target_reader(
+    plan: Plan,
+    layer: Layer,
+    sources: Sequence[Source],
+    keys: int,
+    layout: TimesLayout,
+    sorts: dict,
+) -> RowReader:
+    """Read the target's rows as they are."""
+    names = tuple(source.target for source in sources)
+    split = compile_splitter(len(names), keys, read_times=compile_times_reader(layout))
+    # A partition with nothing but static cells comes as a row without clustering columns.
+    clustering = plan.target.clustering_columns if layer.name == "rows" else ()
+    has_statics = any(column.is_static for column in plan.target.columns)
+    check = names.index(clustering[0]) if clustering and has_statics else None
+
+    def rows(page: Page, tally: Tally) -> Iterator[tuple]:
+        found = split(page.data, page.row_count)
+        data, starts = page.data, found.starts
+        for row, key_end in enumerate(found.key_ends):
+            start, end = starts[row], found.value_ends[row]
+            key, values = data[start:key_end], data[start:end]
+            times = found.times[row] if found.times else None
+            if check is not None or sorts:
+                cells = split_cells(values, len(names))
+                if check is not None and cells[check] is None:
+                    continue
+                for position, cql_type in sorts.items():
+                    cell = cells[position]
+                    cells[position] = None if cell is None else sort_elements(cell, cql_type)
+                values = join_cells(cells, NULL)
+            yield key, values, times, 0
+
+    return RowReader(names, layout, rows)
+
+
+def _with_ttl(found: SettledTimes) -> SettledTimes:
+    """Mark every cell as one that expires: a constant TTL says that it does, not when."""
+
+    def mark(time: CellTime | None) -> CellTime | None:
+        return None if time is None else (time[0], 0)
+
+    cells = [[mark(t) for t in c] if isinstance(c, list) else mark(c) for c in found.cells]
+    return SettledTimes(found.marker, cells)  # type: ignore[arg-type]
+
+
+def _write_times(
+    found: SettledTimes,
+    cells: list[bytes | None],
+    positions: tuple[int, ...],
+    no_time: set[int],
+    keeps_expiry: bool,
+) -> tuple[bytes, bytes]:
+    """Write the times of a row's cells down: what must be equal, and when they expire."""
+    content, expiries = [], []
+    for position, time in zip(positions, found.cells, strict=True):
+        if cells[position] is None or position in no_time:
+            continue
+        for each in time if isinstance(time, list) else (time,):
+            if each is None:
+                content.append(b"\x02")
+                continue
+            writetime, expires = each
+            content.append(b"\x00" if expires is None else b"\x01")
+            content.append(_LONG.pack(writetime or 0))
+            if expires is not None and keeps_expiry:
+                expiries.append(_LONG.pack(expires))
+    return b"".join(content), b"".join(expiries)
+
+
+def expiries_agree(a: bytes, b: bytes) -> bool:
+    """Say whether cells expire at the same seconds, as far as two reads can tell."""
+    if len(a) != len(b):
+        return False
+    return all(
+        abs(_LONG.unpack_from(a, at)[0] - _LONG.unpack_from(b, at)[0]) <= EXPIRY_TOLERANCE_SECONDS
+        for at in range(0, len(a), _LONG.size)
+    )
+
+
+def times_agree(
+    a: CellTime | list[CellTime | None], b: CellTime | list[CellTime | None]
+) -> tuple[bool, bool]:
+    """Say whether writetimes agree, and whether TTLs do."""
+    pairs = list(zip(a if isinstance(a, list) else [a], b if isinstance(b, list) else [b]))  # noqa: B905
+    written = all((x or (0, 0))[0] == (y or (0, 0))[0] for x, y in pairs)
+    lives = all(_lives_agree((x or (0, None))[1], (y or (0, None))[1]) for x, y in pairs)
+    return written, lives
+
+
+def _lives_agree(a: int | None, b: int | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return not a or abs(a - b) <= EXPIRY_TOLERANCE_SECONDS

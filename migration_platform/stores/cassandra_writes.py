@@ -1,0 +1,347 @@
+"""Cassandra: write rows as single statements and batches, a bounded number of them in flight.
+
+What is sent is a ready-made body, through the driver's `ResponseFuture`. The driver's own retries
+are off: it would resend a write with the timestamp of the first try, and a list that is not
+frozen would then hold its elements twice.
+"""
+
+# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# pyright: reportOptionalMemberAccess=false, reportArgumentType=false
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from struct import Struct
+
+from cassandra import ConsistencyLevel, ProtocolVersion
+from cassandra.query import PreparedStatement
+
+from migration_platform.cell_times import NO_TTL, CellTime, bind_time, bind_ttl
+from migration_platform.cql_types import parse_type
+from migration_platform.migration import quote
+from migration_platform.rate import RateBudget
+from migration_platform.retries import Attempts
+from migration_platform.stores.cassandra import Connection, Table
+
+BATCH_BYTES = 5_100
+"""Just below the 5 KiB at which a server warns of a large batch, on the server's own scale."""
+CELL_OVERHEAD_BYTES = 12
+"""A server counts a timestamp, a TTL and a deletion time (16 bytes) for each cell of a batch,
+where the bytes here already hold a length (4)."""
+WRITES_IN_FLIGHT = 48
+
+_SHORT, _INT, _LONG = Struct(">H"), Struct(">i"), Struct(">q")
+_FLAG_VALUES, _FLAG_TIMESTAMP = 0x01, 0x20
+_UNLOGGED, _PREPARED = b"\x01", b"\x01"
+_EXECUTE, _BATCH = 0x0A, 0x0D
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some cells of one row that share a time: one statement of a write.
+
+    `statement` is its position among the writer's, `values` what is bound beside the time.
+    `renewed` parts get a newer writetime on each further try: an unfrozen list's elements have
+    names of their own, and only a newer whole list removes what an unanswered try has written.
+    """
+
+    statement: int
+    values: bytes
+    time: CellTime
+    renewed: bool = False
+
+
+Item = bytes | tuple[Part, ...]
+"""A row to be written: all that the first statement binds, or the parts that make it up."""
+
+
+@dataclass(frozen=True)
+class WriteStatement:
+    """A prepared write. `times_first` says on which side of the values its time is bound."""
+
+    prepared: PreparedStatement
+    times_first: bool = False
+
+
+def prepare_insert(
+    connection: Connection,
+    table: Table,
+    columns: Sequence[str],
+    *,
+    using: str,
+    retry_seconds: float,
+) -> WriteStatement:
+    """Prepare the write of a row, its columns in the given order."""
+    names = ", ".join(quote(name) for name in columns)
+    marks = ", ".join("?" * len(columns))
+    return WriteStatement(
+        connection.prepare(
+            f"INSERT INTO {table.name} ({names}) VALUES ({marks}){using}",  # noqa: S608
+            retry_seconds=retry_seconds,
+        )
+    )
+
+
+def prepare_update(
+    connection: Connection,
+    table: Table,
+    keys: Sequence[str],
+    values: Sequence[tuple[str, str]],
+    *,
+    using: str,
+    retry_seconds: float,
+) -> WriteStatement:
+    """Prepare the write of some of a row's cells, which leaves its marker alone.
+
+    `values` are columns and their types; they are bound before the key. A set or map takes
+    elements, and a user-defined type one value for each field, so that each can have a time of
+    its own.
+    """
+    slots = []
+    for column, type_text in values:
+        name, cql_type = quote(column), parse_type(type_text)
+        kind = cql_type.name if cql_type.is_multicell else cql_type.name == "counter" and "counter"
+        if kind == "udt":
+            slots += [f"{name}.{quote(field)} = ?" for field, _ in cql_type.fields]
+        elif kind in ("set", "map", "counter"):
+            slots.append(f"{name} = {name} + ?")
+        else:
+            slots.append(f"{name} = ?")
+    key = " AND ".join(f"{quote(name)} = ?" for name in keys)
+    return WriteStatement(
+        connection.prepare(
+            f"UPDATE {table.name}{using} SET {', '.join(slots)} WHERE {key}",  # noqa: S608
+            retry_seconds=retry_seconds,
+        ),
+        times_first=True,
+    )
+
+
+class _Heads:
+    """What stands before a statement's values, in an EXECUTE and in a BATCH."""
+
+    def __init__(self, statement: WriteStatement, values: int, level: bytes, version: int):
+        prepared = statement.prepared
+        flags = _INT.pack if ProtocolVersion.uses_int_query_flags(version) else _one_byte
+        query_id = _SHORT.pack(len(prepared.query_id)) + prepared.query_id
+        metadata_id = b""
+        if ProtocolVersion.uses_prepared_metadata(version):
+            metadata_id = _SHORT.pack(len(prepared.result_metadata_id))
+            metadata_id += prepared.result_metadata_id
+        count = _SHORT.pack(values)
+        self.prepared = prepared
+        self.times_first = statement.times_first
+        self.overhead = CELL_OVERHEAD_BYTES * values
+        self.execute = query_id + metadata_id + level + flags(_FLAG_VALUES | _FLAG_TIMESTAMP)
+        self.execute += count
+        self.batch = _PREPARED + query_id + count
+
+
+class _Write:
+    """A request on its way: all but its timestamp and its TTLs, which each try gets anew.
+
+    It is also the "query" by which the driver picks a host (keyspace and routing_key).
+    """
+
+    __slots__ = (
+        "attempts", "body", "items", "keyspace", "opcode", "routing_key", "rows", "timestamp_us",
+    )  # fmt: skip
+
+    tracing = False
+    custom_payload = None
+    consistency_level = None
+    is_idempotent = True
+    table = None
+
+    def __init__(self, items: list[Item], rows: int, keyspace: str, routing_key: bytes | None):
+        self.items = items
+        self.rows = rows
+        self.keyspace = keyspace
+        self.routing_key = routing_key
+        self.opcode = 0
+        self.body = b""
+        self.attempts: Attempts | None = None
+        self.timestamp_us = 0
+
+    def send_body(self, f, protocol_version):  # the driver's name
+        f.write(self.body)
+        f.write(_LONG.pack(self.timestamp_us))
+
+
+class Writer:
+    """Writes rows, a bounded number of requests in flight; `flush` before counting on them.
+
+    All state belongs to the calling thread: the driver's thread only hands back what ended.
+    `ttl_seconds` is bound where a part does not expire at a second of its own. With `has_rows`
+    off, what is written are static cells and counts as no rows.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        statements: Sequence[WriteStatement],
+        table: Table,
+        *,
+        consistency: str,
+        budget: RateBudget,
+        retry_seconds: float,
+        on_retry: Callable[[BaseException], None],
+        ttl_seconds: int | None = None,
+        has_rows: bool = True,
+        in_flight: int = WRITES_IN_FLIGHT,
+    ):
+        self.rows_written = 0
+        self.parts_expired = 0
+        self._connection = connection
+        self._keyspace = table.name.keyspace
+        self._budget = budget
+        self._retry_seconds = retry_seconds
+        self._on_retry = on_retry
+        self._ttl = NO_TTL if ttl_seconds is None else bind_ttl(ttl_seconds)
+        self._row_weight = 1 if has_rows else 0
+        self._window = in_flight
+        self._flying = 0
+        self._ended: SimpleQueue[tuple[_Write, BaseException | None]] = SimpleQueue()
+        self._waiting: list[tuple[float, _Write]] = []
+        self._last_timestamp_us = 0
+
+        version = connection.protocol_version
+        level = _SHORT.pack(getattr(ConsistencyLevel, consistency))
+        flags = _INT.pack if ProtocolVersion.uses_int_query_flags(version) else _one_byte
+        self._heads = [
+            _Heads(statement, len(statement.prepared.column_metadata), level, version)
+            for statement in statements
+        ]
+        self._batch_tail = level + flags(_FLAG_TIMESTAMP)
+
+    def write_group(self, items: Sequence[Item], routing_key: bytes | None) -> None:
+        """Write rows that belong together, in as few requests as the server's limits allow.
+
+        Raises:
+            PermanentError, TransientError: an earlier or this request could not be written.
+        """
+        heads = self._heads
+        overhead = heads[0].overhead
+        chunk: list[Item] = []
+        size = rows = 0
+        for item in items:
+            pieces: Sequence[Item] = (item,)
+            if isinstance(item, bytes):
+                item_size = len(item) + overhead
+            else:
+                item_size = sum(len(p.values) + heads[p.statement].overhead for p in item)
+                if item_size > BATCH_BYTES:
+                    pieces = [(part,) for part in item]
+            counted = False
+            for piece in pieces:
+                piece_size = (
+                    item_size
+                    if len(pieces) == 1
+                    else len(piece[0].values) + heads[piece[0].statement].overhead  # type: ignore
+                )
+                if chunk and size + piece_size > BATCH_BYTES:
+                    self._begin(chunk, rows, routing_key)
+                    chunk, size, rows = [], 0, 0
+                chunk.append(piece)
+                size += piece_size
+                rows += not counted
+                counted = True
+        if chunk:
+            self._begin(chunk, rows, routing_key)
+
+    def flush(self) -> None:
+        """Wait until every row is acknowledged.
+
+        Raises:
+            PermanentError, TransientError: a row could not be written.
+        """
+        while self._flying or self._waiting:
+            self._settle_one()
+
+    def _begin(self, items: list[Item], rows: int, routing_key: bytes | None) -> None:
+        self._budget.take(rows)
+        while self._flying + len(self._waiting) >= self._window:
+            self._settle_one()
+        self._send(_Write(items, rows * self._row_weight, self._keyspace, routing_key))
+
+    def _render(self, write: _Write) -> _Heads | None:
+        """Write the request's body as of now; None if all of it has expired."""
+        heads, failures = self._heads, write.attempts.failures if write.attempts else 0
+        found: list[tuple[_Heads, bytes]] = []
+        now = time.time()
+        for item in write.items:
+            if isinstance(item, bytes):
+                found.append((heads[0], item))
+                continue
+            for part in item:
+                writetime, expires = part.time
+                if part.renewed and writetime is not None:
+                    writetime += failures
+                bound = bind_time(writetime, expires, now, self._ttl)
+                if bound is None:
+                    self.parts_expired += 1
+                    continue
+                head = heads[part.statement]
+                values = bound + part.values if head.times_first else part.values + bound
+                found.append((head, values))
+        if not found:
+            return None
+        head = found[0][0]
+        if len(found) == 1:
+            write.opcode, write.body = _EXECUTE, head.execute + found[0][1]
+        else:
+            parts = [_UNLOGGED, _SHORT.pack(len(found))]
+            for each, values in found:
+                parts += (each.batch, values)
+            parts.append(self._batch_tail)
+            write.opcode, write.body = _BATCH, b"".join(parts)
+        return head
+
+    def _send(self, write: _Write) -> None:
+        # What never changes is rendered once; parts carry what each try says anew.
+        head = self._render(write)
+        if head is None:
+            self.rows_written += write.rows
+            return
+        # Each try gets a newer timestamp: the tombstone that a whole list brings along then
+        # removes what an unanswered earlier try may have written.
+        timestamp_us = max(self._last_timestamp_us + 1, time.time_ns() // 1000)
+        self._last_timestamp_us = write.timestamp_us = timestamp_us
+        self._flying += 1
+        statement = head.prepared if write.opcode == _EXECUTE else None
+        future = self._connection.send(write, query=write, statement=statement)
+        put = self._ended.put
+        future.add_callbacks(
+            lambda _result, write=write: put((write, None)),
+            lambda error, write=write: put((write, error)),
+        )
+        future.send_request()
+
+    def _settle_one(self) -> None:
+        """Take one ended request, or send one whose time to be tried again has come."""
+        timeout = None
+        if self._waiting:
+            due, write = self._waiting[0]
+            timeout = due - time.monotonic()
+            if timeout <= 0:
+                self._waiting.pop(0)
+                self._send(write)
+                return
+        try:
+            write, error = self._ended.get(timeout=timeout)
+        except Empty:
+            return
+        self._flying -= 1
+        if error is None:
+            self.rows_written += write.rows
+            return
+        write.attempts = write.attempts or Attempts(self._retry_seconds)
+        delay = write.attempts.delay_after(error)
+        self._on_retry(error)
+        self._waiting.append((time.monotonic() + delay, write))
+        self._waiting.sort(key=lambda entry: entry[0])
+
+
+def _one_byte(flags: int) -> bytes:
+    return bytes((flags,))

@@ -1,0 +1,394 @@
+"""What happens to a row between its page and its write: filtered, guarded, transformed.
+
+Compiled once for each use of a layer. Rows whose columns pass through untouched stay one slice of
+the page; only others are cut into cells.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from migration_platform.cell_times import Times, TimesLayout, compile_times_reader, read_row_time
+from migration_platform.cql_types import (
+    Converter,
+    encode_value,
+    parse_type,
+    read_entries,
+    show_value,
+    sort_elements,
+)
+from migration_platform.errors import PermanentError
+from migration_platform.migration import quote
+from migration_platform.preflight import Layer, Plan, Source
+from migration_platform.rows import (
+    NULL,
+    UNSET,
+    Page,
+    Split,
+    compile_splitter,
+    join_cells,
+    split_cells,
+    unset_nulls,
+)
+
+KILOBYTE = 1000
+"""As the Cassandra Data Migrator counts."""
+
+Row = tuple[bytes, bytes, Times, int]
+"""The leading cells of a row, all its cells, its times, and which map entry it came from."""
+Wins = Callable[[bytes, bytes], bool]
+"""Says whether the row with this target key and this origin key is the one that is copied."""
+
+
+@dataclass
+class Tally:
+    """What became of rows that were read and are not copied; and large cells by column.
+
+    `added` counts the rows that a map's entries add; a row without entries takes itself away, and
+    so does the row that stands for a partition with nothing but static cells.
+    """
+
+    filtered: int = 0
+    too_large: int = 0
+    lost: int = 0
+    added: int = 0
+    large: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> int:
+        """Rows that were left out."""
+        return self.filtered + self.too_large + self.lost
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads the rows of pages in the target's form.
+
+    `columns` and `times` are what the SELECT names. `rows` gives the rows of one page and counts
+    into the tally what it leaves out; it raises `PermanentError` for a row that cannot be
+    converted, is too large or lacks a key.
+    """
+
+    columns: tuple[str, ...]
+    times: TimesLayout
+    rows: Callable[[Page, Tally], Iterator[Row]]
+
+
+def compile_rows(
+    plan: Plan,
+    layer: Layer,
+    sources: Sequence[Source],
+    leading: int,
+    *,
+    null: bytes,
+    wins: Wins | None = None,
+    sorted_sets: bool = False,
+) -> RowReader:
+    """Build the reader of a layer's origin rows, as the given sources say.
+
+    `leading` counts the first sources that form a row's key. `null` is how a null is written:
+    `NULL` to compare, `UNSET` to write. `sorted_sets` gives converted sets and maps an order that
+    both sides share.
+    """
+    chosen, guardrails = plan.migration.filter, plan.migration.guardrails
+    columns = plan.migration.columns
+    passing = [source for source in sources if source.kind != "constant"]
+    untouched = (
+        all(
+            source.kind == "column" and source.default is None and source.converter(columns) is None
+            for source in passing
+        )
+        and not chosen.column
+        and wins is None
+        and not any(column.is_static for column in plan.origin.columns)
+        # A key that was a value may be null, and the row cannot be written then.
+        and all(s.origin in layer.origin_key for s in passing if s.is_key)
+    )
+    read_times = compile_times_reader(layer.times)
+    limit = guardrails.max_column_kb * KILOBYTE if guardrails else None
+    names = (
+        tuple(source.origin for source in passing) if untouched else _needed(plan, layer, passing)
+    )
+    split = compile_splitter(
+        len(names),
+        min(leading, sum(s.kind != "constant" for s in sources[:leading])) if untouched else 0,
+        read_times=read_times,
+        max_cell_bytes=limit,
+    )
+    show = _key_shower(plan, layer, names)
+    give = (
+        _untouched(split, sources, leading, null)
+        if untouched
+        else _transformed(
+            plan, layer, split, names, sources, leading, null, wins, sorted_sets, show
+        )
+    )
+
+    def judge(page: Page, found: Split, tally: Tally) -> set[int]:
+        """Name the rows that are left out."""
+        out: set[int] = set()
+        for row, cell, size in found.large:
+            name = names[cell]
+            tally.large[name] = tally.large.get(name, 0) + 1
+            if guardrails and guardrails.action != "report":
+                if guardrails.action == "fail":
+                    raise PermanentError(
+                        f"the row {show(page, found, row)} has a cell of {size / KILOBYTE:,.1f} KB "
+                        f"in {quote(name)}, but guardrails.max_column_kb is "
+                        f"{guardrails.max_column_kb}; make it smaller, or set guardrails.action to "
+                        "skip or report"
+                    )
+                out.add(row)
+        tally.too_large += len(out)
+        if chosen.by_writetime:
+            low = chosen.writetime_from
+            high = chosen.writetime_to
+            for row, times in enumerate(found.times):
+                if times is None or row in out:
+                    continue
+                newest, _ = read_row_time(times, 0)
+                if newest is not None and not (
+                    (low is None or low <= newest) and (high is None or newest <= high)
+                ):
+                    out.add(row)
+                    tally.filtered += 1
+        return out
+
+    def rows(page: Page, tally: Tally) -> Iterator[Row]:
+        found = split(page.data, page.row_count)
+        out = judge(page, found, tally) if found.large or chosen.by_writetime else None
+        return give(page, found, tally, out or set())
+
+    return RowReader(names, layer.times, rows)
+
+
+def _untouched(
+    split: Callable, sources: Sequence[Source], leading: int, null: bytes
+) -> Callable[[Page, Split, Tally, set[int]], Iterator[Row]]:
+    key_constants = join_cells(
+        [s.constant for s in sources[:leading] if s.kind == "constant"], null
+    )
+    within = join_cells([s.constant for s in sources if s.kind == "constant" and s.is_key], null)
+    behind = join_cells(
+        [s.constant for s in sources if s.kind == "constant" and not s.is_key], null
+    )
+    is_key_constant = [s.kind == "constant" and s.is_key for s in sources]
+    key_cells = is_key_constant.index(True) if within else 0
+
+    def give(page: Page, found: Split, tally: Tally, out: set[int]) -> Iterator[Row]:
+        data = unset_nulls(page.data, found.nulls) if null is UNSET else page.data
+        starts, key_ends, value_ends = found.starts, found.key_ends, found.value_ends
+        times = found.times or [None] * page.row_count
+        start = 0
+        for row, key_end in enumerate(key_ends):
+            value_end = value_ends[row]
+            if not out or row not in out:
+                key, values = data[start:key_end], data[start:value_end]
+                if within:
+                    # Constants of the key stand behind all that is read of it.
+                    cut = _end_of(values, key_cells)
+                    values = values[:cut] + within + values[cut:]
+                    key += key_constants
+                yield key, values + behind if behind else values, times[row], 0
+            start = starts[row + 1]
+
+    return give
+
+
+def _end_of(values: bytes, cells: int) -> int:
+    return len(join_cells(split_cells(values, cells), NULL))
+
+
+def _needed(plan: Plan, layer: Layer, passing: Sequence[Source]) -> tuple[str, ...]:
+    """Name the origin's columns that a transformation reads, its key first."""
+    chosen = plan.migration.filter.column
+    filtered = []
+    if chosen and (
+        layer.name == "rows"
+        or chosen.name in plan.origin.partition_key
+        or any(c.name == chosen.name and c.is_static for c in plan.origin.columns)
+    ):
+        filtered = [chosen.name]
+    return tuple(dict.fromkeys((*layer.origin_key, *(s.origin for s in passing), *filtered)))
+
+
+def _key_shower(
+    plan: Plan, layer: Layer, names: tuple[str, ...]
+) -> Callable[[Page, Split, int], str]:
+    def show(page: Page, found: Split, row: int) -> str:
+        cells = split_cells(page.data[found.starts[row] :], len(names))
+        return show_key(
+            [
+                (n, plan.origin.type_of(n), cells[names.index(n)])
+                for n in layer.origin_key
+                if n in names
+            ]
+        )
+
+    return show
+
+
+def show_key(cells: Sequence[tuple[str, str, bytes | None]]) -> str:
+    """Give a key as `userid='u1', courseid='c1'`, from names, types and values."""
+    parts = []
+    for name, cql_type, cell in cells:
+        known = parse_type(cql_type)
+        text = "null" if cell is None else show_value(cell, known)
+        parts.append(
+            f"{quote(name)}={text!r}"
+            if known.name in ("text", "ascii")
+            else f"{quote(name)}={text}"
+        )
+    return ", ".join(parts)
+
+
+def _transformed(
+    plan: Plan,
+    layer: Layer,
+    split: Callable,
+    names: tuple[str, ...],
+    sources: Sequence[Source],
+    leading: int,
+    null: bytes,
+    wins: Wins | None,
+    sorted_sets: bool,
+    show: Callable[[Page, Split, int], str],
+) -> Callable[[Page, Split, Tally, set[int]], Iterator[Row]]:
+    columns, chosen = plan.migration.columns, plan.migration.filter.column
+    read = len(names)
+    json_at = {s.target: i for i, s in enumerate(s for s in sources if s.kind == "json")}
+    json_sources = [s for s in sources if s.kind == "json"]
+    extract = columns.extract_json
+    json_cell = names.index(extract.column) if extract and json_sources else None
+    explode = columns.explode_map if layer.name == "rows" else None
+    map_cell = names.index(explode.column) if explode and explode.column in names else None
+    # Behind the cells that were read stand those of JSON properties, then a map entry's two.
+    entry_at = read + len(json_sources)
+    fills: list[tuple[int, Converter | None, Source]] = []
+    for source in sources:
+        if source.kind == "constant":
+            fills.append((-1, None, source))
+            continue
+        position = {
+            "column": lambda s: names.index(s.origin),
+            "json": lambda s: read + json_at[s.target],
+            "map_key": lambda s: entry_at,
+            "map_value": lambda s: entry_at + 1,
+        }[source.kind](source)
+        fills.append((position, _converter(source, columns, sorted_sets), source))
+    filter_cell = names.index(chosen.name) if chosen and chosen.name in names else None
+    filter_type = parse_type(plan.origin.type_of(chosen.name)) if chosen else None
+    wanted = chosen.value.strip().casefold() if chosen else ""
+    # A partition with nothing but static cells comes as a row without clustering columns.
+    clustering = plan.origin.clustering_columns if layer.name == "rows" else ()
+    first_clustering = names.index(clustering[0]) if clustering else None
+    key_at = [
+        next(i for i, s in enumerate(sources) if s.target == name)
+        for name in plan.target.primary_key
+        if any(s.target == name for s in sources)
+    ]
+    origin_key_at = [names.index(name) for name in layer.origin_key]
+
+    def give(page: Page, found: Split, tally: Tally, out: set[int]) -> Iterator[Row]:
+        data, starts, value_ends = page.data, found.starts, found.value_ends
+        times = found.times
+        for row in range(page.row_count):
+            if row in out:
+                continue
+            cells = split_cells(data[starts[row] : value_ends[row]], read)
+            if first_clustering is not None and cells[first_clustering] is None:
+                tally.added -= 1
+                continue
+            if filter_cell is not None and filter_type is not None:
+                cell = cells[filter_cell]
+                if cell is not None and (
+                    show_value(cell, filter_type).strip().casefold() == wanted
+                ):
+                    tally.filtered += 1
+                    continue
+            made = 0
+            for entry, extended in enumerate(_extend(cells, row, page, found)):
+                filled: list[bytes | None] = []
+                for position, convert, source in fills:
+                    cell = source.constant if position < 0 else extended[position]
+                    if cell is None:
+                        cell = source.default
+                        if cell is None and source.is_key:
+                            raise PermanentError(
+                                f"the row {show(page, found, row)} has no value for the key column "
+                                f"{quote(source.target)}; name one in columns.key_defaults"
+                            )
+                    elif convert is not None:
+                        try:
+                            cell = convert(cell)
+                        except ValueError as error:
+                            raise PermanentError(
+                                f"the row {show(page, found, row)} cannot be converted: "
+                                f"{quote(source.origin)}: {error}"
+                            ) from error
+                    filled.append(cell)
+                made += 1
+                if wins is not None and not wins(
+                    join_cells([filled[i] for i in key_at], NULL),
+                    join_cells([cells[i] for i in origin_key_at], NULL),
+                ):
+                    tally.lost += 1
+                    continue
+                yield (
+                    join_cells(filled[:leading], null),
+                    join_cells(filled, null),
+                    times[row] if times else None,
+                    entry,
+                )
+            if map_cell is not None:
+                tally.added += made - 1
+
+    def _extend(
+        cells: list[bytes | None], row: int, page: Page, found: Split
+    ) -> Iterator[list[bytes | None]]:
+        """Give the cells with what JSON properties and map entries add to them."""
+        if json_cell is not None:
+            cells = cells + _read_json(
+                cells[json_cell], json_sources, lambda: show(page, found, row)
+            )
+        if map_cell is None:
+            yield cells
+            return
+        value = cells[map_cell]
+        for key, entry in read_entries(value) if value else ():
+            yield [*cells, key, entry]
+
+    return give
+
+
+def _converter(source: Source, columns, sorted_sets: bool) -> Converter | None:
+    convert = source.converter(columns)
+    if convert is None or not sorted_sets:
+        return convert
+    target = parse_type(source.target_type)
+    return lambda value: sort_elements(convert(value), target)
+
+
+def _read_json(
+    cell: bytes | None, sources: Sequence[Source], show: Callable[[], str]
+) -> list[bytes | None]:
+    if not cell:
+        return [None] * len(sources)
+    found: list[bytes | None] = []
+    try:
+        content = json.loads(cell)
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
+        for source in sources:
+            value = content.get(source.json_property)
+            if value is not None and source.target_type == "text" and not isinstance(value, str):
+                # A number or an object lands in a text as JSON writes it.
+                value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            found.append(
+                None if value is None else encode_value(value, parse_type(source.target_type))
+            )
+    except ValueError as error:
+        raise PermanentError(
+            f"the row {show()} cannot be converted: {quote(sources[0].origin)}: {error}"
+        ) from error
+    return found
