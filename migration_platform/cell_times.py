@@ -51,7 +51,7 @@ class TimesLayout:
 class RowTimes:
     """Times of a row whose cells do not share one; None stands for a null cell."""
 
-    simple: list[CellTime | None]
+    simple: Sequence[CellTime | None]
     multi: list[list[CellTime | None] | None]
 
     def all_times(self) -> Iterator[CellTime]:

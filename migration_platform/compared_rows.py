@@ -42,8 +42,8 @@ class ComparedRows:
     """One layer of one side: what the SELECT names, and how its pages become compared rows.
 
     `sources` are the compared columns in order, the first `keys` of them the key; of those at
-    `no_time` only the value is compared. `cells` gives
-    each row as its key, its cells and (where compared) their settled times.
+    `no_time` only the value is compared, and those that are `loose` need only be there. `cells`
+    gives each row as its key, its cells and (where compared) their settled times.
     """
 
     table: Table
@@ -52,6 +52,7 @@ class ComparedRows:
     columns: tuple[str, ...]
     times: TimesLayout
     no_time: frozenset[int]
+    loose: tuple[int, ...]
     statics: bool
     where: str | None
     digested: Callable[[Page], Iterator[DigestedRow]]
@@ -114,6 +115,13 @@ def compile_compared(
         time_of = tuple(_time_there(layout, name) for name in names)
         per_element = tuple(isinstance(e, tuple) or e for e in per_element)
     positions = tuple(value.position for value in form.values)
+    extract = plan.migration.columns.extract_json
+    # What the target holds already is no difference, unless it is to be overwritten.
+    loose = tuple(
+        position
+        for position, source in enumerate(sources)
+        if source.kind == "json" and extract and not extract.overwrite
+    )
     keeps_expiry = not isinstance(plan.migration.ttl, int)
     fixed_ttl = isinstance(plan.migration.ttl, int) and is_origin
 
@@ -127,16 +135,26 @@ def compile_compared(
             yield key, found, settled(times, page, entry) if compares else None
 
     def digested(page: Page) -> Iterator[DigestedRow]:
-        if not compares:
+        if not (compares or loose):
             for key, values, _, _ in reader.rows(page, Tally()):
                 yield key, values, b""
             return
         for key, values, times, entry in reader.rows(page, Tally()):
             found = split_cells(values, len(sources))
-            content, expiries = _write_times(
-                settled(times, page, entry), found, positions, no_time, keeps_expiry
-            )
-            yield key, values + content, expiries
+            presence = b""
+            if loose:
+                presence = bytes((len(loose), *(found[at] is not None for at in loose)))
+                for at in loose:
+                    found[at] = None
+                values = join_cells(found, NULL)
+            if compares:
+                content, expiries = _write_times(
+                    settled(times, page, entry), found, positions, no_time, keeps_expiry
+                )
+                values += content
+                if expiries:
+                    presence = (presence or b"\x00") + expiries
+            yield key, values, presence
 
     def without_empty_statics(
         rows: Callable[[Page], Iterator[tuple]],
@@ -160,6 +178,7 @@ def compile_compared(
         columns=reader.columns,
         times=reader.times,
         no_time=frozenset(no_time),
+        loose=loose,
         statics=is_statics,
         where=plan.migration.filter.where if is_origin else None,
         digested=without_empty_statics(digested) if is_statics else digested,
@@ -247,13 +266,25 @@ def _write_times(
     return b"".join(content), b"".join(expiries)
 
 
-def expiries_agree(a: bytes, b: bytes) -> bool:
-    """Say whether cells expire at the same seconds, as far as two reads can tell."""
-    if len(a) != len(b):
+def loosely_agree(origin: bytes, target: bytes) -> bool:
+    """Compare what no digest can: values that need only be there, and seconds of expiry.
+
+    Both sides give how many values need only be there, a byte for each, and then the seconds at
+    which cells expire, which two reads tell alike within a few seconds.
+    """
+    if len(origin) != len(target):
+        return False
+    if not origin:
+        return True
+    begin = 1 + origin[0]
+    if any(
+        here and not there for here, there in zip(origin[1:begin], target[1:begin], strict=True)
+    ):
         return False
     return all(
-        abs(_LONG.unpack_from(a, at)[0] - _LONG.unpack_from(b, at)[0]) <= EXPIRY_TOLERANCE_SECONDS
-        for at in range(0, len(a), _LONG.size)
+        abs(_LONG.unpack_from(origin, at)[0] - _LONG.unpack_from(target, at)[0])
+        <= EXPIRY_TOLERANCE_SECONDS
+        for at in range(begin, len(origin), _LONG.size)
     )
 
 

@@ -44,14 +44,13 @@ from migration_platform.rows import UNSET, Page, split_cells
 from migration_platform.stores.cassandra import prepare_range_read, read_pages, read_rows
 from migration_platform.stores.cassandra_writes import Item, Part, Writer, WriteStatement
 from migration_platform.token_ranges import TokenRange, serialize_key
-from migration_platform.transform import Row, RowReader, Tally, compile_rows
+from migration_platform.transform import MAX_SAMPLES, Row, RowReader, Tally, compile_rows
 from migration_platform.workers import OpenStores, Report
 
 GROUP_ROWS = 20_000
 GROUP_BYTES = 16_000_000
 """Rows are gathered up to here, so that those of one target partition can travel together."""
 REPORT_SECONDS = 2.0
-MAX_LARGE_COLUMNS = 20
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class RangeCounts:
     collided: int = 0
     left_alone: int = 0
     large_cells: tuple[tuple[str, int], ...] = ()
+    large_samples: tuple[str, ...] = ()
     bytes_read: int = 0
     retries: int = 0
     read_seconds: float = 0.0
@@ -108,6 +108,7 @@ class RangeCounts:
             collided=self.collided + other.collided,
             left_alone=self.left_alone + other.left_alone,
             large_cells=tuple(large.items()),
+            large_samples=(self.large_samples + other.large_samples)[:MAX_SAMPLES],
             bytes_read=self.bytes_read + other.bytes_read,
             retries=self.retries + other.retries,
             read_seconds=self.read_seconds + other.read_seconds,
@@ -176,7 +177,8 @@ class _Progress:
             filtered=tally.filtered,
             too_large=tally.too_large,
             collided=tally.lost,
-            large_cells=tuple(sorted(tally.large.items())[:MAX_LARGE_COLUMNS]),
+            large_cells=tuple(sorted(tally.large.items())),
+            large_samples=tuple(tally.large_samples),
             written=self.counts.written + sum(writer.rows_written for writer in self.writers),
             retries=self.retries,
             last_retry=self.last_retry,
@@ -301,6 +303,8 @@ def _copy_rows(
             if item is None:
                 continue
             gathered += 1
+            if not is_rows:
+                progress.counts = replace(progress.counts, statics=progress.counts.statics + 1)
             if not grouped:
                 groups[gathered.to_bytes(8, "big")] = [item]
                 continue

@@ -151,7 +151,9 @@ def _add_once(
 
     for cells, page in there:
         origin = cells[table.keys :]
-        target = split_cells(page.data, len(origin)) if page.row_count else [None] * len(origin)
+        target: Cells = [None] * len(origin)
+        if page.row_count:
+            target = split_cells(page.data, len(origin))
         differences, gone = _differences(origin, target, again)
         if all(difference is None for difference in differences):
             _count(counts, gone)

@@ -20,7 +20,7 @@ from migration_platform.compared_rows import (
     SIDES,
     ComparedRows,
     compile_compared,
-    expiries_agree,
+    loosely_agree,
     times_agree,
 )
 from migration_platform.digest import (
@@ -164,7 +164,7 @@ def diff_ranges(
         if isinstance(event, Done | Failed):
             done += 1
             on_progress(done, len(tasks))
-    differing = sums["origin"].expiring | sums["target"].expiring
+    differing = sums["origin"].loose | sums["target"].loose
     differing |= {
         slot
         for slot in sums["origin"].sums.keys() | sums["target"].sums.keys()
@@ -250,11 +250,11 @@ class _RowFile:
         # The file lives for one comparison only; nothing needs to survive a crash.
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
-        self._database.create_function("expiries_agree", 2, expiries_agree, deterministic=True)
+        self._database.create_function("loosely_agree", 2, loosely_agree, deterministic=True)
         for side in SIDES:
             self._database.execute(
                 f"CREATE TABLE {side} (range_index INTEGER, key BLOB PRIMARY KEY, digest BLOB, "
-                "expiries BLOB) WITHOUT ROWID"
+                "loose BLOB) WITHOUT ROWID"
             )
         self._indexed = False
 
@@ -282,7 +282,7 @@ class _RowFile:
             extra, extra_keys = 0, []
         mismatched, mismatched_keys = self._select(
             "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? "
-            "AND (a.digest != b.digest OR NOT expiries_agree(a.expiries, b.expiries))",
+            "AND (a.digest != b.digest OR NOT loosely_agree(a.loose, b.loose))",
             index,
         )
         return replace(
@@ -413,7 +413,8 @@ def _name_differences(rows: ComparedRows, origin: tuple, target: tuple) -> tuple
     for number, position in enumerate(values):
         name = rows.sources[position].target
         if origin[1][position] != target[1][position]:
-            names.append(name)
+            if position not in rows.loose or target[1][position] is None:
+                names.append(name)
         elif origin[1][position] is not None and origin[2] is not None:
             if position in rows.no_time:
                 continue

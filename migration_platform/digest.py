@@ -15,8 +15,8 @@ from migration_platform.rows import split_cells
 from migration_platform.token_ranges import index_of_token, serialize_key, token_of_key
 
 DigestedRow = tuple[bytes, bytes, bytes]
-"""A row's key, all that its digest is taken of, and (where times are compared) the seconds at
-which its cells expire, which two reads never tell quite alike."""
+"""A row's key, all that its digest is taken of, and what no digest can compare (empty if nothing):
+such as the seconds at which cells expire, which two reads never tell quite alike."""
 
 BUCKETS_PER_TABLE = 16_384
 """A billion rows make 61,000 rows a bucket: what one differing row costs to look into."""
@@ -31,19 +31,19 @@ def buckets_per_range(token_ranges: int) -> int:
 class DigestSums:
     """Row counts by range index, and digest sums by `range index * buckets + bucket`.
 
-    `expiring` are the slots with cells that expire: their rows are compared one by one.
+    `loose` are the slots of rows that must be compared one by one.
     Sums are plain integers that grow beyond 128 bits; two of them are compared as they are.
     """
 
     rows: Counter[int] = field(default_factory=Counter)
     sums: Counter[int] = field(default_factory=Counter)
-    expiring: set[int] = field(default_factory=set)
+    loose: set[int] = field(default_factory=set)
 
     def add(self, other: "DigestSums") -> None:
         """Take in the sums of another slice of the same table."""
         self.rows.update(other.rows)
         self.sums.update(other.sums)
-        self.expiring.update(other.expiring)
+        self.loose.update(other.loose)
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,23 @@ class RowLocator:
 
 def add_rows(into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator) -> None:
     """Add up the digests of all rows of the wanted ranges."""
-    sums, counts, expiring = into.sums, into.rows, into.expiring
+    sums, counts, loose_slots = into.sums, into.rows, into.loose
     get, index_of, slot_of = sums.get, locator.index_of, locator.slot_of
-    for key, content, expiries in rows:
+    for key, content, loose in rows:
         index = index_of(key)
         if index is not None:
             slot = slot_of(index, key)
             sums[slot] = get(slot, 0) + xxh3_128_intdigest(content)
             counts[index] += 1
-            if expiries:
-                expiring.add(slot)
+            if loose:
+                loose_slots.add(slot)
 
 
 def list_rows(
     rows: Iterable[DigestedRow], locator: RowLocator, wanted_slots: frozenset[int]
 ) -> Iterator[tuple[int, bytes, bytes, bytes]]:
-    """Give `(range index, key, digest, expiries)` of the rows in wanted slots."""
-    for key, content, expiries in rows:
+    """Give `(range index, key, digest, loose)` of the rows in wanted slots."""
+    for key, content, loose in rows:
         index = locator.index_of(key)
         if index is not None and locator.slot_of(index, key) in wanted_slots:
-            yield index, key, xxh3_128_digest(content), expiries
+            yield index, key, xxh3_128_digest(content), loose

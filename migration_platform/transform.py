@@ -31,6 +31,7 @@ from migration_platform.rows import (
     unset_nulls,
 )
 
+MAX_SAMPLES = 20
 KILOBYTE = 1000
 """As the Cassandra Data Migrator counts."""
 
@@ -53,6 +54,7 @@ class Tally:
     lost: int = 0
     added: int = 0
     large: dict[str, int] = field(default_factory=dict)
+    large_samples: list[str] = field(default_factory=list)
 
     @property
     def skipped(self) -> int:
@@ -130,6 +132,10 @@ def compile_rows(
         for row, cell, size in found.large:
             name = names[cell]
             tally.large[name] = tally.large.get(name, 0) + 1
+            if len(tally.large_samples) < MAX_SAMPLES:
+                tally.large_samples.append(
+                    f"{show(page, found, row)}: {quote(name)} ({size / KILOBYTE:,.1f} KB)"
+                )
             if guardrails and guardrails.action != "report":
                 if guardrails.action == "fail":
                     raise PermanentError(

@@ -163,3 +163,31 @@ def _observation_of(record: Any) -> dg.AssetObservation | None:
     event = record.event_log_entry.dagster_event
     data = event.event_specific_data if event else None
     return getattr(data, "asset_observation", None)
+
+
+def read_ranges_copied_before(
+    instance: DagsterInstance,
+    target: dg.AssetKey,
+    ranges: Sequence[TokenRange],
+    fingerprint: str,
+) -> frozenset[TokenRange]:
+    """Give the ranges that some run has copied under this declaration, whatever came later."""
+    keys = {token_range.key: token_range for token_range in ranges}
+    storage = instance.event_log_storage
+    ids = storage.get_latest_storage_id_by_partition(
+        target, DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+    )
+    if not ids:
+        return frozenset()
+    records = instance.fetch_materializations(
+        AssetRecordsFilter(asset_key=target, storage_ids=list(ids.values())), limit=len(ids)
+    ).records
+    found = (record.asset_materialization for record in records)
+    return frozenset(
+        keys[entry.partition]
+        for entry in found
+        if entry is not None
+        and entry.partition is not None
+        and FINGERPRINT in entry.metadata
+        and entry.metadata[FINGERPRINT].value == fingerprint
+    )

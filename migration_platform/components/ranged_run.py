@@ -6,21 +6,26 @@ what was under way; therefore the step returns no asset results of its own.
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from migration_platform.collisions import refuse_collisions
 from migration_platform.components import ended_runs, reporting
 from migration_platform.components.checks import build_check_results
+from migration_platform.components.ledger import read_ranges_copied_before
 from migration_platform.components.reporting import Job, RangedRun
 from migration_platform.copy import CopyRange, RangeCounts
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.preflight import build_plan
+from migration_platform.rehearsal import rehearse
 from migration_platform.resources import CassandraResource
 from migration_platform.stores.cassandra import Connection, truncate
 from migration_platform.token_ranges import TokenRange, range_of_key
@@ -52,19 +57,29 @@ def run_ranges(
             )
             run.plan = build_plan(job.migration, *connections)
             reporting.tell_plan(run)
+            if run.copying and run.plan.has_counters:
+                _refuse_other_runs(run, "two copies would both add the difference to a counter")
             if run.copying and truncate_target:
-                _truncate_target(run, connections[1])
+                _object_to_truncation(run)
             if run.ranges and (run.copying or run.comparing):
-                with WorkerPool(
-                    run.plan,
-                    origin.to_settings(),
-                    target.to_settings(),
-                    workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
-                ) as pool:
-                    if run.copying:
-                        _copy(run, pool)
-                    if run.comparing:
-                        _compare(run, pool, connections)
+                pool = stack.enter_context(
+                    WorkerPool(
+                        run.plan,
+                        origin.to_settings(),
+                        target.to_settings(),
+                        workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
+                    )
+                )
+                folder = Path(
+                    stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
+                )
+                winners = _find_winners(run, pool, folder)
+                if run.copying:
+                    if truncate_target:
+                        _truncate_target(run, connections[1])
+                    _copy(run, pool, winners, emptied=truncate_target)
+                if run.comparing:
+                    _compare(run, pool, connections, winners)
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
             yield from build_check_results(context, job.target, job.diff, states)
@@ -115,7 +130,7 @@ def _begin(
 # -- copying -----------------------------------------------------------------------------------
 
 
-def _truncate_target(run: RangedRun, connection: Connection) -> None:
+def _object_to_truncation(run: RangedRun) -> None:
     everything = run.job.migration.ranges
     if len(run.ranges) != len(everything):
         raise DeclarationError(
@@ -123,6 +138,10 @@ def _truncate_target(run: RangedRun, connection: Connection) -> None:
             f"covers {len(run.ranges)} of {len(everything)} ranges; select all ranges, or launch "
             "with the op config truncate_target: false to copy these on top of what is there"
         )
+    _refuse_other_runs(run, "truncate_target would take its rows")
+
+
+def _refuse_other_runs(run: RangedRun, why: str) -> None:
     under_way = RunsFilter(
         statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING],
         tags={ended_runs.copies_tag(run.job.target): ended_runs.BEGUN},
@@ -134,9 +153,12 @@ def _truncate_target(run: RangedRun, connection: Connection) -> None:
     ]
     if others:
         raise DeclarationError(
-            f"truncate_target would take the rows of run {others[0]}, which is under way; "
+            f"run {others[0]} copies {run.job.migration.target.table} already, and {why}; "
             "wait for it or terminate it"
         )
+
+
+def _truncate_target(run: RangedRun, connection: Connection) -> None:
     # Noted before it is done: from now on no range counts as copied until it is copied again.
     for token_range in run.ranges:
         reporting.observe(run, run.job.target, token_range, {"emptied": True})
@@ -144,22 +166,69 @@ def _truncate_target(run: RangedRun, connection: Connection) -> None:
     run.context.log.info(f"Emptied {run.job.migration.target.table}.")
 
 
-def _copy(run: RangedRun, pool: WorkerPool) -> None:
+def _find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
+    """Where the target's key does not keep rows apart, say which of them are to be written.
+
+    Raises:
+        PreflightError: there are such rows, and nothing says which one wins.
+        MigrationError: the origin could not be read.
+    """
+    plan, log = run.plan, run.context.log
+    assert plan is not None
+    if not plan.lost_keys:
+        return None
+    log.info(
+        f"The key of {plan.target.name} does not hold {', '.join(plan.lost_keys)}: looking for "
+        "rows that would land on one another, in all ranges"
+    )
+    path = folder / "keys.sqlite"
+    told = time.monotonic()
+
+    def tell_progress(done: int, total: int) -> None:
+        nonlocal told
+        if done == total or time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            log.info(f"Looking for collisions: {done} of {total} ranges read")
+
+    found = rehearse(pool, plan, run.job.migration.ranges, path, tell_progress)
+    if found.failed:
+        token_range, reason = found.failed[0]
+        raise MigrationError(f"collisions could not be looked for in {token_range.key}: {reason}")
+    refuse_collisions(plan, found.collisions)
+    if not found.collisions.target_rows:
+        return None
+    log.warning(f"{found.collisions}; the {plan.migration.collisions} of each wins")
+    return str(path)
+
+
+def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: bool) -> None:
     log = run.context.log
+    assert run.plan is not None
+    before = (
+        read_ranges_copied_before(
+            run.context.instance, run.job.target, run.ranges, run.plan.fingerprint
+        )
+        if run.plan.has_counters and not emptied
+        else frozenset()
+    )
+    tasks = [
+        CopyRange(token_range, again=token_range in before, winners=winners)
+        for token_range in run.ranges
+    ]
     underway: dict[TokenRange, RangeCounts] = {}
     reading = set(run.ranges)
     observed: dict[TokenRange, float] = {}
     table_observed = copy_started = time.monotonic()
     done = RangeCounts()
-    for event in pool.run([CopyRange(token_range) for token_range in run.ranges]):
+    for event in pool.run(tasks):
         token_range = event.task.token_range
         now = time.monotonic()
         if isinstance(event, Started):
             observed[token_range] = now
         elif isinstance(event, Reported):
-            before = underway.get(token_range, RangeCounts())
+            known = underway.get(token_range, RangeCounts())
             underway[token_range] = event.value
-            if event.value.retries > before.retries:
+            if event.value.retries > known.retries:
                 log.warning(f"{token_range.key}: trying again: {event.value.last_retry}")
             if now - observed[token_range] >= PROGRESS_SECONDS:
                 observed[token_range] = now
@@ -176,6 +245,13 @@ def _copy(run: RangedRun, pool: WorkerPool) -> None:
                 f"{token_range.key}: {reporting.counts_line(event.result)} "
                 f"({len(run.copied)} of {len(run.ranges)} ranges)"
             )
+            if event.result.left_alone:
+                log.warning(
+                    f"{token_range.key}: {event.result.left_alone:,} rows have counters that the "
+                    "target lacks although this range was copied before; they may have been "
+                    "deleted there and were left alone. If they are to be written after all, set "
+                    "diff.repair: [counters]"
+                )
         elif isinstance(event, Failed):
             counts = underway.pop(token_range, RangeCounts())
             done += counts
@@ -213,7 +289,12 @@ def _has_read(event: Any) -> bool:
 # -- comparing ---------------------------------------------------------------------------------
 
 
-def _compare(run: RangedRun, pool: WorkerPool, connections: tuple[Connection, Connection]) -> None:
+def _compare(
+    run: RangedRun,
+    pool: WorkerPool,
+    connections: tuple[Connection, Connection],
+    winners: str | None,
+) -> None:
     assert run.plan is not None
     ranges = [token_range for token_range in run.ranges if token_range not in run.failed]
     told = time.monotonic()
@@ -224,7 +305,7 @@ def _compare(run: RangedRun, pool: WorkerPool, connections: tuple[Connection, Co
             told = time.monotonic()
             run.context.log.info(f"Comparing: {done} of {total} scans done")
 
-    for verdict in diff_ranges(pool, run.plan, ranges, connections, tell_progress):
+    for verdict in diff_ranges(pool, run.plan, ranges, connections, tell_progress, winners):
         metadata = reporting.verdict_metadata(verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)

@@ -18,6 +18,7 @@ from migration_platform.components.ledger import FINGERPRINT, RangeState, read_s
 from migration_platform.copy import RangeCounts
 from migration_platform.diff import RangeVerdict
 from migration_platform.events import DELIVERY_SECONDS, Message, job_event, publish
+from migration_platform.fidelity import describe_fidelity, to_markdown
 from migration_platform.migration import Migration
 from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import Table
@@ -35,6 +36,7 @@ class Job:
     origin: dg.AssetKey
     target: dg.AssetKey
     diff: dg.AssetKey
+    plan: dg.AssetKey
     partitions: dg.StaticPartitionsDefinition
 
 
@@ -66,8 +68,16 @@ class RangedRun:
 
 def counts_line(counts: RangeCounts) -> str:
     """Give a range's counts as a log line does."""
-    retries = f", {counts.retries} retries" if counts.retries else ""
-    return f"{counts.read:,} rows read, {counts.written:,} written{retries}"
+    more = [
+        f"{number:,} {what}"
+        for number, what in (
+            (counts.skipped, "skipped"),
+            (counts.statics, "partitions with static cells"),
+            (counts.retries, "retries"),
+        )
+        if number
+    ]
+    return ", ".join((f"{counts.read:,} rows read, {counts.written:,} written", *more))
 
 
 def counts_metadata(counts: RangeCounts) -> dict[str, Any]:
@@ -83,6 +93,21 @@ def counts_metadata(counts: RangeCounts) -> dict[str, Any]:
         "rows_per_second": round(counts.rows_per_second, 1),
         "retries": counts.retries,
     }
+    metadata |= {
+        name: number
+        for name, number in (
+            ("rows_added_by_map_entries", max(0, counts.added)),
+            ("rows_filtered", counts.filtered),
+            ("rows_too_large", counts.too_large),
+            ("rows_collided", counts.collided),
+            ("counters_left_alone", counts.left_alone),
+            ("partitions_with_static_cells", counts.statics),
+        )
+        if number
+    }
+    if counts.large_cells:
+        metadata["large_cells"] = dg.MetadataValue.json(dict(counts.large_cells))
+        metadata["large_samples"] = dg.MetadataValue.json(list(counts.large_samples))
     if counts.last_retry:
         metadata["last_retry"] = counts.last_retry
     return metadata
@@ -130,12 +155,15 @@ def tell_plan(run: RangedRun) -> None:
     ):
         run.context.log.info(f"{table.name} in {endpoint.store}: key ({_key_of(table)})")
         if key is not None:
-            metadata = {"dagster/column_schema": _column_schema(table)}
+            metadata = {"dagster/column_schema": column_schema(table)}
             run.context.log_event(dg.AssetObservation(key, metadata=metadata))
     if plan.left_unset:
         run.context.log.info(
             f"Columns that only the target has stay unset: {', '.join(plan.left_unset)}"
         )
+    for line in describe_fidelity(plan):
+        if not line.exact:
+            run.context.log.info(f"Not exact: {line.subject}: {line.times or line.values}")
 
 
 def _key_of(table: Table) -> str:
@@ -143,7 +171,8 @@ def _key_of(table: Table) -> str:
     return ", ".join([f"({partition})", *table.clustering_columns])
 
 
-def _column_schema(table: Table) -> dg.TableSchema:
+def column_schema(table: Table) -> dg.TableSchema:
+    """Give a table's columns as Dagster shows them, its key first."""
     roles = {
         **dict.fromkeys(table.partition_key, "partition key"),
         **dict.fromkeys(table.clustering_columns, "clustering column"),
@@ -168,7 +197,7 @@ def materialize_copy(run: RangedRun, token_range: TokenRange, counts: RangeCount
     assert run.plan is not None
     metadata = {
         **counts_metadata(counts),
-        "dagster/column_schema": _column_schema(run.plan.target),
+        "dagster/column_schema": column_schema(run.plan.target),
     }
     last = len(run.copied) + len(run.failed) == len(run.ranges)
     if last or time.monotonic() - run.ring_drawn >= RING_SECONDS:
@@ -242,10 +271,11 @@ def report_table(run: RangedRun, states: Sequence[RangeState], *, ended: bool = 
     metadata: dict[str, Any] = {
         **show_ring(run.job.migration.name, states),
         "dagster/row_count": sum(state.rows for state in states),
-        "dagster/column_schema": _column_schema(run.plan.target),
+        "dagster/column_schema": column_schema(run.plan.target),
         "ranges_copied": sum(state.copied for state in states),
         "ranges_verified": sum(state.matches for state in states),
         "ranges": len(states),
+        "fidelity": dg.MetadataValue.md(to_markdown(describe_fidelity(run.plan))),
     }
     if run.copying and run.copy_seconds:
         metadata["rows_per_second"] = round(run.counts.written / run.copy_seconds, 1)

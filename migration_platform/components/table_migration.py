@@ -15,6 +15,7 @@ from pydantic import Field
 from migration_platform.components import ended_runs
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.checks import CHECKS, ORIGIN_ONLY
+from migration_platform.components.planning import plan_migration
 from migration_platform.components.ranged_run import run_ranges
 from migration_platform.components.reporting import Job
 from migration_platform.components.scaffolds import TableMigrationScaffolder
@@ -188,6 +189,14 @@ class RunConfig(dg.Config):
     )
 
 
+class PlanConfig(dg.Config):
+    """How thoroughly a plan is made."""
+
+    rehearse: bool = Field(
+        default=False, description="Read and convert every row, as a copy would, and write none."
+    )
+
+
 @dg.scaffold_with(TableMigrationScaffolder)
 class TableMigration(dg.Component, dg.Model, NamedAttributes):
     """Copies a Cassandra table, range by range, and proves that it arrived.
@@ -249,7 +258,10 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         """
         job = build_job(self.to_migration())
         self._check_stores(context)
-        assets: list[Any] = [build_ranged_assets(declared=self, job=job)]
+        assets: list[Any] = [
+            build_ranged_assets(declared=self, job=job),
+            build_plan_asset(declared=self, job=job),
+        ]
         if self._describes_origin(job, context):
             assets.append(build_origin_asset(job=job, group=self.group))
         schedules, sensors = [], []
@@ -453,6 +465,7 @@ def build_job(migration: Migration) -> Job:
         origin=asset_key(migration.origin),
         target=target,
         diff=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_diff"]),
+        plan=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_plan"]),
         partitions=dg.StaticPartitionsDefinition([r.key for r in migration.ranges]),
     )
 
@@ -536,6 +549,36 @@ def build_ranged_assets(*, declared: TableMigration, job: Job) -> dg.AssetsDefin
         )
 
     return migrate
+
+
+def build_plan_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefinition:
+    """Build the asset that says what a copy would do, and does none of it."""
+    migration = job.migration
+
+    @dg.asset(
+        key=job.plan,
+        deps=[job.origin],
+        group_name=declared.group,
+        owners=declared.owners,
+        kinds={"cassandra"},
+        description=(
+            f"What a copy of `{migration.origin.table}` to `{migration.target.table}` would do, "
+            "told before anything is written: where each column comes from, what arrives exactly "
+            "and what cannot. With the op config `rehearse: true` every row is read and converted "
+            "too, as is always done where rows may collide or guardrails are declared."
+        ),
+        required_resource_keys={migration.origin.store, migration.target.store},
+    )
+    def plan(context: dg.AssetExecutionContext, config: PlanConfig) -> dg.MaterializeResult:
+        return plan_migration(
+            context,
+            job,
+            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            target=_store(context.resources, migration.target.store, CassandraResource),
+            rehearses=config.rehearse,
+        )
+
+    return plan
 
 
 def build_schedule(*, job: Job, cron: str, per_run: int | None) -> dg.ScheduleDefinition:

@@ -7,6 +7,7 @@ frozen would then hold its elements twice.
 
 # The driver carries no types: what is inferred from its attributes' first values is wrong.
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportOperatorIssue=false
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,0 +1,141 @@
+"""What the plan asset tells: what a copy would do, before it does any of it."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from migration_platform.collisions import Collisions, refuse_collisions
+from migration_platform.components.reporting import Job, column_schema
+from migration_platform.errors import MigrationError
+from migration_platform.fidelity import describe_fidelity, to_markdown
+from migration_platform.preflight import Plan, build_plan
+from migration_platform.rehearsal import Rehearsal, rehearse
+from migration_platform.resources import CassandraResource
+from migration_platform.token_ranges import describe_ranges
+from migration_platform.workers import WorkerPool
+
+
+def plan_migration(
+    context: dg.AssetExecutionContext,
+    job: Job,
+    *,
+    origin: CassandraResource,
+    target: CassandraResource,
+    rehearses: bool,
+) -> dg.MaterializeResult:
+    """Hold the declaration against the tables, and against every row where that can matter.
+
+    Raises:
+        dagster.Failure: one sentence, when a copy would be refused or would fail.
+    """
+    migration = job.migration
+    try:
+        with origin.connect() as here, target.connect() as there:
+            plan = build_plan(migration, here, there)
+        metadata = _describe(plan)
+        if not (rehearses or plan.lost_keys or migration.guardrails):
+            return dg.MaterializeResult(metadata=metadata)
+        workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
+        with (
+            WorkerPool(plan, origin.to_settings(), target.to_settings(), workers=workers) as pool,
+            tempfile.TemporaryDirectory(prefix="migration-platform-plan-") as folder,
+        ):
+            keys = Path(folder) / "keys.sqlite" if plan.lost_keys else None
+            found = rehearse(
+                pool,
+                plan,
+                migration.ranges,
+                keys,
+                lambda done, total: context.log.info(f"Rehearsing: {done} of {total} ranges read"),
+            )
+    except MigrationError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    metadata |= _describe_rehearsal(found)
+    problem = _object_to(plan, found)
+    if problem:
+        raise dg.Failure(f"{migration.name}: {problem}", metadata=metadata, allow_retries=False)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _describe(plan: Plan) -> dict[str, Any]:
+    lines = describe_fidelity(plan)
+    return {
+        "fidelity": dg.MetadataValue.md(to_markdown(lines)),
+        "inexact": ", ".join(line.subject for line in lines if not line.exact) or "nothing",
+        "columns": dg.MetadataValue.md(_columns(plan)),
+        "dagster/column_schema": column_schema(plan.target),
+        "key_columns_lost": ", ".join(plan.lost_keys) or "none",
+        "times_compared": plan.migration.compare_writetime,
+    }
+
+
+def _columns(plan: Plan) -> str:
+    rows = ["| target | type | filled by |", "|---|---|---|"]
+    for source in (s for layer in plan.layers for s in layer.sources):
+        if source.is_key and source not in plan.rows.sources:
+            continue
+        origin = {
+            "column": f"{source.origin} ({source.origin_type})",
+            "constant": "a constant",
+            "json": f"the property {source.json_property} of {source.origin}",
+            "map_key": f"the keys of {source.origin}",
+            "map_value": f"the values of {source.origin}",
+        }[source.kind]
+        row = f"| {source.target}{' (key)' if source.is_key else ''} | {source.target_type} | "
+        if row + f"{origin} |" not in rows:
+            rows.append(row + f"{origin} |")
+    return "\n".join(rows)
+
+
+def _describe_rehearsal(found: Rehearsal) -> dict[str, Any]:
+    counts = found.counts
+    metadata: dict[str, Any] = {
+        "rows_read": counts.read,
+        "rows_to_write": counts.read + counts.added - counts.skipped,
+        "rows_filtered": counts.filtered,
+        "bytes_read": counts.bytes_read,
+    }
+    if found.collisions.target_rows:
+        metadata |= _describe_collisions(found.collisions)
+    if counts.large_cells:
+        metadata["large_cells"] = dg.MetadataValue.json(dict(counts.large_cells))
+        metadata["large_samples"] = dg.MetadataValue.json(list(counts.large_samples))
+    if found.failed:
+        reasons = {token_range.key: reason for token_range, reason in found.failed}
+        metadata["ranges_that_would_fail"] = dg.MetadataValue.json(reasons)
+    return metadata
+
+
+def _describe_collisions(found: Collisions) -> dict[str, Any]:
+    return {
+        "rows_that_collide": found.origin_rows,
+        "rows_that_they_land_on": found.target_rows,
+        "collisions": dg.MetadataValue.json(list(found.samples)),
+    }
+
+
+def _object_to(plan: Plan, found: Rehearsal) -> str:
+    """Say why a copy would fail; empty if it would not."""
+    parts: list[str] = []
+    if found.failed:
+        names = describe_ranges([token_range for token_range, _ in found.failed])
+        parts.append(f"{len(found.failed)} ranges would fail ({names}): {found.failed[0][1]}")
+    guardrails = plan.migration.guardrails
+    if guardrails and guardrails.action == "fail" and found.counts.large_cells:
+        parts.append(
+            f"cells of more than {guardrails.max_column_kb} KB would fail their ranges "
+            f"({_large(found.counts.large_cells)}), such as {found.counts.large_samples[0]}"
+        )
+    try:
+        refuse_collisions(plan, found.collisions)
+    except MigrationError as error:
+        parts.append(str(error))
+    return "; ".join(parts)
+
+
+def _large(cells: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in cells)

@@ -1,0 +1,134 @@
+"""What a migration keeps exactly, what it cannot keep, and why: told before the first write.
+
+`diff.compare_writetime` proves the same afterwards, for everything that is exact here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from migration_platform.cql_types import parse_type
+from migration_platform.migration import quote
+from migration_platform.preflight import Layer, Plan, Source
+from migration_platform.row_writes import time_of
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How well one thing arrives: its values, and its writetimes and TTLs, each in a few words.
+
+    `exact` says that a comparison of both tables, times included, would find no difference.
+    """
+
+    subject: str
+    values: str
+    times: str
+    exact: bool
+
+
+def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
+    """Say of each column of the target, and of row markers, what arrives as it was."""
+    found = [
+        Fidelity(quote(source.target), _values_of(plan, source), *_times_of(plan, layer, source))
+        for layer in plan.layers
+        for source in layer.sources
+        if not source.is_key
+    ]
+    if not plan.has_counters:
+        found.append(_row_markers(plan))
+    found += [
+        Fidelity(quote(name), "nothing fills it; it stays as it is", "", exact=True)
+        for name in plan.left_unset
+    ]
+    return tuple(found)
+
+
+def to_markdown(lines: Sequence[Fidelity]) -> str:
+    """Give the report as a table."""
+    rows = [
+        f"| {line.subject} | {line.values} | {line.times} | {'✓' if line.exact else 'inexact'} |"
+        for line in lines
+    ]
+    return "\n".join(
+        ["| column | values | writetime and TTL | exact |", "|---|---|---|---|", *rows]
+    )
+
+
+def _values_of(plan: Plan, source: Source) -> str:
+    if source.kind == "constant":
+        return "a constant"
+    if source.kind == "json":
+        return f"the property {source.json_property} of the JSON in {quote(source.origin)}"
+    if source.kind == "map_value":
+        return f"the value of each entry of {quote(source.origin)}"
+    named = "as they are" if source.origin == source.target else f"those of {quote(source.origin)}"
+    if "counter" in source.target_type:
+        return f"{named}: the difference to the target is added"
+    if source.converter(plan.migration.columns) is None:
+        return named
+    if "{" in source.target_type:
+        return f"{named}, fields by their names"
+    return f"{named}, {source.origin_type} to {source.target_type}"
+
+
+def _times_of(plan: Plan, layer: Layer, source: Source) -> tuple[str, bool]:
+    rules = plan.rules
+    if layer.has_counters:
+        return "a counter has none that could be set", True
+    here, there = (
+        parse_type(source.origin_type or source.target_type),
+        parse_type(source.target_type),
+    )
+    exact, notes = True, []
+    kind, _ = time_of(layer, source)
+    if "cell" in (rules.writetime, rules.ttl):
+        if there.is_multicell and there.name == "list":
+            exact = False
+            notes.append(
+                "one time for the whole list, its newest writetime and longest TTL, because no "
+                "element of a list can be written under its own name; rewritten only if it differs"
+            )
+        elif source.kind == "constant" or kind == "row":
+            is_old = source.kind == "column" and here.is_multicell
+            exact = not is_old
+            notes.append(
+                "the row's newest and longest: this server tells no times of elements (Cassandra "
+                "does since 5.0)"
+                if is_old
+                else "the row's newest and longest"
+            )
+        elif kind == "multi" and not there.is_multicell:
+            notes.append("one cell at the target: the newest and longest of its elements")
+        elif kind in ("multi", "entry"):
+            notes.append("each element's own")
+        else:
+            notes.append("each cell's own")
+    other = {
+        "row_max": "the row's newest writetime",
+        "now": "the time of the copy",
+        "cell": "",
+    }
+    lives = {"row_max": "the row's longest TTL", "none": "no TTL", "cell": ""}
+    if isinstance(rules.writetime, int):
+        notes.append(f"writetime {rules.writetime:,}")
+    elif rules.writetime != "cell":
+        notes.append(other[rules.writetime])
+    if isinstance(rules.ttl, int):
+        notes.append(f"a TTL of {rules.ttl:,} s")
+    elif rules.ttl != "cell":
+        notes.append(lives[rules.ttl])
+    if rules.increment_by:
+        notes.append(f"{rules.increment_by:,} µs newer")
+    as_declared = rules.writetime == "cell" and rules.ttl == "cell" and not rules.increment_by
+    return "; ".join(notes), exact and as_declared
+
+
+def _row_markers(plan: Plan) -> Fidelity:
+    if plan.rules.writetime == "now":
+        return Fidelity("(row markers)", "written with every row", "the time of the copy", False)
+    return Fidelity(
+        "(row markers)",
+        "written with every row, also where the origin's was made by an UPDATE",
+        "the row's newest and longest, because no query tells a marker's; a row of nothing but its "
+        "key gets the time at which it was read",
+        False,
+    )

@@ -1,0 +1,163 @@
+"""A copy without its writes: every row read, filtered and converted, and what would become of it.
+
+It finds what no look at the schemas can: cells beyond the guardrails, values that cannot be
+converted, keys that are null, and rows that would land on one another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from migration_platform.cell_times import read_row_time
+from migration_platform.collisions import Collisions, FoundKey, KeyFile
+from migration_platform.copy import RangeCounts
+from migration_platform.preflight import Layer, Plan
+from migration_platform.rows import NULL
+from migration_platform.stores.cassandra import prepare_range_read, read_pages
+from migration_platform.token_ranges import TokenRange
+from migration_platform.transform import Tally, compile_rows
+from migration_platform.workers import Done, Failed, OpenStores, Report, Reported, WorkerPool
+
+
+@dataclass(frozen=True)
+class RehearseRange:
+    """The task of reading a range as a copy would; with `gathers_keys` target keys are reported.
+
+    Its result is the range's `RangeCounts`, in which nothing is written.
+    """
+
+    token_range: TokenRange
+    gathers_keys: bool = False
+
+    def run(self, stores: OpenStores, report: Report) -> RangeCounts:
+        """Read the range.
+
+        Raises:
+            MigrationError: a page could not be read, or a row cannot be converted.
+        """
+        plan = _only_reporting(stores.plan)
+        window = plan.migration.filter.window(self.token_range)
+        counts = RangeCounts()
+        if window is not None:
+            for layer in plan.layers:
+                counts += _read_layer(stores, plan, layer, window, self.gathers_keys, report)
+        return counts
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a copy would come to: counts, collisions, and the ranges that would fail."""
+
+    counts: RangeCounts = field(default_factory=RangeCounts)
+    collisions: Collisions = field(default_factory=Collisions)
+    failed: tuple[tuple[TokenRange, str], ...] = ()
+
+
+def rehearse(
+    pool: WorkerPool,
+    plan: Plan,
+    ranges: Sequence[TokenRange],
+    keys: Path | None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Rehearsal:
+    """Read the ranges as a copy would.
+
+    `keys` is where the keys that several rows have are kept, for the copy to ask; it makes sense
+    with all ranges only, because rows of one may land on a row of another.
+
+    Raises:
+        MigrationError: the disk is full.
+    """
+    file = KeyFile(keys, plan) if keys else None
+    counts, failed, done = RangeCounts(), [], 0
+    tasks = [RehearseRange(token_range, file is not None) for token_range in ranges]
+    try:
+        for event in pool.run(tasks):
+            if isinstance(event, Reported) and file:
+                file.add(event.value)
+            elif isinstance(event, Failed):
+                failed.append((event.task.token_range, event.reason))
+            elif isinstance(event, Done):
+                counts += event.result
+            if isinstance(event, Done | Failed):
+                done += 1
+                on_progress(done, len(tasks))
+        collisions = file.judge() if file else Collisions()
+    finally:
+        if file:
+            file.close()
+    return Rehearsal(counts, collisions, tuple(failed))
+
+
+def _only_reporting(plan: Plan) -> Plan:
+    guardrails = plan.migration.guardrails
+    if guardrails is None:
+        return plan
+    told = replace(plan.migration, guardrails=replace(guardrails, action="report"))
+    return replace(plan, migration=told)
+
+
+def _read_layer(
+    stores: OpenStores,
+    plan: Plan,
+    layer: Layer,
+    window: TokenRange,
+    gathers_keys: bool,
+    report: Report,
+) -> RangeCounts:
+    migration, is_rows = plan.migration, layer.name == "rows"
+    keys: list[tuple[bytes, bytes]] = []
+
+    def note(target_key: bytes, origin_key: bytes) -> bool:
+        keys.append((target_key, origin_key))
+        return True
+
+    gathers_keys = gathers_keys and is_rows
+    reader = compile_rows(
+        plan,
+        layer,
+        layer.ordered(plan.target.primary_key),
+        0,
+        null=NULL,
+        wins=note if gathers_keys else None,
+    )
+    select = prepare_range_read(
+        stores.origin,
+        plan.origin,
+        reader.columns,
+        times=reader.times.selections(),
+        where=migration.filter.where,
+        statics=not is_rows,
+        retry_seconds=migration.retry_seconds,
+    )
+    tally, read, size = Tally(), 0, 0
+    for page in read_pages(
+        stores.origin,
+        select,
+        window,
+        consistency=migration.origin.consistency,
+        fetch_size=migration.origin.fetch_size,
+        budget=stores.origin_budget,
+        retry_seconds=migration.retry_seconds,
+        on_retry=lambda _: None,
+    ):
+        found: list[FoundKey] = []
+        for _, _, times, _ in reader.rows(page, tally):
+            if gathers_keys:
+                # A row whose writetime no query tells is older than every other.
+                found.append((*keys[-1], read_row_time(times, 0)[0] or 0))
+        keys.clear()
+        if found:
+            report(found)
+        read += page.row_count
+        size += len(page.data)
+    return RangeCounts(
+        read=read if is_rows else 0,
+        added=tally.added if is_rows else 0,
+        skipped=tally.skipped if is_rows else 0,
+        filtered=tally.filtered if is_rows else 0,
+        too_large=tally.too_large if is_rows else 0,
+        large_cells=tuple(sorted(tally.large.items())),
+        large_samples=tuple(tally.large_samples),
+        bytes_read=size,
+    )
