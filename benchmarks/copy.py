@@ -2,11 +2,13 @@
 
     python benchmarks/copy.py --rows 200000 --runs 5
 
-Each run does, in turn: this package's copy, its comparison, and a copy as one would write it with
-the driver alone (paged SELECT, execute_concurrent_with_args, the same number of processes). The
-machine drifts, so compare only within one run: the ratios are taken pair by pair. CPU is that of
-all client processes and of the server's process, start-up left out; memory is the peak of the
-largest worker process.
+Each run does, in turn: this package's copy with new writetimes, its copy with every cell's own
+writetime and TTL, the comparison of values, the comparison of values and times, and a copy as one
+would write it with the driver alone (paged SELECT, execute_concurrent_with_args, the same number of
+processes). The cells of a sample row share one writetime, as those of most tables do; `--mixed`
+gives a third of the rows a cell with a time and a TTL of its own. The machine drifts, so compare
+only within one run: the ratios are taken pair by pair. CPU is that of all client processes and of
+the server's process, start-up left out; memory is the peak of the largest worker process.
 """
 
 import sys
@@ -19,10 +21,13 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
+from cassandra.concurrent import execute_concurrent_with_args
 
 from migration_platform import sample
 from migration_platform.copy import CopyRange
@@ -96,8 +101,6 @@ def copy_all(pool: WorkerPool, ranges: tuple[TokenRange, ...]) -> None:
 
 def plain_worker(pipe, settings: CassandraSettings, ranges: list[TokenRange]) -> None:
     """Copy ranges as the driver's documentation shows it; one command on the pipe is one copy."""
-    from cassandra.concurrent import execute_concurrent_with_args
-
     connection = Connection(settings)
     names = [name for name, _ in sample.COLUMNS]
     select = connection.prepare(
@@ -152,35 +155,57 @@ class PlainCopy:
             process.join()
 
 
-def prepare(settings: CassandraSettings, rows: int) -> None:
-    """Fill the benchmark's origin table unless it holds that many rows already."""
+def prepare(settings: CassandraSettings, rows: int, *, mixed: bool) -> None:
+    """Fill the benchmark's origin table."""
     with Connection(settings) as connection:
         sample.create_tables(connection, KEYSPACE)
-        count = f"SELECT count(*) FROM {KEYSPACE}.{sample.ORIGIN_TABLE}"
-        if connection.session.execute(count, timeout=600).one()[0] != rows:
-            print(f"filling {rows:,} rows", flush=True)
-            truncate(connection, TableName(KEYSPACE, sample.ORIGIN_TABLE))
-            sample.fill_origin(connection, rows, keyspace=KEYSPACE)
+        print(f"filling {rows:,} rows", flush=True)
+        truncate(connection, TableName(KEYSPACE, sample.ORIGIN_TABLE))
+        sample.fill_origin(connection, rows, keyspace=KEYSPACE)
+        if mixed:
+            touch_third(connection)
+
+
+def touch_third(connection: Connection) -> None:
+    """Give a third of the rows a cell with a writetime and a TTL of its own."""
+    table = f"{KEYSPACE}.{sample.ORIGIN_TABLE}"
+    keys = list(connection.session.execute(f"SELECT userid, courseid, batchid FROM {table}"))
+    update = connection.prepare(
+        f"UPDATE {table} USING TTL 86400 SET progress = 7 "
+        "WHERE userid = ? AND courseid = ? AND batchid = ?"
+    )
+    third = (tuple(key) for number, key in enumerate(keys) if not number % 3)
+    execute_concurrent_with_args(connection.session, update, third, concurrency=100)
 
 
 def print_table(results: dict[str, list[Measured]]) -> None:
     """Print medians with their spread, and ratios taken pair by pair."""
-    print(f"\n{'':<12}{'rows/s':>26}{'client µs/row':>26}{'server µs/row':>26}")
+    print(f"\n{'':<24}{'rows/s':>26}{'client µs/row':>22}{'server µs/row':>22}")
     for name, runs in results.items():
         cells = []
         for figure in ("rows_per_second", "client_us", "server_us"):
             values = sorted(getattr(run, figure) for run in runs)
             median = statistics.median(values)
             cells.append(f"{median:,.0f} ({values[0]:,.0f} to {values[-1]:,.0f})")
-        print(f"{name:<12}" + "".join(f"{cell:>26}" for cell in cells))
-    pairs = list(zip(results["copy"], results["plain copy"], strict=True))
-    speed = statistics.median(a.rows_per_second / b.rows_per_second for a, b in pairs)
-    client = statistics.median(b.client_us / a.client_us for a, b in pairs)
-    server = statistics.median(b.server_us / a.server_us for a, b in pairs)
-    print(
-        f"\nbeside the plain copy: {speed:.1f} times the rows a second, "
-        f"1/{client:.1f} of its client CPU, 1/{server:.1f} of its server CPU (medians of pairs)"
-    )
+        print(f"{name:<24}{cells[0]:>26}" + "".join(f"{cell:>22}" for cell in cells[1:]))
+    print("\nmedians of pairs:")
+    for name, other in (
+        ("copy, own times", "copy, new times"),
+        ("comparison with times", "comparison"),
+        ("copy, new times", "plain copy"),
+        ("copy, own times", "plain copy"),
+    ):
+        if other not in results:
+            continue
+        pairs = list(zip(results[name], results[other], strict=True))
+        speed, client, server = (
+            statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
+            for figure in ("rows_per_second", "client_us", "server_us")
+        )
+        print(
+            f"  {name} / {other}: {speed:.2f} of the rows a second, "
+            f"{client:.2f} of the client CPU, {server:.2f} of the server CPU"
+        )
 
 
 def main() -> None:
@@ -190,63 +215,79 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="counted runs after one warm-up")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--no-peer", action="store_true", help="leave the plain copy out")
+    parser.add_argument("--mixed", action="store_true", help="rows whose cells differ in time")
     options = parser.parse_args()
 
     (server,) = start_all([Cassandra()], report=lambda line: print(line, flush=True))
     settings = CassandraSettings(port=server.port)
     process = psutil.Process(server.pid)
-    prepare(settings, options.rows)
+    prepare(settings, options.rows, mixed=options.mixed)
     migration = Migration(
         Endpoint("origin", TableName(KEYSPACE, sample.ORIGIN_TABLE)),
         Endpoint("target", TableName(KEYSPACE, sample.TARGET_TABLE)),
+        compare_writetime=True,
     )
-    results: dict[str, list[Measured]] = {"copy": [], "comparison": [], "plain copy": []}
+    new_times = replace(migration, writetime="now", ttl="none", compare_writetime=False)
+    results: dict[str, list[Measured]] = {}
     peer = None if options.no_peer else PlainCopy(settings, options.workers)
-    with Connection(settings) as origin, Connection(settings) as target:
-        plan: Plan = build_plan(migration, origin, target)
-        with WorkerPool(plan, settings, settings, workers=options.workers) as pool:
-            clients = [psutil.Process(), *map(psutil.Process, pool.process_ids)]
-            for run in range(options.runs + 1):
-                done = one_run(options.rows, plan, pool, (origin, target), clients, process, peer)
-                if run:  # the first one warms up
-                    for name, measured in done.items():
-                        results[name].append(measured)
-                shown = ", ".join(f"{n} {m.rows_per_second:,.0f} rows/s" for n, m in done.items())
-                print(f"{'run ' + str(run) if run else 'warm-up'}: {shown}", flush=True)
-            workers = [peak_mb(pid) for pid in pool.process_ids]
-            parent = peak_mb(psutil.Process().pid)
+    with ExitStack() as stack:
+        origin, target = (stack.enter_context(Connection(settings)) for _ in range(2))
+        sides = []
+        for declared in (new_times, migration):
+            plan = build_plan(declared, origin, target)
+            pool = WorkerPool(plan, settings, settings, workers=options.workers)
+            sides.append((plan, stack.enter_context(pool)))
+        for run in range(options.runs + 1):
+            done = one_run(options.rows, sides, (origin, target), process, peer)
+            if run:  # the first one warms up
+                for name, measured in done.items():
+                    results.setdefault(name, []).append(measured)
+            shown = ", ".join(f"{n} {m.rows_per_second:,.0f} rows/s" for n, m in done.items())
+            print(f"{'run ' + str(run) if run else 'warm-up'}: {shown}", flush=True)
+        workers = [peak_mb(pid) for _, pool in sides for pid in pool.process_ids]
+        parent = peak_mb(psutil.Process().pid)
     if peer:
         peer.close()
-        print_table(results)
-    print(f"peak memory: {max(workers):.0f} MB a worker process, {parent:.0f} MB the parent")
+    print_table(results)
+    print(f"\npeak memory: {max(workers):.0f} MB a worker process, {parent:.0f} MB the parent")
 
 
 def one_run(
     rows: int,
-    plan: Plan,
-    pool: WorkerPool,
+    sides: list[tuple[Plan, WorkerPool]],
     connections: tuple[Connection, Connection],
-    clients: list[psutil.Process],
     server: psutil.Process,
     peer: PlainCopy | None,
 ) -> dict[str, Measured]:
-    """Copy, compare, and copy plainly; the target is emptied before each copy."""
+    """Copy and compare both ways, and copy plainly; the target is emptied before each copy."""
     done: dict[str, Measured] = {}
-    truncate(connections[1], plan.target.name)
-    ranges = plan.migration.ranges
-    done["copy"] = measure(rows, clients, server, lambda: copy_all(pool, ranges))
-
-    def compare() -> None:
-        verdicts = list(diff_ranges(pool, plan, ranges, connections))
-        assert all(verdict.matches for verdict in verdicts)
-        assert sum(verdict.origin_rows for verdict in verdicts) == rows
-
-    done["comparison"] = measure(rows, clients, server, compare)
-    if peer:
+    for (plan, pool), copy_name, comparison_name in zip(
+        sides,
+        ("copy, new times", "copy, own times"),
+        ("comparison", "comparison with times"),
+        strict=True,
+    ):
+        clients = [psutil.Process(), *map(psutil.Process, pool.process_ids)]
+        ranges = plan.migration.ranges
         truncate(connections[1], plan.target.name)
+        done[copy_name] = measure(rows, clients, server, partial(copy_all, pool, ranges))
+        compare = partial(compare_all, rows, plan, pool, connections)
+        done[comparison_name] = measure(rows, clients, server, compare)
+    if peer:
+        truncate(connections[1], sides[0][0].target.name)
         theirs = [psutil.Process(pid) for pid in peer.process_ids]
         done["plain copy"] = measure(rows, theirs, server, peer.copy)
     return done
+
+
+def compare_all(
+    rows: int, plan: Plan, pool: WorkerPool, connections: tuple[Connection, Connection]
+) -> None:
+    """Compare every range with this package."""
+    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges, connections))
+    wrong = [verdict for verdict in verdicts if not verdict.matches]
+    if wrong or sum(verdict.origin_rows for verdict in verdicts) != rows:
+        raise SystemExit(f"the copy is not right: {wrong[:1]}")
 
 
 if __name__ == "__main__":

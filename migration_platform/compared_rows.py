@@ -34,6 +34,7 @@ EXPIRY_TOLERANCE_SECONDS = 5
 """Servers tell TTLs in whole seconds, and a second or two pass between a read and a write."""
 
 _LONG = Struct(">q")
+_ONE_TIME = b"="
 AS_IT_IS = TimeRules("cell", "cell")
 
 
@@ -115,6 +116,13 @@ def compile_compared(
         time_of = tuple(_time_there(layout, name) for name in names)
         per_element = tuple(isinstance(e, tuple) or e for e in per_element)
     positions = tuple(value.position for value in form.values)
+    # A constant has the row's time, and of a row of nulls no query tells that.
+    no_time |= {
+        value.position
+        for value, (kind, _) in zip(form.values, form.time_of, strict=True)
+        if kind == "row"
+    }
+    one_time = rules.passes_bytes and not isinstance(plan.migration.ttl, int) and not no_time
     extract = plan.migration.columns.extract_json
     # What the target holds already is no difference, unless it is to be overwritten.
     loose = tuple(
@@ -140,6 +148,9 @@ def compile_compared(
                 yield key, values, b""
             return
         for key, values, times, entry in reader.rows(page, Tally()):
+            if one_time and type(times) is bytes and not loose:
+                yield key, values + _ONE_TIME + times, b""
+                continue
             found = split_cells(values, len(sources))
             presence = b""
             if loose:
@@ -250,19 +261,26 @@ def _write_times(
     keeps_expiry: bool,
 ) -> tuple[bytes, bytes]:
     """Write the times of a row's cells down: what must be equal, and when they expire."""
-    content, expiries = [], []
+    content: list[bytes] = []
+    expiries: list[bytes] = []
+    writetimes: set[int | None] = set()
     for position, time in zip(positions, found.cells, strict=True):
         if cells[position] is None or position in no_time:
             continue
         for each in time if isinstance(time, list) else (time,):
             if each is None:
-                content.append(b"\x02")
                 continue
             writetime, expires = each
+            writetimes.add(writetime)
             content.append(b"\x00" if expires is None else b"\x01")
             content.append(_LONG.pack(writetime or 0))
-            if expires is not None and keeps_expiry:
-                expiries.append(_LONG.pack(expires))
+            if expires is not None:
+                writetimes.add(None)
+                if keeps_expiry:
+                    expiries.append(_LONG.pack(expires))
+    if len(writetimes) == 1 and None not in writetimes:
+        # As rows are written down whose times were never taken apart.
+        return _ONE_TIME + b"\x00\x00\x00\x08" + content[-1], b""
     return b"".join(content), b"".join(expiries)
 
 

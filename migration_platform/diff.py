@@ -164,17 +164,17 @@ def diff_ranges(
         if isinstance(event, Done | Failed):
             done += 1
             on_progress(done, len(tasks))
-    differing = sums["origin"].loose | sums["target"].loose
-    differing |= {
+    differing = frozenset(
         slot
         for slot in sums["origin"].sums.keys() | sums["target"].sums.keys()
         if sums["origin"].sums.get(slot, 0) != sums["target"].sums.get(slot, 0)
-    }
+    )
+    doubtful = differing | sums["origin"].loose | sums["target"].loose
     if plan.tells_origin_token:
         buckets = buckets_per_range(plan.migration.token_ranges)
-        suspects = {slot // buckets for slot in differing}
+        suspects = {slot // buckets for slot in doubtful}
     else:
-        suspects = set(wanted) if differing else set()
+        suspects = set(wanted) if doubtful else set()
     for token_range in ranges:
         if token_range.index in errors or token_range.index not in suspects:
             rows = sums["origin"].rows[token_range.index]
@@ -191,7 +191,7 @@ def diff_ranges(
     looked_into = [r for r in ranges if r.index in suspects and r.index not in errors]
     if looked_into:
         yield from _look_into(
-            pool, plan, looked_into, frozenset(differing), sums, connections, on_progress, winners
+            pool, plan, looked_into, differing, sums, connections, on_progress, winners
         )
 
 

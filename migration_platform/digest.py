@@ -99,8 +99,8 @@ def add_rows(into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator)
 def list_rows(
     rows: Iterable[DigestedRow], locator: RowLocator, wanted_slots: frozenset[int]
 ) -> Iterator[tuple[int, bytes, bytes, bytes]]:
-    """Give `(range index, key, digest, loose)` of the rows in wanted slots."""
+    """Give `(range index, key, digest, loose)` of rows in wanted slots, and of all loose ones."""
     for key, content, loose in rows:
         index = locator.index_of(key)
-        if index is not None and locator.slot_of(index, key) in wanted_slots:
+        if index is not None and (loose or locator.slot_of(index, key) in wanted_slots):
             yield index, key, xxh3_128_digest(content), loose
