@@ -132,7 +132,8 @@ def test_a_null_leaves_what_the_target_has(connection, reader, make):
     origin, target = make("a", body), make("b", body)
     insert_rows(connection, origin, [{"k": 1, "v": 1}])
     insert_rows(connection, target, [{"k": 1, "v": 0, "w": 5}])
-    copy_table(connection, origin, target)
+    # What the target has is newer: with the origin's writetimes it would stay as it is.
+    copy_table(connection, origin, target, writetime="now")
     assert rows_of(reader, target) == [{"k": 1, "v": 1, "w": 5}]
 
 
@@ -250,13 +251,16 @@ def test_a_list_that_is_not_frozen_is_not_doubled_by_copying_again(connection, r
         assert rows_of(reader, target) == [{"k": 1, "l": [1, 1, 2], "n": [[1], [1]]}]
 
 
-def test_rows_live_for_ever_even_where_the_target_would_let_them_expire(connection, reader, make):
+@pytest.mark.parametrize("writetime", ["now", "cell"])
+def test_rows_live_for_ever_even_where_the_target_would_let_them_expire(
+    connection, reader, make, writetime
+):
     body = "k int, c int, v int, PRIMARY KEY (k, c)"
     origin, target = make("a", body), make("b", body + " WITH default_time_to_live = 600")
     # Two rows of one partition travel as a batch, one of another alone.
     rows = [{"k": 1, "c": 1, "v": 1}, {"k": 1, "c": 2, "v": 2}, {"k": 3, "c": 3, "v": 3}]
     insert_rows(connection, origin, rows, using="USING TTL 3600")
-    copy_table(connection, origin, target)
+    copy_table(connection, origin, target, writetime=writetime, ttl="none")
     found = list(reader.execute(f"SELECT ttl(v) AS t FROM {target}"))
     assert [row["t"] for row in found] == [None] * 3
     assert rows_of(reader, target) == rows_of(reader, origin)

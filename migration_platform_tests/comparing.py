@@ -1,0 +1,78 @@
+"""The comparison and the rehearsal of a migration, run inside the test's own process.
+
+What workers do in processes of their own is tested elsewhere; here the rows matter.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from migration_platform.copy import RangeCounts, copy_range
+from migration_platform.diff import RangeVerdict, diff_ranges
+from migration_platform.errors import MigrationError
+from migration_platform.preflight import Plan
+from migration_platform.rehearsal import Rehearsal, rehearse
+from migration_platform.stores.cassandra import Connection
+from migration_platform.token_ranges import TokenRange
+from migration_platform.workers import Done, Event, Failed, Reported, Started, Task
+from migration_platform_tests.tables import in_process
+
+
+class OneProcess:
+    """Does a pool's tasks one after the other, in this process."""
+
+    def __init__(self, plan: Plan, connection: Connection):
+        self._stores = in_process(plan, connection)
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        for task in tasks:
+            yield Started(task)
+            told: list[object] = []
+            try:
+                result = task.run(self._stores, told.append)
+            except MigrationError as error:
+                end: Event = Failed(task, str(error))
+            else:
+                end = Done(task, result)
+            yield from (Reported(task, value) for value in told)
+            yield end
+
+
+def compare(
+    connection: Connection,
+    plan: Plan,
+    ranges: Sequence[TokenRange] | None = None,
+    winners: Path | None = None,
+) -> RangeVerdict:
+    """Compare ranges, all of them unless some are named, and give what was found in sum."""
+    ranges = plan.migration.ranges if ranges is None else ranges
+    pool, path = OneProcess(plan, connection), str(winners) if winners else None
+    sides = (connection, connection)
+    verdicts = list(diff_ranges(pool, plan, ranges, sides, winners=path))  # type: ignore[arg-type]
+    assert sorted(v.token_range for v in verdicts) == sorted(ranges)
+    total = verdicts[0]
+    for verdict in verdicts[1:]:
+        counts = ("origin_rows", "target_rows", "missing", "extra", "mismatched")
+        samples = ("missing_rows", "extra_rows", "mismatched_rows")
+        added = {n: getattr(total, n) + getattr(verdict, n) for n in (*counts, *samples)}
+        total = replace(total, **added, error=total.error or verdict.error)
+    return total
+
+
+def found(verdict: RangeVerdict) -> tuple[int, int, int]:
+    """How many rows are missing, extra and mismatched; a comparison that failed is no answer."""
+    assert verdict.error == ""
+    return verdict.missing, verdict.extra, verdict.mismatched
+
+
+def rehearse_all(connection: Connection, plan: Plan, keys: Path | None = None) -> Rehearsal:
+    """Read all ranges as a copy would; with `keys` the colliding ones are kept there."""
+    return rehearse(OneProcess(plan, connection), plan, plan.migration.ranges, keys)  # type: ignore[arg-type]
+
+
+def copy_winners(connection: Connection, plan: Plan, winners: Path) -> RangeCounts:
+    """Copy all ranges; of rows that collide only the winner."""
+    stores, total = in_process(plan, connection), RangeCounts()
+    for token_range in plan.migration.ranges:
+        total += copy_range(stores, token_range, lambda _: None, winners=str(winners))
+    return total
