@@ -132,6 +132,24 @@ def test_constants_are_as_old_as_the_row(connection, reader, make, copy):
     assert tuple(row.values()) == (1000, 2000, 2000)
 
 
+def test_sets_and_maps_may_be_given_in_any_order(connection, reader, make, copy):
+    origin = make("a", "k int PRIMARY KEY")
+    target = make(
+        "b",
+        "k int, s frozen<set<int>>, m frozen<map<text, int>>, o set<text>, "
+        "n frozen<list<frozen<set<int>>>>, PRIMARY KEY (k, s)",
+    )
+    insert_rows(connection, origin, [{"k": 1}, {"k": 2}])
+    constants = {"s": [3, -1, 3, 2], "m": {"b": 1, "a": 2}, "o": ["z", "a", "z"], "n": [[2, 1]]}
+    copy(origin, target, Columns(constants=constants))
+    for row in rows_of(reader, target):
+        assert (set(row["s"]), dict(row["m"]), row["o"]) == (
+            {-1, 2, 3},
+            {"a": 2, "b": 1},
+            {"a", "z"},
+        )
+
+
 KEYS_WITH_CONSTANTS = {
     "the partition": "(tenant, k, c)",
     "before the partition's own": "((tenant, k), c)",
