@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from migration_platform.errors import MigrationError, PreflightError
+from migration_platform.migration import quote
 from migration_platform.preflight import Plan
 from migration_platform.rows import split_cells
 from migration_platform.transform import Wins, show_key
@@ -98,7 +99,7 @@ def refuse_collisions(plan: Plan, found: Collisions) -> None:
         PreflightError: there are some, and `collisions` is refuse.
     """
     if found.target_rows and plan.migration.collisions == "refuse":
-        lost = ", ".join(plan.lost_keys)
+        lost = ", ".join(map(quote, plan.lost_keys))
         raise PreflightError(
             f"{plan.migration.name} cannot be migrated: its key does not keep apart what differs "
             f"in {lost} only: {found}; add {lost} to the target's key, or say with collisions: "
@@ -119,11 +120,14 @@ def open_winners(path: str) -> Wins:
 
 
 def _show(plan: Plan, key: bytes, origin: bytes, loser: bytes, count: int) -> str:
-    def show(table, names: tuple[str, ...], cells: bytes) -> str:
-        values = split_cells(cells, len(names))
-        typed = zip(names, values, strict=True)
-        return show_key([(name, table.type_of(name), value) for name, value in typed])
+    there = [(name, plan.target.type_of(name)) for name in plan.target.primary_key]
+    here = [(name, plan.origin.type_of(name)) for name in plan.origin.primary_key]
+    entry = [source for source in plan.rows.sources if source.kind == "map_key"]
+    here += [(source.origin, source.origin_type) for source in entry]
 
-    winner, other = (show(plan.origin, plan.origin.primary_key, cells) for cells in (origin, loser))
+    def show(columns: list[tuple[str, str]], cells: bytes) -> str:
+        values = split_cells(cells, len(columns))
+        return show_key([(*column, value) for column, value in zip(columns, values, strict=True)])
+
     more = f" and {count - 2:,} more" if count > 2 else ""
-    return f"({show(plan.target, plan.target.primary_key, key)}) from ({winner}), ({other}){more}"
+    return f"({show(there, key)}) from ({show(here, origin)}), ({show(here, loser)}){more}"

@@ -128,7 +128,7 @@ def compile_compared(
     loose = tuple(
         position
         for position, source in enumerate(sources)
-        if source.kind == "json" and extract and not extract.overwrite
+        if source.kind == "json" and extract and not extract.overwrite and layer.name == "rows"
     )
     keeps_expiry = not isinstance(plan.migration.ttl, int)
     fixed_ttl = isinstance(plan.migration.ttl, int) and is_origin

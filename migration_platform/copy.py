@@ -107,7 +107,7 @@ class RangeCounts:
             too_large=self.too_large + other.too_large,
             collided=self.collided + other.collided,
             left_alone=self.left_alone + other.left_alone,
-            large_cells=tuple(large.items()),
+            large_cells=tuple(sorted(large.items())),
             large_samples=(self.large_samples + other.large_samples)[:MAX_SAMPLES],
             bytes_read=self.bytes_read + other.bytes_read,
             retries=self.retries + other.retries,
@@ -163,13 +163,15 @@ class _Progress:
     reported: float
     counts: RangeCounts = field(default_factory=RangeCounts)
     tally: Tally = field(default_factory=Tally)
+    static_tally: Tally = field(default_factory=Tally)
     writers: list[Writer] = field(default_factory=list)
     retries: int = 0
     last_retry: str = ""
     retry_reported: float = 0.0
 
     def so_far(self) -> RangeCounts:
-        tally = self.tally
+        tally, static = self.tally, self.static_tally
+        large = Counter(tally.large) + Counter(static.large)
         return replace(
             self.counts,
             added=tally.added,
@@ -177,8 +179,8 @@ class _Progress:
             filtered=tally.filtered,
             too_large=tally.too_large,
             collided=tally.lost,
-            large_cells=tuple(sorted(tally.large.items())),
-            large_samples=tuple(tally.large_samples),
+            large_cells=tuple(sorted(large.items())),
+            large_samples=tuple((static.large_samples + tally.large_samples)[:MAX_SAMPLES]),
             written=self.counts.written + sum(writer.rows_written for writer in self.writers),
             retries=self.retries,
             last_retry=self.last_retry,
@@ -293,12 +295,13 @@ def _copy_rows(
     )
     progress.writers.append(writer)
     to_item = _compile_item(plan, tools)
+    tally = progress.tally if is_rows else progress.static_tally
     grouped = migration.group_writes_by != ()
     groups: dict[bytes, list[Item | _Undecided]] = {}
     gathered = size = 0
     for page in pages:
         asked_us = page.asked_us
-        for row in tools.reader.rows(page, progress.tally):
+        for row in tools.reader.rows(page, tally):
             item = to_item(row, asked_us)
             if item is None:
                 continue
@@ -455,11 +458,12 @@ def _copy_counters(
     migration = stores.plan.migration
     assert tools.counters is not None
     is_rows = tools.layer.name == "rows"
+    tally = progress.tally if is_rows else progress.static_tally
     for page in pages:
         found = add_differences(
             stores.target,
             tools.counters,
-            (row[1] for row in tools.reader.rows(page, progress.tally)),
+            (row[1] for row in tools.reader.rows(page, tally)),
             again=again and "counters" not in migration.repair,
             consistency=migration.target.consistency,
             budget=stores.target_budget,

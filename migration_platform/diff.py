@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from cassandra import ConsistencyLevel
@@ -34,7 +35,7 @@ from migration_platform.digest import (
 )
 from migration_platform.errors import explain
 from migration_platform.migration import quote
-from migration_platform.preflight import Plan
+from migration_platform.preflight import Layer, Plan
 from migration_platform.rows import count_cells, split_cells
 from migration_platform.stores.cassandra import Connection, page_of, read_pages
 from migration_platform.token_ranges import TokenRange
@@ -101,7 +102,9 @@ class ScanSums:
         """
         sums = DigestSums()
         locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
-        add_rows(sums, _scan(stores, self.side, self.token_range, self.winners, report), locator)
+        for layer in stores.plan.layers:
+            rows = _scan(stores, layer, self.side, self.token_range, self.winners, report)
+            add_rows(sums, rows, locator, counted=layer.name == "rows")
         return sums
 
 
@@ -122,15 +125,11 @@ class ScanRows:
             MigrationError: a page could not be read.
         """
         locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
-        rows = _scan(stores, self.side, self.token_range, self.winners, report)
-        found = []
-        for row in list_rows(rows, locator, self.wanted_slots):
-            found.append(row)
-            if len(found) == ROWS_A_REPORT:
-                report(found)
-                found = []
-        if found:
-            report(found)
+        for layer in stores.plan.layers:
+            rows = _scan(stores, layer, self.side, self.token_range, self.winners, report)
+            found = list_rows(rows, locator, self.wanted_slots)
+            while some := list(islice(found, ROWS_A_REPORT)):
+                report(some)
 
 
 def diff_ranges(
@@ -278,7 +277,7 @@ class _RowFile:
             target_rows = verdict.origin_rows - missing + extra
         if samples.plan.migration.diff_mode == "origin_only":
             # Rows that are not looked at do not count either, or the counts would never match.
-            target_rows -= extra
+            target_rows -= self._extra_rows(index, samples)
             extra, extra_keys = 0, []
         mismatched, mismatched_keys = self._select(
             "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? "
@@ -298,6 +297,17 @@ class _RowFile:
                 for key in mismatched_keys
             ),
         )
+
+    def _extra_rows(self, index: int, samples: "_Samples") -> int:
+        """Count the rows that only the target has, its static cells left out."""
+        whole = samples.row_key_cells
+        self._database.create_function("is_row", 1, lambda key: count_cells(key) == whole)
+        (count,) = self._database.execute(
+            "SELECT count(*) FROM target AS a WHERE a.range_index = ? AND is_row(a.key) "
+            "AND NOT EXISTS (SELECT 1 FROM origin AS b WHERE b.key = a.key)",
+            (index,),
+        ).fetchone()
+        return count
 
     def _only_in(self, side: str, other: str, index: int) -> tuple[int, list[bytes]]:
         return self._select(
@@ -333,6 +343,11 @@ class _Samples:
         for layer in self.plan.layers:
             origin, target = (compile_compared(self.plan, layer, side, wins=wins) for side in SIDES)
             self.sides[origin.keys] = (origin, target)
+
+    @property
+    def row_key_cells(self) -> int:
+        """How many cells the key of a row has; that of static cells has fewer."""
+        return max(self.sides)
 
     def show_key(self, key: bytes) -> str:
         """Give a primary key as `userid='u1', courseid='c1'`; static cells have a partition's."""
@@ -411,7 +426,7 @@ def _name_differences(rows: ComparedRows, origin: tuple, target: tuple) -> tuple
     names = []
     values = [position for position, source in enumerate(rows.sources) if not source.is_key]
     for number, position in enumerate(values):
-        name = rows.sources[position].target
+        name = quote(rows.sources[position].target)
         if origin[1][position] != target[1][position]:
             if position not in rows.loose or target[1][position] is None:
                 names.append(name)
@@ -459,12 +474,13 @@ def _spoil(errors: dict[int, str], plan: Plan, event: Failed, wanted: frozenset[
 
 def _scan(
     stores: OpenStores,
+    layer: Layer,
     side: str,
     token_range: TokenRange,
     winners: str | None,
     report: Report,
 ) -> Iterator[DigestedRow]:
-    """Give the rows of all layers of a slice of one side."""
+    """Give the rows of a layer of a slice of one side."""
     plan, migration = stores.plan, stores.plan.migration
     is_origin = side == "origin"
     connection = stores.origin if is_origin else stores.target
@@ -474,22 +490,21 @@ def _scan(
     window = token_range if whole else migration.filter.window(token_range)
     if window is None:
         return
-    for layer in plan.layers:
-        name = f"scan {side} {layer.name} {winners}"
-        if name not in stores.cache:
-            wins = open_winners(winners) if winners else None
-            compared = compile_compared(plan, layer, side, wins=wins)
-            prepared = compared.prepare(connection, migration.retry_seconds)
-            stores.cache[name] = (compared, prepared)
-        rows, statement = stores.cache[name]
-        for page in read_pages(
-            connection,
-            statement,
-            window,
-            consistency=endpoint.consistency,
-            fetch_size=migration.origin.fetch_size,
-            budget=stores.origin_budget if is_origin else stores.target_budget,
-            retry_seconds=migration.retry_seconds,
-            on_retry=lambda error: report(explain(error)),
-        ):
-            yield from rows.digested(page)
+    name = f"scan {side} {layer.name} {winners}"
+    if name not in stores.cache:
+        wins = open_winners(winners) if winners else None
+        compared = compile_compared(plan, layer, side, wins=wins)
+        prepared = compared.prepare(connection, migration.retry_seconds)
+        stores.cache[name] = (compared, prepared)
+    rows, statement = stores.cache[name]
+    for page in read_pages(
+        connection,
+        statement,
+        window,
+        consistency=endpoint.consistency,
+        fetch_size=migration.origin.fetch_size,
+        budget=stores.origin_budget if is_origin else stores.target_budget,
+        retry_seconds=migration.retry_seconds,
+        on_retry=lambda error: report(explain(error)),
+    ):
+        yield from rows.digested(page)

@@ -82,8 +82,10 @@ class RowLocator:
         return index * self.buckets + bucket if self.by_range else bucket
 
 
-def add_rows(into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator) -> None:
-    """Add up the digests of all rows of the wanted ranges."""
+def add_rows(
+    into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator, *, counted: bool = True
+) -> None:
+    """Add up the digests of all rows of the wanted ranges; static cells are not `counted`."""
     sums, counts, loose_slots = into.sums, into.rows, into.loose
     get, index_of, slot_of = sums.get, locator.index_of, locator.slot_of
     for key, content, loose in rows:
@@ -91,7 +93,7 @@ def add_rows(into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator)
         if index is not None:
             slot = slot_of(index, key)
             sums[slot] = get(slot, 0) + xxh3_128_intdigest(content)
-            counts[index] += 1
+            counts[index] += counted
             if loose:
                 loose_slots.add(slot)
 

@@ -19,7 +19,7 @@ from migration_platform.cql_types import (
     encode_value,
     parse_type,
 )
-from migration_platform.errors import PreflightError
+from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.migration import Columns, Migration, quote
 from migration_platform.stores.cassandra import Connection, Table, describe_table
 
@@ -215,6 +215,8 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
             objections.append(str(error))
     if not objections:
         plan, objections = plan_tables(migration, *tables)
+        if plan and migration.filter.where:
+            objections += _object_to_where(plan, origin)
         # A restored snapshot may share the table's id with its source, but never the hosts' ids.
         if tables[0].table_id == tables[1].table_id and origin.host_ids & target.host_ids:
             objections.append(
@@ -327,7 +329,7 @@ def _find_sources(
         map_type = parse_type(origin.type_of(explode.column))
         if map_type.name != "map":
             objections.append(
-                f"columns.explode_map.column is {quote(explode.column)}, a {map_type}; "
+                f"columns.explode_map.column is {quote(explode.column)}, of the type {map_type}; "
                 "it must be a map"
             )
         else:
@@ -343,7 +345,7 @@ def _find_sources(
         json_type = origin.type_of(extract.column)
         if json_type not in ("text", "ascii"):
             objections.append(
-                f"columns.extract_json.column is {quote(extract.column)}, a {json_type}; "
+                f"columns.extract_json.column is {quote(extract.column)}, of the type {json_type}; "
                 "it must be a text"
             )
         for json_property, name in extract.properties.items():
@@ -488,7 +490,13 @@ def _lost_keys(migration: Migration, origin: Table, sources: tuple[Source, ...])
         for source in sources
         if source.is_key and source.kind == "column" and _keeps_apart(source, migration.columns)
     }
-    return tuple(name for name in origin.primary_key if name not in kept)
+    lost = [name for name in origin.primary_key if name not in kept]
+    lost += [
+        source.origin
+        for source in sources
+        if source.kind == "map_key" and not _keeps_apart(source, migration.columns)
+    ]
+    return tuple(lost)
 
 
 def _keeps_apart(source: Source, columns: Columns) -> bool:
@@ -534,7 +542,7 @@ def _object_to_statics(
 
 
 def _lost_partition(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> bool:
-    return bool(set(_lost_keys(migration, origin, sources)) & set(origin.partition_key))
+    return not set(_lost_keys(migration, origin, sources)).isdisjoint(origin.partition_key)
 
 
 def _object_to_counters(
@@ -563,6 +571,33 @@ def _object_to_counters(
             f"{target.name} has counters, whose writetimes and TTLs cannot be chosen; leave "
             "writetime, ttl and filter.writetime_from and _to out"
         )
+    return objections
+
+
+def _object_to_where(plan: Plan, connection: Connection) -> list[str]:
+    """Let the server look at a user's condition before anything is written."""
+    table, where = plan.origin, plan.migration.filter.where
+    key = ", ".join(map(quote, table.partition_key))
+    objections = []
+    for layer in plan.layers:
+        statics = layer.name == "statics"
+        names = [s.origin for s in layer.sources if s.is_static] if statics else []
+        selected = ", ".join((key, *map(quote, names)))
+        try:
+            connection.prepare(
+                f"SELECT {'DISTINCT ' if statics else ''}{selected} FROM {table.name} "  # noqa: S608
+                f"WHERE token({key}) > ? AND token({key}) <= ? AND {where} ALLOW FILTERING"
+            )
+        except MigrationError as error:
+            way_out = (
+                f"; static cells can be chosen by the partition key and by static columns only: "
+                f"skip {', '.join(map(quote, names))} with columns.skip, or change the condition"
+                if statics
+                else ""
+            )
+            said = str(error).removeprefix("cannot prepare a statement: ")
+            objections.append(f"filter.where is refused: {said}{way_out}")
+            break
     return objections
 
 

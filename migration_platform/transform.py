@@ -294,6 +294,8 @@ def _transformed(
         if any(s.target == name for s in sources)
     ]
     origin_key_at = [names.index(name) for name in layer.origin_key]
+    # Two entries of one map may collide as well, where a codec makes their keys one.
+    origin_key_at += [entry_at] if map_cell is not None else []
 
     def give(page: Page, found: Split, tally: Tally, out: set[int]) -> Iterator[Row]:
         data, starts, value_ends = page.data, found.starts, found.value_ends
@@ -336,7 +338,7 @@ def _transformed(
                 made += 1
                 if wins is not None and not wins(
                     join_cells([filled[i] for i in key_at], NULL),
-                    join_cells([cells[i] for i in origin_key_at], NULL),
+                    join_cells([extended[i] for i in origin_key_at], NULL),
                 ):
                     tally.lost += 1
                     continue
@@ -393,6 +395,11 @@ def _read_json(
             found.append(
                 None if value is None else encode_value(value, parse_type(source.target_type))
             )
+    except RecursionError:
+        raise PermanentError(
+            f"the row {show()} cannot be converted: {quote(sources[0].origin)}: its JSON is nested "
+            "too deeply"
+        ) from None
     except ValueError as error:
         raise PermanentError(
             f"the row {show()} cannot be converted: {quote(sources[0].origin)}: {error}"

@@ -139,6 +139,8 @@ def test_origin_only_forgives_rows_that_only_the_target_has(move: Move) -> None:
 
 
 def test_the_command_of_a_red_check_works_and_turns_it_green(move: Move) -> None:
+    # New writetimes: a copy that keeps the origin's would leave what is newer at the target.
+    move.declare(writetime="now", ttl="none")
     move.project.run().assert_success()
     for key in (KEYS[2], KEYS[3], KEYS[6]):
         change(move, move.target_rows(key)[0])
@@ -154,6 +156,20 @@ def test_the_command_of_a_red_check_works_and_turns_it_green(move: Move) -> None
     move.assert_same_rows()
     assert move.project.statuses(move.diff) == dict.fromkeys(KEYS, "success")
     assert [move.check(name)[0] for name in CHECKS] == [True, True]
+
+
+def test_a_red_check_says_what_a_copy_with_kept_writetimes_cannot_put_right(move: Move) -> None:
+    move.project.run().assert_success()
+    row = move.target_rows(KEYS[4])[0]
+    change(move, row)
+    move.project.run(assets=[move.diff])
+
+    metadata = move.check("all_ranges_match")[2]
+
+    assert (
+        "written or deleted at the target after it was written at the origin"
+        in (metadata["rerun_note"])
+    )
 
 
 def test_the_command_for_one_range_names_one_partition(move: Move) -> None:

@@ -554,14 +554,17 @@ AsDagster.yaml_implicit_resolvers = {
 # -- what is built -----------------------------------------------------------------------------
 
 
-def test_a_migration_becomes_an_origin_a_target_a_diff_and_two_checks(project: Project) -> None:
+def test_a_migration_becomes_an_origin_a_plan_a_target_a_diff_and_two_checks(
+    project: Project,
+) -> None:
     declare(project, group="reporting", owners=["team:data", "ops@example.org"], token_ranges=4)
 
     graph = project.load().resolve_asset_graph()
 
     origin, target = dg.AssetKey(["sunbird", "ks", "a"]), dg.AssetKey(["reports", "ks", "b"])
     diff = dg.AssetKey(["reports", "ks", "b_diff"])
-    assert graph.get_all_asset_keys() == {origin, target, diff}
+    plan = dg.AssetKey(["reports", "ks", "b_plan"])
+    assert graph.get_all_asset_keys() == {origin, target, diff, plan}
     assert graph.external_asset_keys == {origin}
     assert graph.get(target).parent_keys == {origin}
     assert graph.get(diff).parent_keys == {target}
@@ -593,7 +596,8 @@ def test_two_migrations_may_read_one_origin(project: Project) -> None:
 
     origin = dg.AssetKey(["sunbird", "ks", "a"])
     children = graph.get(origin).child_keys
-    assert children == {dg.AssetKey(["reports", "ks", name]) for name in ("one", "two")}
+    names = ("one", "one_plan", "two", "two_plan")
+    assert children == {dg.AssetKey(["reports", "ks", name]) for name in names}
 
 
 def test_a_target_may_be_the_origin_of_the_next_migration(project: Project) -> None:
@@ -614,7 +618,10 @@ def test_hostile_table_names_give_assets_that_can_be_selected(project: Project) 
     defs = project.load()
 
     keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
-    assert keys == {"sunbird/My_Keyspace/a_b_c", "reports/Ks/x_y", "reports/Ks/x_y_diff"}
+    assert keys == {
+        "sunbird/My_Keyspace/a_b_c",
+        *(f"reports/Ks/x_y{suffix}" for suffix in ("", "_diff", "_plan")),
+    }
 
 
 # -- schedules ---------------------------------------------------------------------------------

@@ -181,7 +181,8 @@ def test_a_truncating_run_waits_for_no_run_but_refuses_to_take_its_rows(move: Mo
     run = move.project.run()
 
     assert not run.success
-    assert f"would take the rows of run {other}" in run.error
+    assert f"run {other} copies {move.keyspace}.{move.target_name} already" in run.error
+    assert "truncate_target would take its rows; wait for it or terminate it" in run.error
     move.assert_same_rows()
 
 

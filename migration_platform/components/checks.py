@@ -16,6 +16,11 @@ from migration_platform.token_ranges import TokenRange, describe_ranges
 
 _MAX_LAUNCHES = 5
 """So many commands a check shows; what differs afterwards, the next verdict names."""
+_NEWER_STAYS = (
+    "A copy keeps writetimes, so what was written or deleted at the target after it was written at "
+    "the origin stays as it is. If the origin is right all the same, copy the range once with "
+    "writetime: now, or delete the rows at the target first."
+)
 CHECKS = {
     "row_counts_match": "Origin and target hold the same number of rows in every range.",
     "all_ranges_match": "Every row of the origin is in the target, and nothing else is, "
@@ -33,11 +38,14 @@ def build_check_results(
     target: dg.AssetKey,
     diff: dg.AssetKey,
     states: Sequence[RangeState],
+    *,
+    keeps_writetimes: bool,
 ) -> Iterator[dg.AssetCheckResult]:
     """Give the results of the checks that the run selected, and report the others.
 
     A run of the diff alone does not select the target's checks; left as they were, they would
-    stay green beside ranges that differ.
+    stay green beside ranges that differ. With `keeps_writetimes` a copy cannot win over what is
+    newer at the target, which the advice to copy again has to say.
     """
     selected = {key.name for key in context.op_execution_context.selected_asset_check_keys}
     for name, judge in (
@@ -46,6 +54,8 @@ def build_check_results(
     ):
         passed, description, found = _judge_coverage(diff, states) or judge(target, states)
         metadata = {**found, **_overview(target, states)}
+        if keeps_writetimes and "rerun_command" in metadata:
+            metadata["rerun_note"] = _NEWER_STAYS
         if name in selected:
             yield dg.AssetCheckResult(
                 asset_key=target,
