@@ -310,7 +310,10 @@ def times_agree(
     a: CellTime | list[CellTime | None], b: CellTime | list[CellTime | None]
 ) -> tuple[bool, bool]:
     """Say whether writetimes agree, and whether TTLs do."""
-    pairs = list(zip(a if isinstance(a, list) else [a], b if isinstance(b, list) else [b]))  # noqa: B905
+    # One time stands for all elements of a cell.
+    count = max(len(times) if isinstance(times, list) else 1 for times in (a, b))
+    here, there = (times if isinstance(times, list) else [times] * count for times in (a, b))
+    pairs = list(zip(here, there, strict=False))
     written = all((x or (0, 0))[0] == (y or (0, 0))[0] for x, y in pairs)
     lives = all(_lives_agree((x or (0, None))[1], (y or (0, None))[1]) for x, y in pairs)
     return written, lives

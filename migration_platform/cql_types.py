@@ -16,11 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from functools import cache
 from ipaddress import ip_address
-from math import isinf
-from struct import error
+from math import copysign, isinf, isnan, nan
+from struct import Struct, error
 from typing import Any
 from uuid import UUID
 
@@ -304,6 +304,96 @@ def _fixed_size(cql_type: CqlType) -> int | None:
     return scalar.driver_type.serial_size() if scalar else None
 
 
+# -- order -------------------------------------------------------------------------------------
+
+_FLOAT, _DOUBLE = Struct(">f"), Struct(">d")
+_SIGNED = bytes(byte ^ 0x80 for byte in range(256))
+"""Translates bytes so that they compare as signed ones do."""
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+
+
+def _order_whole(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+def _order_real(form: Struct) -> Callable[[bytes], tuple]:
+    def order(value: bytes) -> tuple:
+        (number,) = form.unpack(value)
+        return (1,) if isnan(number) else (0, number, copysign(1, number))
+
+    return order
+
+
+def _order_decimal(value: bytes) -> Decimal:
+    # The driver's own way goes through text, which Python refuses beyond 4300 digits.
+    scale, unscaled = _order_whole(value[:4]), Decimal(_order_whole(value[4:]))
+    return _EXACT.scaleb(unscaled, -scale)
+
+
+def _order_uuid(value: bytes) -> tuple[int, bytes]:
+    version = value[6] >> 4
+    return version, (_time_of(value) + value[8:] if version == 1 else value)
+
+
+def _order_timeuuid(value: bytes) -> bytes:
+    return _time_of(value) + value[8:].translate(_SIGNED)
+
+
+def _time_of(value: bytes) -> bytes:
+    return value[6:8] + value[4:6] + value[:4]
+
+
+_ORDERS: dict[str, Callable[[bytes], Any]] = {
+    **dict.fromkeys(
+        ("tinyint", "smallint", "int", "bigint", "counter", "timestamp", "varint"), _order_whole
+    ),
+    "float": _order_real(_FLOAT),
+    "double": _order_real(_DOUBLE),
+    "decimal": _order_decimal,
+    "boolean": lambda value: value[0] != 0,
+    "uuid": _order_uuid,
+    "timeuuid": _order_timeuuid,
+}
+"""Types that are not here compare as unsigned bytes: text, blob, inet, date, time and so on."""
+
+
+@cache
+def sort_key(cql_type: CqlType) -> Callable[[bytes], Any]:
+    """Build the key by which Cassandra orders values of a type, in a set for example.
+
+    Values with one key are one value to the server: 1.0 and 1.00 as decimals, or any two NaN. Of
+    a custom type only its class knows the order; here its bytes count, as those of a duration.
+    """
+    kinds = cql_type.parameters or tuple(kind for _, kind in cql_type.fields)
+    order = _order_nested(cql_type, [sort_key(kind) for kind in kinds])
+    order = order or _ORDERS.get(cql_type.name)
+    if order is None:
+        return _keep
+    # Most types may be empty, which comes before all else.
+    return lambda value: (order(value),) if value else ()
+
+
+def _order_nested(
+    cql_type: CqlType, keys: list[Callable[[bytes], Any]]
+) -> Callable[[bytes], tuple] | None:
+    match cql_type.name:
+        case "list" | "set":
+            return lambda value: tuple(_null_first(e, keys[0]) for e in read_elements(value))
+        case "map":
+            return lambda value: tuple(
+                (keys[0](k), _null_first(v, keys[1])) for k, v in read_entries(value)
+            )
+        case "tuple" | "udt":
+            return lambda value: tuple(map(_null_first, read_fields(value, len(keys)), keys))
+        case "vector":
+            return lambda value: tuple(keys[0](e) for e in _read_vector(value, cql_type))
+    return None
+
+
+def _null_first(value: bytes | None, key: Callable[[bytes], Any]) -> tuple:
+    return () if value is None else (key(value),)
+
+
 # -- conversion --------------------------------------------------------------------------------
 
 _SAME_BYTES = frozenset({("ascii", "text"), ("timeuuid", "uuid")})
@@ -314,7 +404,8 @@ def build_converter(origin: CqlType, target: CqlType) -> Converter | None:
     """Build what turns the origin's values into the target's; None if they are so already.
 
     User-defined types fit by the names of their fields: a field that only the target has becomes
-    null.
+    null. Sets and maps come in the target's order, but for one whose elements are cells of their
+    own: its elements keep their places, because each has its own writetime.
 
     Raises:
         TypesDiffer: some value would not fit; the reason is one sentence.
@@ -338,17 +429,34 @@ def _convert(origin: CqlType, target: CqlType) -> Converter | None:
     if origin.name == "udt":
         return _convert_fields(origin, target)
     inner = [_convert(a, b) for a, b in zip(origin.parameters, target.parameters, strict=True)]
-    if not any(inner):
+    reorders = (
+        origin.name in ("set", "map")
+        and not target.is_multicell
+        and not _orders_alike(origin.parameters[0], target.parameters[0])
+    )
+    if not any(inner) and not reorders:
         return None
+    key = sort_key(target.parameters[0]) if reorders else None
     if origin.name == "map":
-        return _convert_entries(inner[0] or _keep, inner[1] or _keep)
+        return _convert_entries(inner[0] or _keep, inner[1] or _keep, key)
     if origin.name == "tuple":
         return _convert_positions(tuple(enumerate(inner)), len(inner))
-    convert = inner[0]
-    assert convert is not None
+    convert = inner[0] or _keep
     if origin.name == "vector":
         return _convert_vector(convert, origin)
-    return _convert_elements(convert)
+    return _convert_elements(convert, key)
+
+
+def _orders_alike(origin: CqlType, target: CqlType) -> bool:
+    """Say whether values that fit are in order at the target too."""
+    if origin.name != target.name:
+        return (origin.name, target.name) == ("ascii", "text")
+    # Null behind all other fields does not count.
+    if any(a[0] != b[0] for a, b in zip(origin.fields, target.fields, strict=False)):
+        return False
+    inner = [*zip(origin.parameters, target.parameters, strict=True)]
+    inner += [(a[1], b[1]) for a, b in zip(origin.fields, target.fields, strict=False)]
+    return all(_orders_alike(a, b) for a, b in inner)
 
 
 def _convert_fields(origin: CqlType, target: CqlType) -> Converter | None:
@@ -391,23 +499,30 @@ def _convert_positions(
     return convert
 
 
-def _convert_elements(convert_element: Converter) -> Converter:
+def _convert_elements(
+    convert_element: Converter, key: Callable[[bytes], Any] | None = None
+) -> Converter:
     def convert(value: bytes) -> bytes:
-        return write_elements(
-            [None if e is None else convert_element(e) for e in read_elements(value)]
-        )
+        elements = [None if e is None else convert_element(e) for e in read_elements(value)]
+        # What a nested set holds twice stays: decimals of one value and two scales, for a server.
+        if key:
+            elements.sort(key=lambda element: _null_first(element, key))
+        return write_elements(elements)
 
     return convert
 
 
-def _convert_entries(convert_key: Converter, convert_value: Converter) -> Converter:
+def _convert_entries(
+    convert_key: Converter, convert_value: Converter, key: Callable[[bytes], Any] | None = None
+) -> Converter:
     def convert(value: bytes) -> bytes:
-        return write_entries(
-            [
-                (convert_key(k), None if v is None else convert_value(v))
-                for k, v in read_entries(value)
-            ]
-        )
+        entries = [
+            (convert_key(k), None if v is None else convert_value(v))
+            for k, v in read_entries(value)
+        ]
+        if key:
+            entries.sort(key=lambda entry: key(entry[0]))
+        return write_entries(entries)
 
     return convert
 
@@ -489,7 +604,8 @@ def _build_sorter(cql_type: CqlType) -> Converter | None:
 def encode_value(value: Any, cql_type: CqlType) -> bytes:
     """Serialize a value as YAML or JSON know it; text is read as the type demands.
 
-    A timestamp without a zone is UTC, and what is finer than a millisecond is cut off.
+    A timestamp without a zone is UTC, and what is finer than a millisecond is cut off. Sets and
+    maps, at any depth, get the server's order and lose what they hold twice, as they do there.
 
     Raises:
         ValueError: the value is none of the type; one sentence that says what would be.
@@ -519,7 +635,16 @@ def shorten(text: str, length: int = 60) -> str:
 def _encode_elements(value: Any, cql_type: CqlType) -> bytes:
     if not isinstance(value, list | tuple | set | frozenset):
         raise _refusal(value, cql_type, "a list of values")
-    return write_elements([encode_value(item, cql_type.parameters[0]) for item in value])
+    (kind,) = cql_type.parameters
+    elements = [encode_value(item, kind) for item in value]
+    if cql_type.name != "set":
+        return write_elements([*elements])
+    # Of elements that are one value to the server, it keeps the first.
+    key = sort_key(kind)
+    kept: dict[Any, bytes] = {}
+    for element in elements:
+        kept.setdefault(key(element), element)
+    return write_elements([kept[place] for place in sorted(kept)])
 
 
 def _encode_entries(value: Any, cql_type: CqlType) -> bytes:
@@ -529,9 +654,15 @@ def _encode_entries(value: Any, cql_type: CqlType) -> bytes:
     ):
         raise _refusal(value, cql_type, "a mapping, or a list of pairs of key and value")
     key_type, value_type = cql_type.parameters
-    return write_entries(
-        [(encode_value(k, key_type), encode_value(v, value_type)) for k, v in entries]
-    )
+    # Of keys that are one value to the server, it keeps the first, with the value of the last.
+    key = sort_key(key_type)
+    kept: dict[Any, tuple[bytes, bytes | None]] = {}
+    for k, v in entries:
+        encoded = encode_value(k, key_type)
+        place = key(encoded)
+        first = kept[place][0] if place in kept else encoded
+        kept[place] = (first, encode_value(v, value_type))
+    return write_entries([kept[place] for place in sorted(kept)])
 
 
 def _encode_fields(value: Any, cql_type: CqlType) -> bytes:
@@ -619,7 +750,8 @@ def _to_real(value: Any) -> float:
     number = float(value)
     if isinf(number) and "inf" not in str(value).casefold():
         raise ValueError
-    return number
+    # Of -nan a server that keeps it in a set forgets the sign.
+    return nan if isnan(number) else number
 
 
 def _to_decimal(value: Any) -> Decimal:

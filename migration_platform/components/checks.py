@@ -11,6 +11,7 @@ import dagster as dg
 
 from migration_platform.components.ledger import RangeState
 from migration_platform.diff import MAX_SAMPLES
+from migration_platform.migration import Migration
 from migration_platform.picture import as_markdown, draw_ring, draw_strip
 from migration_platform.token_ranges import TokenRange, describe_ranges
 
@@ -38,23 +39,23 @@ def build_check_results(
     target: dg.AssetKey,
     diff: dg.AssetKey,
     states: Sequence[RangeState],
-    *,
-    keeps_writetimes: bool,
+    migration: Migration,
 ) -> Iterator[dg.AssetCheckResult]:
     """Give the results of the checks that the run selected, and report the others.
 
     A run of the diff alone does not select the target's checks; left as they were, they would
-    stay green beside ranges that differ. With `keeps_writetimes` a copy cannot win over what is
-    newer at the target, which the advice to copy again has to say.
+    stay green beside ranges that differ.
     """
     selected = {key.name for key in context.op_execution_context.selected_asset_check_keys}
     for name, judge in (
         ("row_counts_match", _judge_row_counts),
         ("all_ranges_match", _judge_ranges),
     ):
-        passed, description, found = _judge_coverage(diff, states) or judge(target, states)
+        passed, description, found = _judge_coverage(diff, states) or judge(
+            target, states, migration
+        )
         metadata = {**found, **_overview(target, states)}
-        if keeps_writetimes and "rerun_command" in metadata:
+        if migration.writetime != "now" and "rerun_command" in metadata:
             metadata["rerun_note"] = _NEWER_STAYS
         if name in selected:
             yield dg.AssetCheckResult(
@@ -100,7 +101,9 @@ def _judge_coverage(diff: dg.AssetKey, states: Sequence[RangeState]) -> Judgemen
     return None
 
 
-def _judge_row_counts(target: dg.AssetKey, states: Sequence[RangeState]) -> Judgement:
+def _judge_row_counts(
+    target: dg.AssetKey, states: Sequence[RangeState], migration: Migration
+) -> Judgement:
     origin_rows = sum(state.verdict["origin_rows"] for state in states)
     target_rows = sum(state.verdict["target_rows"] for state in states)
     differing = [
@@ -119,7 +122,9 @@ def _judge_row_counts(target: dg.AssetKey, states: Sequence[RangeState]) -> Judg
     )
 
 
-def _judge_ranges(target: dg.AssetKey, states: Sequence[RangeState]) -> Judgement:
+def _judge_ranges(
+    target: dg.AssetKey, states: Sequence[RangeState], migration: Migration
+) -> Judgement:
     differing = [state for state in states if not state.matches]
     counts = {
         kind: sum(int(state.verdict[kind]) for state in differing)
@@ -127,7 +132,8 @@ def _judge_ranges(target: dg.AssetKey, states: Sequence[RangeState]) -> Judgemen
     }
     if not differing:
         rows = sum(int(state.verdict["origin_rows"]) for state in states)
-        return True, f"All {len(states)} ranges match: {rows:,} rows.", counts
+        times = ", each cell with its writetime and TTL" if migration.compare_writetime else ""
+        return True, f"All {len(states)} ranges match: {rows:,} rows{times}.", counts
     samples: dict[str, list[str]] = {}
     for kind in counts:
         keys = [key for state in differing for key in state.verdict["samples"][kind]]

@@ -82,13 +82,7 @@ def run_ranges(
                     _compare(run, pool, connections, winners)
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
-            yield from build_check_results(
-                context,
-                job.target,
-                job.diff,
-                states,
-                keeps_writetimes=run.plan.rules.writetime != "now",
-            )
+            yield from build_check_results(context, job.target, job.diff, states, job.migration)
     except MigrationError as error:
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
