@@ -3,7 +3,7 @@
 `diff.compare_writetime` proves the same afterwards, for everything that is exact here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from migration_platform.cql_types import parse_type
@@ -16,7 +16,7 @@ from migration_platform.row_writes import time_of
 class Fidelity:
     """How well one thing arrives: its values, and its writetimes and TTLs, each in a few words.
 
-    `exact` says that a comparison of both tables, times included, would find no difference.
+    `exact` says that each cell has its own writetime and TTL at the target too.
     """
 
     subject: str
@@ -44,12 +44,21 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
 
 def to_markdown(lines: Sequence[Fidelity]) -> str:
     """Give the report as a table."""
-    rows = [
-        f"| {line.subject} | {line.values} | {line.times} | {'✓' if line.exact else 'inexact'} |"
-        for line in lines
-    ]
+    return write_table(
+        ("column", "values", "writetime and TTL", "exact"),
+        [
+            (line.subject, line.values, line.times, "✓" if line.exact else "inexact")
+            for line in lines
+        ],
+    )
+
+
+def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table; no name in it can end a cell."""
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join(
-        ["| column | values | writetime and TTL | exact |", "|---|---|---|---|", *rows]
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
+        for line in lines
     )
 
 
@@ -97,6 +106,7 @@ def _times_of(plan: Plan, layer: Layer, source: Source) -> tuple[str, bool]:
                 else "the row's newest and longest"
             )
         elif kind == "multi" and not there.is_multicell:
+            exact = False
             notes.append("one cell at the target: the newest and longest of its elements")
         elif kind in ("multi", "entry"):
             notes.append("each element's own")

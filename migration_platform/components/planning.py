@@ -9,9 +9,10 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.collisions import Collisions, refuse_collisions
-from migration_platform.components.reporting import Job, column_schema
+from migration_platform.components.reporting import Job, build_progress, column_schema
 from migration_platform.errors import MigrationError
-from migration_platform.fidelity import describe_fidelity, to_markdown
+from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
+from migration_platform.migration import quote
 from migration_platform.preflight import Plan, build_plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource
@@ -50,7 +51,7 @@ def plan_migration(
                 plan,
                 migration.ranges,
                 keys,
-                lambda done, total: context.log.info(f"Rehearsing: {done} of {total} ranges read"),
+                build_progress(context, "Rehearsing, ranges"),
             )
     except MigrationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
@@ -74,21 +75,24 @@ def _describe(plan: Plan) -> dict[str, Any]:
 
 
 def _columns(plan: Plan) -> str:
-    rows = ["| target | type | filled by |", "|---|---|---|"]
-    for source in (s for layer in plan.layers for s in layer.sources):
-        if source.is_key and source not in plan.rows.sources:
-            continue
-        origin = {
-            "column": f"{source.origin} ({source.origin_type})",
-            "constant": "a constant",
-            "json": f"the property {source.json_property} of {source.origin}",
-            "map_key": f"the keys of {source.origin}",
-            "map_value": f"the values of {source.origin}",
-        }[source.kind]
-        row = f"| {source.target}{' (key)' if source.is_key else ''} | {source.target_type} | "
-        if row + f"{origin} |" not in rows:
-            rows.append(row + f"{origin} |")
-    return "\n".join(rows)
+    said = {
+        "column": "{origin} ({origin_type})",
+        "constant": "a constant",
+        "json": "the property {json_property} of {origin}",
+        "map_key": "the keys of {origin}",
+        "map_value": "the values of {origin}",
+    }
+    # A partition's key is filled alike for rows and for static cells: one line is enough.
+    sources = dict.fromkeys(source for layer in plan.layers for source in layer.sources)
+    rows = [
+        (
+            quote(source.target) + (" (key)" if source.is_key else ""),
+            source.target_type,
+            said[source.kind].format(**vars(source)),
+        )
+        for source in sources
+    ]
+    return write_table(("target", "type", "filled by"), rows)
 
 
 def _describe_rehearsal(found: Rehearsal) -> dict[str, Any]:

@@ -31,8 +31,6 @@ from migration_platform.stores.cassandra import Connection, truncate
 from migration_platform.token_ranges import TokenRange, range_of_key
 from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool
 
-PROGRESS_SECONDS = 10.0
-
 
 def run_ranges(
     context: dg.AssetExecutionContext,
@@ -182,15 +180,8 @@ def _find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
         "rows that would land on one another, in all ranges"
     )
     path = folder / "keys.sqlite"
-    told = time.monotonic()
-
-    def tell_progress(done: int, total: int) -> None:
-        nonlocal told
-        if done == total or time.monotonic() - told >= PROGRESS_SECONDS:
-            told = time.monotonic()
-            log.info(f"Looking for collisions: {done} of {total} ranges read")
-
-    found = rehearse(pool, plan, run.job.migration.ranges, path, tell_progress)
+    progress = reporting.build_progress(run.context, "Ranges read")
+    found = rehearse(pool, plan, run.job.migration.ranges, path, progress)
     if found.failed:
         token_range, reason = found.failed[0]
         raise MigrationError(f"collisions could not be looked for in {token_range.key}: {reason}")
@@ -230,7 +221,7 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
             underway[token_range] = event.value
             if event.value.retries > known.retries:
                 log.warning(f"{token_range.key}: trying again: {event.value.last_retry}")
-            if now - observed[token_range] >= PROGRESS_SECONDS:
+            if now - observed[token_range] >= reporting.PROGRESS_SECONDS:
                 observed[token_range] = now
                 log.info(f"{token_range.key}: {reporting.counts_line(event.value)} so far")
                 reporting.observe(
@@ -271,7 +262,7 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
                 data = {"timeTaken": milliseconds, "count": read}
                 reporting.log_event(run, "JOB_LOG", "Time to fetch data cassandra data", data)
         run.counts = sum(underway.values(), start=done)
-        if now - table_observed >= PROGRESS_SECONDS:
+        if now - table_observed >= reporting.PROGRESS_SECONDS:
             table_observed = now
             log.info(f"All ranges: {reporting.counts_line(run.counts)} so far")
             reporting.report_table(run, reporting.read_ranges(run))
@@ -297,15 +288,8 @@ def _compare(
 ) -> None:
     assert run.plan is not None
     ranges = [token_range for token_range in run.ranges if token_range not in run.failed]
-    told = time.monotonic()
-
-    def tell_progress(done: int, total: int) -> None:
-        nonlocal told
-        if done == total or time.monotonic() - told >= PROGRESS_SECONDS:
-            told = time.monotonic()
-            run.context.log.info(f"Comparing: {done} of {total} scans done")
-
-    for verdict in diff_ranges(pool, run.plan, ranges, connections, tell_progress, winners):
+    progress = reporting.build_progress(run.context, "Comparing, scans")
+    for verdict in diff_ranges(pool, run.plan, ranges, connections, progress, winners):
         metadata = reporting.verdict_metadata(verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)

@@ -5,7 +5,7 @@ Dagster plots them; the ring of all ranges is on the table's own events and on i
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import Table
 from migration_platform.token_ranges import TokenRange, describe_ranges
 
+PROGRESS_SECONDS = 10.0
 RING_SECONDS = 2.0
 """How often the ring is drawn anew for the event of a range that ended."""
 
@@ -290,6 +291,19 @@ def report_table(run: RangedRun, states: Sequence[RangeState], *, ended: bool = 
         run.context.instance.report_runless_asset_event(event)
     else:
         run.context.log_event(dg.AssetObservation(run.job.target, metadata=metadata))
+
+
+def build_progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:
+    """Build the function that logs how much of something is done, every ten seconds."""
+    told = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done == total or time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            context.log.info(f"{what}: {done} of {total} done")
+
+    return tell
 
 
 def job_name(run: RangedRun) -> str:
