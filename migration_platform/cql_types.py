@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_address
 from math import copysign, isinf, isnan, nan
 from struct import Struct, error
@@ -506,7 +506,7 @@ def _convert_elements(
         elements = [None if e is None else convert_element(e) for e in read_elements(value)]
         # What a nested set holds twice stays: decimals of one value and two scales, for a server.
         if key:
-            elements.sort(key=lambda element: _null_first(element, key))
+            elements.sort(key=partial(_null_first, key=key))
         return write_elements(elements)
 
     return convert
@@ -521,7 +521,8 @@ def _convert_entries(
             for k, v in read_entries(value)
         ]
         if key:
-            entries.sort(key=lambda entry: key(entry[0]))
+            order = key
+            entries.sort(key=lambda entry: order(entry[0]))
         return write_entries(entries)
 
     return convert
