@@ -21,13 +21,13 @@ from migration_platform.cell_times import (
     compile_times_reader,
     settle_times,
 )
-from migration_platform.cql_types import needs_sorting, parse_type, sort_elements
+from migration_platform.cql_types import parse_type, sort_elements
 from migration_platform.digest import DigestedRow
 from migration_platform.preflight import Layer, Plan, Source, times_layout
 from migration_platform.row_writes import build_form
 from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells
 from migration_platform.stores.cassandra import Connection, Table, prepare_range_read
-from migration_platform.transform import RowReader, Tally, Wins, compile_rows
+from migration_platform.transform import RowReader, Tally, Wins, compile_rows, is_sorted
 
 SIDES = ("origin", "target")
 EXPIRY_TOLERANCE_SECONDS = 5
@@ -83,9 +83,7 @@ def compile_compared(
     sorts = {
         position: parse_type(source.target_type)
         for position, source in enumerate(sources)
-        if source.kind == "column"
-        and source.converter(plan.migration.columns) is not None
-        and needs_sorting(parse_type(source.origin_type), parse_type(source.target_type))
+        if is_sorted(source)
     }
     # Of these no time is exact: a list is written as a whole, and an order that was changed for
     # comparing no longer tells which element has which time.

@@ -58,7 +58,8 @@ class RangeCounts:
     """What was done with a range's rows so far; counts of several ranges add up with `+`.
 
     `added` are rows that one origin row makes beyond itself, by the entries of a map. `statics`
-    are partitions whose static cells were written. `large_cells` are counts by column.
+    are partitions whose static cells were written. `expired` are writes left out because their
+    cells expired on the way. `large_cells` are counts by column.
     """
 
     read: int = 0
@@ -72,6 +73,7 @@ class RangeCounts:
     too_large: int = 0
     collided: int = 0
     left_alone: int = 0
+    expired: int = 0
     large_cells: tuple[tuple[str, int], ...] = ()
     large_samples: tuple[str, ...] = ()
     bytes_read: int = 0
@@ -107,6 +109,7 @@ class RangeCounts:
             too_large=self.too_large + other.too_large,
             collided=self.collided + other.collided,
             left_alone=self.left_alone + other.left_alone,
+            expired=self.expired + other.expired,
             large_cells=tuple(sorted(large.items())),
             large_samples=(self.large_samples + other.large_samples)[:MAX_SAMPLES],
             bytes_read=self.bytes_read + other.bytes_read,
@@ -179,6 +182,7 @@ class _Progress:
             filtered=tally.filtered,
             too_large=tally.too_large,
             collided=tally.lost,
+            expired=sum(writer.parts_expired for writer in self.writers),
             large_cells=tuple(sorted(large.items())),
             large_samples=tuple((static.large_samples + tally.large_samples)[:MAX_SAMPLES]),
             written=self.counts.written + sum(writer.rows_written for writer in self.writers),
@@ -322,8 +326,6 @@ def _copy_rows(
             groups, gathered, size = {}, 0, 0
     _write_groups(stores, tools, writer, groups, progress)
     writer.flush()
-    if not is_rows:
-        progress.writers.remove(writer)
 
 
 def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Undecided | None]:
@@ -340,7 +342,7 @@ def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Und
 
     def to_item(row: Row, asked_us: int) -> Item | _Undecided | None:
         _, values, times, entry = row
-        if not keeps:
+        if not keeps and is_rows:
             return values
         if passes and type(times) is bytes and not has_lists and is_rows:
             return values + times + ttl
@@ -354,6 +356,8 @@ def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Und
         cells = split_cells(values, count)
         if not is_rows and all(cells[value.position] is None for value in form.values):
             return None
+        if not keeps:
+            return values
         found = settle_times(times, rules, form.time_of, form.per_element, asked_us, entry)
         if explicit and has_lists and any(cells[position] is not None for position in form.lists):
             return _Undecided(cells, found)

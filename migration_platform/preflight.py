@@ -23,6 +23,9 @@ from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.migration import Columns, Migration, quote
 from migration_platform.stores.cassandra import Connection, Table, describe_table
 
+_SEES_WRITES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL")
+"""Consistency levels of which a read sees every write that was acknowledged at the same one."""
+
 
 @dataclass(frozen=True)
 class Source:

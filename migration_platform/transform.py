@@ -12,13 +12,14 @@ from migration_platform.cell_times import Times, TimesLayout, compile_times_read
 from migration_platform.cql_types import (
     Converter,
     encode_value,
+    needs_sorting,
     parse_type,
     read_entries,
     show_value,
     sort_elements,
 )
 from migration_platform.errors import PermanentError
-from migration_platform.migration import quote
+from migration_platform.migration import Columns, quote
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.rows import (
     NULL,
@@ -369,12 +370,19 @@ def _transformed(
     return give
 
 
-def _converter(source: Source, columns, sorted_sets: bool) -> Converter | None:
+def is_sorted(source: Source) -> bool:
+    """Say whether a column's elements have to be sorted before both sides can be compared."""
+    return source.kind == "column" and needs_sorting(
+        parse_type(source.origin_type), parse_type(source.target_type)
+    )
+
+
+def _converter(source: Source, columns: Columns, sorted_sets: bool) -> Converter | None:
     convert = source.converter(columns)
-    if convert is None or not sorted_sets:
+    if not sorted_sets or not is_sorted(source):
         return convert
     target = parse_type(source.target_type)
-    return lambda value: sort_elements(convert(value), target)
+    return lambda value: sort_elements(convert(value) if convert else value, target)
 
 
 def _read_json(
