@@ -83,7 +83,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, _PERMANENT):
         return False
     if isinstance(error, NoHostAvailable):
-        causes = _causes(error)
+        causes = causes_of(error)
         return not any(isinstance(cause, _PERMANENT) for cause in causes)
     return isinstance(error, _TRANSIENT)
 
@@ -93,7 +93,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MigrationError):
         return str(error)
     if isinstance(error, NoHostAvailable):
-        causes = _causes(error)
+        causes = causes_of(error)
         for cause in causes:
             if isinstance(cause, _PERMANENT):
                 return explain(cause)
@@ -115,6 +115,7 @@ def explain(error: BaseException) -> str:
     return message
 
 
-def _causes(error: NoHostAvailable) -> list[BaseException]:
+def causes_of(error: NoHostAvailable) -> list[BaseException]:
+    """Give what the hosts answered: the driver keeps it by host, or as a plain list."""
     found = error.errors
     return list(found.values()) if isinstance(found, dict) else list(found or [])

@@ -123,11 +123,15 @@ def test_the_tables_page_tells_what_it_is_and_shows_the_ring(page: Page, moved: 
     assert "partition key" in text
     assert f"{ROWS}" in text
     assert "🟩" * len(KEYS) in text
-    page.get_by_text("[Show Markdown]").click()
+    page.get_by_text("[Show Markdown]").first.click()
     ring = page.get_by_alt_text("the ring of ranges")
     ring.wait_for()
     assert ring.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
     assert ring.is_visible()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_text("[Show Markdown]").nth(1).click()
+    page.get_by_text("one cell at the target: the newest and longest").first.wait_for()
+    assert "no query tells a marker's" in page.inner_text("body")
 
 
 def test_the_partitions_page_shows_each_ranges_colour_and_numbers(page: Page, moved: Move) -> None:

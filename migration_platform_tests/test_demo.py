@@ -62,7 +62,10 @@ def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_th
         first = run_demo(tmp_path, 2_000)
         assert first.returncode == 0, first.stdout + first.stderr
         assert "check row_counts_match  passed: 2,000 rows on both sides." in first.stdout
-        assert "check all_ranges_match  passed: All 64 ranges match: 2,000 rows." in first.stdout
+        assert (
+            "check all_ranges_match  passed: All 64 ranges match: 2,000 rows, each cell with its "
+            "writetime and TTL." in first.stdout
+        )
         assert '"id": "total-records-migrated", "value": 2000' in first.stdout
         assert "make ui" in first.stdout
         assert "\r" not in first.stdout

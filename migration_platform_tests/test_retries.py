@@ -21,6 +21,7 @@ from migration_platform.errors import (
     PermanentError,
     PreflightError,
     TransientError,
+    causes_of,
     explain,
     is_transient,
 )
@@ -143,3 +144,11 @@ def test_an_explanation_names_the_host_and_the_cause():
 @pytest.mark.parametrize("kind", [DeclarationError, PreflightError, PermanentError, TransientError])
 def test_every_failure_of_the_package_is_one_family(kind):
     assert issubclass(kind, MigrationError)
+
+
+@pytest.mark.parametrize("errors", [[OSError("refused")], {"10.0.0.1": OSError("refused")}, [], {}])
+def test_what_hosts_answered_is_found_however_the_driver_keeps_it(errors):
+    error = NoHostAvailable("nobody", errors)
+    found = [str(cause) for cause in causes_of(error)]
+    assert found == ["refused"] * len(errors)
+    assert "no host answered" in explain(error)

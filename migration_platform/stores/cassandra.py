@@ -42,7 +42,13 @@ from cassandra.protocol import ExecuteMessage, ProtocolHandler, ResultMessage, r
 from cassandra.query import PreparedStatement, tuple_factory
 
 from migration_platform.cql_types import parse_type
-from migration_platform.errors import MigrationError, PermanentError, PreflightError, explain
+from migration_platform.errors import (
+    MigrationError,
+    PermanentError,
+    PreflightError,
+    causes_of,
+    explain,
+)
 from migration_platform.migration import TableName, quote
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
@@ -294,7 +300,7 @@ def _tls_hint(settings: CassandraSettings, told: str) -> str:
 
 
 def _speaks_older_version(error: Exception) -> bool:
-    causes = error.errors.values() if isinstance(error, NoHostAvailable) and error.errors else ()
+    causes = causes_of(error) if isinstance(error, NoHostAvailable) else ()
     return any("protocol version" in str(cause).lower() for cause in (error, *causes))
 
 
