@@ -360,10 +360,7 @@ def test_a_condition_works_on_a_table_with_static_columns(reader, statics, copy,
     rows = rows_by_key(reader, statics[1])
     regular = {key for key in rows if key[1] is not None}
     assert regular == {
-        (k, c)
-        for k in range(6)
-        for c in range(3)
-        if {"s": k % 2 == 0, "k": k == 2}[where[0]]
+        (k, c) for k in range(6) for c in range(3) if {"s": k % 2 == 0, "k": k == 2}[where[0]]
     }
 
 

@@ -323,7 +323,9 @@ def test_only_a_map_can_be_exploded_into_a_key_and_only_text_can_be_json(refusal
         ),
     )
     assert "columns.explode_map.column is n, of the type int; it must be a map" in message
-    assert "columns.extract_json.column is m, of the type map<text, int>; it must be a text" in message
+    assert (
+        "columns.extract_json.column is m, of the type map<text, int>; it must be a text" in message
+    )
     message = refusal(
         origin, target, columns=Columns(explode_map=ExplodeMap("m", "name", "amount"))
     )
