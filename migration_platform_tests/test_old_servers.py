@@ -1,0 +1,76 @@
+"""Servers before Cassandra 5.0 tell no writetimes of elements: such cells get their row's.
+
+The server here is newer; the plan is told that it is not, and then no query asks for more.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from migration_platform.fidelity import describe_fidelity
+from migration_platform.preflight import plan_tables
+from migration_platform.stores.cassandra import describe_table
+from migration_platform_tests.comparing import compare
+from migration_platform_tests.tables import (
+    copy_ranges,
+    create_table,
+    declare,
+    in_process,
+    rows_of,
+)
+
+BODY = "k int PRIMARY KEY, v int, s set<int>, m map<text, int>, l list<int>"
+
+
+@pytest.fixture
+def tables(connection, keyspace, reader):
+    """Two tables; in the first a row whose elements are older than its other cell."""
+    origin, target = (create_table(connection, keyspace, name, BODY) for name in ("a", "b"))
+    reader.execute(
+        f"INSERT INTO {origin} (k, v, s, m, l) VALUES (1, 1, {{1}}, {{'a': 1}}, [1, 1]) "
+        "USING TIMESTAMP 1000"
+    )
+    reader.execute(f"UPDATE {origin} USING TIMESTAMP 1500 SET s = s + {{2}} WHERE k = 1")
+    reader.execute(f"UPDATE {origin} USING TIMESTAMP 2000 SET v = 2 WHERE k = 1")
+    return origin, target
+
+
+def plan_of(connection, tables, **options):
+    """A plan between tables of which the server tells no times of elements."""
+    migration = declare(*tables, **options)
+    described = (
+        replace(describe_table(connection, table), tells_elements=False) for table in tables
+    )
+    plan, objections = plan_tables(migration, *described)
+    assert objections == []
+    return plan
+
+
+def test_elements_arrive_with_the_rows_newest_time_and_no_list_is_doubled(
+    connection, reader, tables
+):
+    plan = plan_of(connection, tables, compare_writetime=True)
+    for _ in range(2):
+        assert copy_ranges(in_process(plan, connection)).written == 1
+        assert rows_of(reader, tables[1]) == rows_of(reader, tables[0])
+        (row,) = reader.execute(
+            f"SELECT writetime(v) AS v, writetime(s) AS s, writetime(m) AS m FROM {tables[1]}"
+        )
+        assert row == {"v": 2000, "s": [2000, 2000], "m": [2000]}
+    assert compare(connection, plan).matches
+
+
+def test_a_list_that_differs_at_the_target_is_replaced(connection, reader, tables):
+    reader.execute(f"INSERT INTO {tables[1]} (k, l) VALUES (1, [9, 9])")
+    plan = plan_of(connection, tables)
+    copy_ranges(in_process(plan, connection))
+    assert rows_of(reader, tables[1]) == rows_of(reader, tables[0])
+
+
+def test_the_report_names_what_is_not_exact_and_why(connection, tables):
+    lines = {line.subject: line for line in describe_fidelity(plan_of(connection, tables))}
+    for name in ("s", "m"):
+        assert not lines[name].exact
+        assert "this server tells no times of elements" in lines[name].times
+    assert lines["v"].exact
+    assert not lines["l"].exact
