@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Literal
 
+from migration_platform.errors import PermanentError
 from migration_platform.migration import quote
 from migration_platform.rows import INT32, NULL, ReadTimes
 
 _LONG = Struct(">q")
 _WRITETIME_CELL = Struct(">iq")
 _TTL_CELL = Struct(">ii")
+MAX_WRITETIME = 2**63 - 1
 NO_TTL = _TTL_CELL.pack(4, 0)
 """A bound TTL of 0 is none, also where the table has a default_time_to_live."""
 
@@ -330,10 +332,20 @@ def bind_time(
     """Bind a time: the writetime unless it is now, and the seconds left.
 
     `ttl` is bound where nothing expires at a given second. None: the cell has expired.
+
+    Raises:
+        PermanentError: the writetime is beyond what 64 bits hold.
     """
     if expires is not None:
         left = expires - int(now)
         if left <= 0:
             return None
         ttl = _TTL_CELL.pack(4, left)
-    return ttl if writetime is None else _WRITETIME_CELL.pack(8, writetime) + ttl
+    if writetime is None:
+        return ttl
+    if writetime > MAX_WRITETIME:
+        raise PermanentError(
+            f"a cell would get the writetime {writetime}, but {MAX_WRITETIME} is the last there "
+            "is; lower writetime_increment_by, or skip the column"
+        )
+    return _WRITETIME_CELL.pack(8, writetime) + ttl

@@ -87,7 +87,10 @@ def compile_compared(
     }
     # Of these no time is exact: a list is written as a whole, and an order that was changed for
     # comparing no longer tells which element has which time.
-    no_time = {value.position for value in form.values if value.kind == "list"} | sorts.keys()
+    no_time = {value.position for value in form.values if value.kind == "list"}
+    no_time |= {
+        value.position for value in form.values if value.kind in ("set", "map")
+    } & sorts.keys()
     no_time |= {
         value.position
         for value in form.values
@@ -114,11 +117,13 @@ def compile_compared(
         time_of = tuple(_time_there(layout, name) for name in names)
         per_element = tuple(isinstance(e, tuple) or e for e in per_element)
     positions = tuple(value.position for value in form.values)
-    # A constant has the row's time, and of a row of nulls no query tells that.
+    # A constant has the row's time, and of a row of nulls no query tells that; times that are
+    # declared are known.
+    declared = isinstance(plan.rules.writetime, int) and plan.rules.ttl not in ("cell", "row_max")
     no_time |= {
         value.position
         for value, (kind, _) in zip(form.values, form.time_of, strict=True)
-        if kind == "row"
+        if kind == "row" and not declared
     }
     one_time = rules.passes_bytes and not isinstance(plan.migration.ttl, int) and not no_time
     extract = plan.migration.columns.extract_json
@@ -265,9 +270,7 @@ def _write_times(
     for position, time in zip(positions, found.cells, strict=True):
         if cells[position] is None or position in no_time:
             continue
-        for each in time if isinstance(time, list) else (time,):
-            if each is None:
-                continue
+        for each in _distinct(time, keeps_expiry):
             writetime, expires = each
             writetimes.add(writetime)
             content.append(b"\x00" if expires is None else b"\x01")
@@ -280,6 +283,16 @@ def _write_times(
         # As rows are written down whose times were never taken apart.
         return _ONE_TIME + b"\x00\x00\x00\x08" + content[-1], b""
     return b"".join(content), b"".join(expiries)
+
+
+def _distinct(time: CellTime | list[CellTime | None], keeps_expiry: bool) -> Sequence[CellTime]:
+    """Give a cell's times, or one where all elements share it, as of a row with one time."""
+    if not isinstance(time, list):
+        return (time,)
+    there = [each for each in time if each is not None]
+    alike = {(writetime, expires is None) for writetime, expires in there}
+    expiring = keeps_expiry and any(expires is not None for _, expires in there)
+    return there if len(alike) > 1 or expiring else there[:1]
 
 
 def loosely_agree(origin: bytes, target: bytes) -> bool:

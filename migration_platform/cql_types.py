@@ -557,6 +557,12 @@ def needs_sorting(origin: CqlType, target: CqlType) -> bool:
     return any(needs_sorting(a, b) for a, b in inner)
 
 
+def holds_sets(cql_type: CqlType) -> bool:
+    """Say whether there is a set or a map in a type, at any depth."""
+    inner = (*cql_type.parameters, *(field_type for _, field_type in cql_type.fields))
+    return cql_type.name in ("set", "map") or any(map(holds_sets, inner))
+
+
 def sort_elements(value: bytes, cql_type: CqlType) -> bytes:
     """Bring every set and map, at any depth, into the order of its bytes, for comparing only.
 

@@ -12,6 +12,7 @@ from migration_platform.cell_times import Times, TimesLayout, compile_times_read
 from migration_platform.cql_types import (
     Converter,
     encode_value,
+    holds_sets,
     needs_sorting,
     parse_type,
     read_entries,
@@ -371,10 +372,16 @@ def _transformed(
 
 
 def is_sorted(source: Source) -> bool:
-    """Say whether a column's elements have to be sorted before both sides can be compared."""
-    return source.kind == "column" and needs_sorting(
-        parse_type(source.origin_type), parse_type(source.target_type)
-    )
+    """Say whether a column's elements have to be sorted before both sides can be compared.
+
+    A server keeps a set within a user-defined type as a client sent it, but sorts the same set
+    when the field is written for itself.
+    """
+    if source.kind != "column":
+        return False
+    here, there = parse_type(source.origin_type), parse_type(source.target_type)
+    is_udt = there.is_multicell and there.name == "udt"
+    return needs_sorting(here, there) or (is_udt and holds_sets(there))
 
 
 def _converter(source: Source, columns: Columns, sorted_sets: bool) -> Converter | None:

@@ -18,6 +18,7 @@ from migration_platform.cell_times import (
     read_writetimes,
     settle_times,
 )
+from migration_platform.errors import PermanentError
 from migration_platform.rows import compile_splitter
 
 NULL = pack(">i", -1)
@@ -353,3 +354,9 @@ def test_a_bound_time_is_the_writetime_and_the_seconds_left(writetime, expires, 
 def test_without_a_life_of_its_own_a_cell_lives_for_ever():
     # A TTL of 0 overrules what the table gives by default.
     assert pack(">ii", 4, 0) == NO_TTL == bind_ttl(0) == bind_time(None, None, 0.0)
+
+
+def test_a_writetime_beyond_the_last_one_is_refused_in_a_sentence():
+    assert bind_time(2**63 - 1, None, 0.0) is not None
+    with pytest.raises(PermanentError, match="lower writetime_increment_by"):
+        bind_time(2**63, None, 0.0)
