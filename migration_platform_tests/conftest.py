@@ -25,7 +25,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The running server that tests share; it must be alive after each of them."""
     home = tmp_path_factory.mktemp("cassandra")
-    with run_server(Cassandra(cluster_name="tests"), home) as server:
+    # A thousand tables come and go; this server's schema need not survive it.
+    quick = {"cassandra.test.flush_local_schema_changes": "false"}
+    with run_server(Cassandra(cluster_name="tests", properties=quick), home) as server:
         yield server
 
 

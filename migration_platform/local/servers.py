@@ -172,6 +172,7 @@ class Cassandra(Server):
         cluster_name: Name that the cluster gives itself; fixed once it has data.
         heap_mb: Java heap.
         settings: Lines for `cassandra.yaml` that are added or override.
+        properties: Java system properties that are added or override.
     """
 
     name: ClassVar[str] = "cassandra"
@@ -186,6 +187,7 @@ class Cassandra(Server):
     cluster_name: str = "migration_platform"
     heap_mb: int = 1024
     settings: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def memory_mb(self) -> int:
@@ -211,6 +213,7 @@ class Cassandra(Server):
             "jdk.attach.allowAttachSelf": "true",
             "java.io.tmpdir": _temporary_folder(folder),
             "logback.configurationFile": Path(__file__).with_name("logback.xml").as_uri(),
+            **self.properties,
         }
         return _java(
             "org.apache.cassandra.service.CassandraDaemon",
