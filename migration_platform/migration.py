@@ -35,8 +35,8 @@ WRITETIME_MODES = ("cell", "row_max", "now")
 TTL_MODES = ("cell", "row_max", "none")
 COLLISION_MODES = ("refuse", "newest", "oldest")
 GUARDRAIL_ACTIONS = ("report", "skip", "fail")
-REPAIRS = ("counters",)
-COMING_REPAIRS = ("missing", "mismatched", "extra")
+REPAIRS = ("missing", "mismatched", "extra", "counters")
+REPAIR_WRITETIMES = ("origin", "now")
 CODECS = (
     "INT_STRING",
     "DOUBLE_STRING",
@@ -53,6 +53,9 @@ MAX_TTL_SECONDS = 20 * 365 * 24 * 3600
 MAX_WRITETIME_US = 253_402_300_799_999_999
 """The end of the year 9999; nanoseconds given for microseconds are beyond it."""
 MAX_ROWS_PER_SECOND = 10**9
+MAX_BYTES_PER_SECOND = 10**12
+MAX_SET_ASIDE = 100_000
+"""Rows of one range; more than these are no exceptions, but a declaration that does not fit."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Endpoint:
     table: TableName
     consistency: str = "LOCAL_QUORUM"
     rows_per_second: int | None = None
+    bytes_per_second: int | None = None
     fetch_size: int | None = None
 
 
@@ -227,7 +231,12 @@ class Migration:
     truncate_target: bool = False
     diff_mode: str = "two_way"
     compare_writetime: bool = False
+    ignore_newer_than_seconds: int | None = None
     repair: tuple[str, ...] = ()
+    repair_writetime: str = "origin"
+    dead_letters_max_rows: int = 0
+    tracking: bool = True
+    tracking_keyspace: str = "migration_platform"
     retry_seconds: float = 90.0
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
@@ -266,6 +275,9 @@ class Migration:
             if endpoint.rows_per_second is not None:
                 name = f"{side}.rows_per_second"
                 wrong += _object_to_number(name, endpoint.rows_per_second, 1, MAX_ROWS_PER_SECOND)
+            if endpoint.bytes_per_second is not None:
+                name = f"{side}.bytes_per_second"
+                wrong += _object_to_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
             if endpoint.fetch_size is not None:
                 wrong += _object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
         sides = (self.origin, self.target)
@@ -286,9 +298,37 @@ class Migration:
         wrong += _object_to_choice("collisions", self.collisions, COLLISION_MODES)
         wrong += _object_to_flag("truncate_target", self.truncate_target)
         wrong += _object_to_flag("diff.compare_writetime", self.compare_writetime)
-        wrong += _object_to_choices("diff.repair", self.repair, REPAIRS, COMING_REPAIRS)
+        wrong += self._wrong_repair()
+        wrong += _object_to_number(
+            "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_SET_ASIDE
+        )
+        wrong += _object_to_flag("tracking", self.tracking)
+        if not _is_name(self.tracking_keyspace) or not re.fullmatch(
+            r"\w{1,48}", self.tracking_keyspace, re.ASCII
+        ):
+            wrong.append(
+                f"tracking_keyspace is {_show(self.tracking_keyspace)}; valid are 1 to 48 letters, "
+                "digits and underscores"
+            )
         if self.group_writes_by is not None:
             wrong += _object_to_names("group_writes_by", self.group_writes_by)
+        return wrong
+
+    def _wrong_repair(self) -> list[str]:
+        wrong = [
+            *_object_to_choices("diff.repair", self.repair, REPAIRS),
+            *_object_to_choice("diff.repair_writetime", self.repair_writetime, REPAIR_WRITETIMES),
+        ]
+        if self.ignore_newer_than_seconds is not None:
+            name = "diff.ignore_newer_than_seconds"
+            wrong += _object_to_number(name, self.ignore_newer_than_seconds, 1, 86_400)
+        if not wrong and self.repair_writetime != "origin" and not self.repair:
+            wrong.append("diff.repair_writetime does nothing without diff.repair; leave it out")
+        if not wrong and "extra" in self.repair and self.diff_mode == "origin_only":
+            wrong.append(
+                "diff.repair names extra, but diff.mode origin_only does not look for extra rows; "
+                "leave one of them out"
+            )
         return wrong
 
     def _wrong_times(self) -> list[str]:
@@ -418,20 +458,14 @@ def _object_to_choice(name: str, value: object, valid: tuple[str, ...]) -> list[
     return [f"{name} is {_show(value)}; valid are {', '.join(valid)}"]
 
 
-def _object_to_choices(
-    name: str, values: object, valid: tuple[str, ...], coming: tuple[str, ...] = ()
-) -> list[str]:
+def _object_to_choices(name: str, values: object, valid: tuple[str, ...]) -> list[str]:
     if faults := _object_to_names(name, values):
         return faults
-    wrong, so_far = [], " so far" if coming else ""
-    for value in cast(Iterable[str], values):
-        if value in coming:
-            wrong.append(
-                f"{name} names {value}, which is not there yet; valid so far are {', '.join(valid)}"
-            )
-        elif value not in valid:
-            wrong.append(f"{name} names {_show(value)}; valid{so_far} are {', '.join(valid)}")
-    return wrong
+    return [
+        f"{name} names {_show(value)}; valid are {', '.join(valid)}"
+        for value in cast(Iterable[str], values)
+        if value not in valid
+    ]
 
 
 def _object_to_names(name: str, values: object) -> list[str]:

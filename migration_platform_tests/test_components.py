@@ -252,8 +252,7 @@ def test_transformations_and_filters_that_cannot_work_are_refused_with_all_the_r
         "guardrails.action is 'drop'; valid are report, skip, fail",
         "collisions is 'latest'; valid are refuse, newest, oldest",
         "diff.compare_writetime needs writetimes that are kept",
-        "diff.repair names missing, which is not there yet; valid so far are counters",
-        "diff.repair names 'all'; valid so far are counters",
+        "diff.repair names 'all'; valid are missing, mismatched, extra, counters",
     ):
         assert part in message
 
@@ -284,7 +283,8 @@ def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project)
         workers=0,
         writetime="max",
         ttl=0,
-        tracking=True,
+        tracking_keyspace="my keyspace",
+        dead_letters={"max_rows": -1},
         ranges_per_run="some",
         diff={"mode": "both"},
         retry_seconds=-1,
@@ -301,7 +301,8 @@ def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project)
         "workers is 0; valid are 1 to 256",
         "writetime is 'max'; valid are cell, row_max, now, or microseconds since 1970",
         "ttl is 0; valid are cell, row_max, none, or 1 to 630720000 seconds",
-        "tracking is not there yet; leave it off",
+        "tracking_keyspace is 'my keyspace'; valid are 1 to 48 letters, digits and underscores",
+        "dead_letters.max_rows is -1",
         "ranges_per_run is 'some'; valid are all or a number from 1",
         "diff.mode is 'both'; valid are two_way, origin_only",
         "retry_seconds is -1",

@@ -162,11 +162,25 @@ def test_what_does_nothing_with_new_writetimes_is_refused():
     assert "diff.compare_writetime needs writetimes that are kept" in message
 
 
-@pytest.mark.parametrize("repair", ["missing", "mismatched", "extra"])
-def test_a_repair_that_is_not_there_yet_is_refused_by_name(repair):
-    assert f"diff.repair names {repair}, which is not there yet; valid so far are counters" in (
-        why_refused(repair=("counters", repair))
+def test_repairs_that_cannot_be_are_refused():
+    message = why_refused(repair=("all",), ignore_newer_than_seconds=0, dead_letters_max_rows=-1)
+    assert "diff.repair names 'all'; valid are missing, mismatched, extra, counters" in message
+    assert "diff.ignore_newer_than_seconds is 0; valid are 1 to 86400" in message
+    assert "dead_letters.max_rows is -1; valid are 0 to 100000" in message
+    assert "diff.repair_writetime is 'then'; valid are origin, now" in why_refused(
+        repair_writetime="then"
     )
+    assert "diff.repair_writetime does nothing without diff.repair" in why_refused(
+        repair_writetime="now"
+    )
+    assert "diff.mode origin_only does not look for extra rows" in why_refused(
+        repair=("extra",), diff_mode="origin_only"
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 49, 'a"; DROP KEYSPACE b'])
+def test_a_tracking_keyspace_is_a_plain_name(name):
+    assert "tracking_keyspace is " in why_refused(tracking_keyspace=name)
 
 
 @pytest.mark.parametrize(

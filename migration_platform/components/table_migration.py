@@ -48,6 +48,7 @@ class OriginAttributes(NamedAttributes, dg.Model):
     consistency: str = Field("LOCAL_QUORUM", description="Consistency level of reads.")
     fetch_size: int | None = Field(None, description="Rows a page; default: by the rows' size.")
     rows_per_second: int | None = Field(None, description="Limit for the whole run.")
+    bytes_per_second: int | None = Field(None, description="Limit for the whole run.")
 
 
 class TargetAttributes(NamedAttributes, dg.Model):
@@ -57,6 +58,7 @@ class TargetAttributes(NamedAttributes, dg.Model):
     table: str | None = Field(None, description="keyspace.table; default: the origin's name.")
     consistency: str = Field("LOCAL_QUORUM", description="Consistency level of writes.")
     rows_per_second: int | None = Field(None, description="Limit for the whole run.")
+    bytes_per_second: int | None = Field(None, description="Limit for the whole run.")
 
 
 class ExplodeMapAttributes(NamedAttributes, dg.Model):
@@ -167,8 +169,27 @@ class DiffAttributes(NamedAttributes, dg.Model):
     compare_writetime: bool = Field(
         default=False, description="Whether cells with equal values and other writetimes differ."
     )
+    ignore_newer_than_seconds: int | None = Field(
+        default=None,
+        description="Rows written so shortly before the comparison are no differences: for tables "
+        "that are written to meanwhile.",
+    )
     repair: list[str] = Field(
-        default_factory=list, description="What a comparison puts right; only counters so far."
+        default_factory=list,
+        description="What is put right where ranges differ: missing, mismatched, extra, counters.",
+    )
+    repair_writetime: str = Field(
+        default="origin",
+        description="origin keeps the origin's times; with now a repair wins over newer cells and "
+        "tombstones at the target.",
+    )
+
+
+class DeadLettersAttributes(NamedAttributes, dg.Model):
+    """What happens to rows that cannot be written."""
+
+    max_rows: int = Field(
+        default=0, description="How many rows of a range may be set aside before the range fails."
     )
 
 
@@ -186,6 +207,17 @@ class RunConfig(dg.Config):
 
     truncate_target: bool | None = Field(
         default=None, description="Overrules the declaration's truncate_target for this run."
+    )
+    resume: str | None = Field(
+        default=None,
+        description="auto, or the id of a tracked run: what passed there is carried over, and only "
+        "the rest is done.",
+    )
+    run_id: int | None = Field(
+        default=None, description="The tracked run's own id; default: nanoseconds since 1970."
+    )
+    split_pending: int = Field(
+        default=1, description="With resume: into how many pieces each pending one is cut."
     )
 
 
@@ -241,7 +273,16 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     )
     truncate_target: bool = Field(False, description="Empty the target before a full copy.")
     diff: DiffAttributes = Field(default_factory=DiffAttributes, description="The comparison.")
-    tracking: bool = Field(False, description="Tracking tables; only off is there yet.")
+    dead_letters: DeadLettersAttributes = Field(
+        default_factory=DeadLettersAttributes, description="Rows that cannot be written."
+    )
+    tracking: bool = Field(
+        default=True, description="Whether runs are tracked in cdm_run_info and cdm_run_details."
+    )
+    tracking_keyspace: str = Field(
+        default=Migration.tracking_keyspace,
+        description="Keyspace of those tables, made in the target's cluster where it is missing.",
+    )
     retry_seconds: float = Field(
         90.0, description="How long a request that failed for a passing reason is tried again."
     )
@@ -278,8 +319,6 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             DeclarationError: one message with everything that is wrong.
         """
         wrong = []
-        if self.tracking:
-            wrong.append("tracking is not there yet; leave it off")
         tables: list[TableName] = []
         for text in (self.origin.table, self.target.table or self.origin.table):
             try:
@@ -302,6 +341,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 table=origin,
                 consistency=self.origin.consistency,
                 rows_per_second=self.origin.rows_per_second,
+                bytes_per_second=self.origin.bytes_per_second,
                 fetch_size=self.origin.fetch_size,
             ),
             target=Endpoint(
@@ -309,6 +349,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 table=target,
                 consistency=self.target.consistency,
                 rows_per_second=self.target.rows_per_second,
+                bytes_per_second=self.target.bytes_per_second,
             ),
             token_ranges=self.token_ranges,
             workers=self.workers,
@@ -323,7 +364,12 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             truncate_target=self.truncate_target,
             diff_mode=self.diff.mode,
             compare_writetime=self.diff.compare_writetime,
+            ignore_newer_than_seconds=self.diff.ignore_newer_than_seconds,
             repair=tuple(self.diff.repair),
+            repair_writetime=self.diff.repair_writetime,
+            dead_letters_max_rows=self.dead_letters.max_rows,
+            tracking=self.tracking,
+            tracking_keyspace=self.tracking_keyspace,
             retry_seconds=self.retry_seconds,
         )
 
@@ -665,9 +711,13 @@ def _name(job: Job) -> str:
 def _describe_target(declared: TableMigration, job: Job) -> str:
     migration = job.migration
     limits = [
-        f"{endpoint.rows_per_second:,} rows/s at the {side}"
+        f"{limit:,} {unit}/s at the {side}"
         for side, endpoint in (("origin", migration.origin), ("target", migration.target))
-        if endpoint.rows_per_second
+        for limit, unit in (
+            (endpoint.rows_per_second, "rows"),
+            (endpoint.bytes_per_second, "bytes"),
+        )
+        if limit
     ]
     lines = [
         f"`{migration.target.table}` in `{migration.target.store}`, copied from "
@@ -718,6 +768,10 @@ def _describe_changes(migration: Migration) -> list[str]:
         "Rows that become one": f"the {migration.collisions} wins"
         if migration.collisions != "refuse"
         else "",
-        "Repairs": ", ".join(migration.repair),
+        "Repairs": ", ".join(migration.repair)
+        + (" at the time of the repair" if migration.repair_writetime == "now" else ""),
+        "Rows set aside": f"up to {migration.dead_letters_max_rows:,} a range"
+        if migration.dead_letters_max_rows
+        else "",
     }
     return [f"- **{name}**: {text}" for name, text in changes.items() if text]
