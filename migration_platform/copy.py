@@ -1,14 +1,16 @@
 """One range from origin to target: pages in, rows grouped by target partition, batches out.
 
 A range is a stream: two pages and one group of rows in memory, whatever its size. Its counts are
-complete only when every row that was read was acknowledged. Static cells belong to partitions, so
-a table that has them is read twice: once for its partitions, once for its rows.
+complete only when every row that was read was acknowledged. It is worked on in pieces, one as a
+rule; each is told of when it is done, so that what is done is never done again. Static cells
+belong to partitions, so a table that has them is read twice: once for its partitions, once for
+its rows.
 """
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from cassandra.query import PreparedStatement
 
@@ -30,7 +32,7 @@ from migration_platform.counters import (
     counter_order,
     prepare_counters,
 )
-from migration_platform.errors import MigrationError, explain
+from migration_platform.errors import MigrationError, TransientError, explain
 from migration_platform.migration import quote
 from migration_platform.preflight import Layer, Plan
 from migration_platform.row_writes import (
@@ -120,18 +122,43 @@ class RangeCounts:
             reading_ended=self.reading_ended and other.reading_ended,
         )
 
+    def since(self, earlier: "RangeCounts") -> "RangeCounts":
+        """Give what was counted after `earlier`, numbers only."""
+        numbers = {
+            each.name: getattr(self, each.name) - getattr(earlier, each.name)
+            for each in fields(self)
+            if each.type in (int, float)
+        }
+        return RangeCounts(**numbers)
+
+
+@dataclass(frozen=True)
+class PieceReport:
+    """What became of a piece of a range: it was `begun`, `cut`, `done`, or `failed`.
+
+    `counts` are those of the piece alone. `cut_into` are the pieces that take its place.
+    """
+
+    piece: TokenRange
+    state: str
+    counts: RangeCounts = RangeCounts()
+    reason: str = ""
+    cut_into: tuple[TokenRange, ...] = ()
+
 
 @dataclass(frozen=True)
 class CopyRange:
     """The task of copying one range; its result is the range's `RangeCounts`.
 
     `again` says that the range was copied before. `winners` is the file that tells which of
-    several origin rows is the one to be written.
+    several origin rows is the one to be written. `pieces` are the parts of the range to work on,
+    where that is not all of it. On the way it reports `RangeCounts` and `PieceReport`s.
     """
 
     token_range: TokenRange
     again: bool = False
     winners: str | None = None
+    pieces: tuple[TokenRange, ...] | None = None
 
     def run(self, stores: OpenStores, report: Report) -> RangeCounts:
         """Copy the range.
@@ -139,7 +166,14 @@ class CopyRange:
         Raises:
             MigrationError: a page or a write failed for good; rows before it may be written.
         """
-        return copy_range(stores, self.token_range, report, again=self.again, winners=self.winners)
+        return copy_range(
+            stores,
+            self.token_range,
+            report,
+            again=self.again,
+            winners=self.winners,
+            pieces=self.pieces,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,6 +205,16 @@ class _Progress:
     retries: int = 0
     last_retry: str = ""
     retry_reported: float = 0.0
+    told: RangeCounts = field(default_factory=RangeCounts)
+    read_pieces: list[TokenRange] = field(default_factory=list)
+
+    def tell_piece(self, piece: TokenRange, state: str, reason: str = "") -> None:
+        """Report a piece with what was counted since the last one ended."""
+        now = self.so_far()
+        counts = now.since(self.told)
+        self.report(PieceReport(piece, state, counts, reason))
+        if state != "begun":
+            self.told = now
 
     def so_far(self) -> RangeCounts:
         tally, static = self.tally, self.static_tally
@@ -220,32 +264,62 @@ def copy_range(
     *,
     again: bool = False,
     winners: str | None = None,
+    pieces: tuple[TokenRange, ...] | None = None,
 ) -> RangeCounts:
-    """Copy every row whose origin token lies in the range, and wait until all are written."""
-    plan = stores.plan
-    window = plan.migration.filter.window(token_range)
+    """Copy every row whose origin token lies in the range, and wait until all are written.
+
+    A piece that fails does not keep the others from being copied, as long as the server answers.
+    """
+    if pieces is None:
+        window = stores.plan.migration.filter.window(token_range)
+        pieces = () if window is None else (window,)
     now = time.monotonic()
     progress = _Progress(report, now, now)
-    if window is not None:
-        # Static cells first: a partition's rows then never appear without them.
-        for layer in reversed(plan.layers):
-            name = f"copy {layer.name} {winners}"
-            tools = stores.cache.get(name)
-            if tools is None:
-                tools = stores.cache[name] = _prepare(stores, layer, winners)
-            pages = _pages(stores, tools, window, progress)
-            if tools.counters:
-                _copy_counters(stores, tools, pages, progress, again)
-            else:
-                _copy_rows(stores, tools, pages, progress)
+    waiting = deque(pieces)
+    failed: list[MigrationError] = []
+    while waiting:
+        piece = waiting.popleft()
+        progress.tell_piece(piece, "begun")
+        try:
+            _copy_piece(stores, piece, progress, again, winners)
+        except MigrationError as error:
+            progress.tell_piece(piece, "failed", str(error))
+            failed.append(error)
+            if isinstance(error, TransientError):
+                break
+        else:
+            progress.tell_piece(piece, "done")
     progress.counts = replace(progress.counts, reading_ended=True)
     result = progress.so_far()
+    if failed:
+        report(result)
+        raise failed[0]
     if not result.complete:
         raise MigrationError(
             f"{result.read + result.added} rows were read, but {result.written} were written and "
             f"{result.skipped} left out"
         )
     return result
+
+
+def _copy_piece(
+    stores: OpenStores,
+    piece: TokenRange,
+    progress: _Progress,
+    again: bool,
+    winners: str | None,
+) -> None:
+    # Static cells first: a partition's rows then never appear without them.
+    for layer in reversed(stores.plan.layers):
+        name = f"copy {layer.name} {winners}"
+        tools = stores.cache.get(name)
+        if tools is None:
+            tools = stores.cache[name] = _prepare(stores, layer, winners)
+        pages = _pages(stores, tools, piece, progress)
+        if tools.counters:
+            _copy_counters(stores, tools, pages, progress, again)
+        else:
+            _copy_rows(stores, tools, pages, progress)
 
 
 def _pages(

@@ -4,6 +4,7 @@ What arrived is read with a plain driver session, never with the engine.
 """
 
 import time
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
 from decimal import Decimal
@@ -13,9 +14,9 @@ import pytest
 from cassandra.util import Date, Duration
 
 from migration_platform import sample
-from migration_platform.copy import CopyRange, RangeCounts, copy_range
+from migration_platform.copy import CopyRange, PieceReport, RangeCounts, copy_range
 from migration_platform.errors import MigrationError, PermanentError, TransientError
-from migration_platform.migration import CONSISTENCY_LEVELS, TableName
+from migration_platform.migration import CONSISTENCY_LEVELS, Guardrails, TableName
 from migration_platform.preflight import build_plan
 from migration_platform.stores.cassandra import PAGE_BYTES, truncate
 from migration_platform.token_ranges import TokenRange, split_ring
@@ -403,14 +404,48 @@ def test_reports_tell_how_far_a_range_is(connection, make):
     origin, target = make("a", "k int PRIMARY KEY"), make("b", "k int PRIMARY KEY")
     fill(connection, origin, "k", [(n,) for n in range(30)])
     stores = in_process(plan_copy(connection, origin, target, token_ranges=1), connection)
-    reports: list[RangeCounts] = []
-    result = copy_range(stores, split_ring(1)[0], reports.append)
+    told: list[RangeCounts | PieceReport] = []
+    result = copy_range(stores, split_ring(1)[0], told.append)
+    reports = [report for report in told if isinstance(report, RangeCounts)]
     assert reports
-    assert all(isinstance(report, RangeCounts) for report in reports)
     assert all(report.written <= report.read <= 30 for report in reports)
     assert (reports[-1].read, reports[-1].reading_ended) == (30, True)
     assert 0 < result.read_seconds <= result.seconds
     assert result.rows_per_second > 0
+
+
+def test_a_range_is_copied_in_the_pieces_that_are_asked_for(connection, make):
+    origin, target = make("a", "k int PRIMARY KEY"), make("b", "k int PRIMARY KEY")
+    fill(connection, origin, "k", [(n,) for n in range(30)])
+    stores = in_process(plan_copy(connection, origin, target, token_ranges=1), connection)
+    whole = split_ring(1)[0]
+    pieces = (replace(whole, end=-(2**62)), replace(whole, start=2**61))
+    told: list[RangeCounts | PieceReport] = []
+    result = copy_range(stores, whole, told.append, pieces=pieces)
+    reports = [report for report in told if isinstance(report, PieceReport)]
+    assert [(r.piece, r.state) for r in reports] == [
+        (piece, state) for piece in pieces for state in ("begun", "done")
+    ]
+    done = [report.counts for report in reports if report.state == "done"]
+    assert sum(counts.read for counts in done) == result.read
+    assert 0 < done[0].read == done[0].written < done[0].read + done[1].read < 30
+
+
+def test_a_piece_that_fails_does_not_keep_the_others_from_being_copied(connection, make):
+    columns = "k int PRIMARY KEY, v text"
+    origin, target = make("a", columns), make("b", columns)
+    fill(connection, origin, "k, v", [(n, "x" * (1500 if n == 7 else 1)) for n in range(30)])
+    options: dict = {"token_ranges": 1, "guardrails": Guardrails(1, "fail")}
+    stores = in_process(plan_copy(connection, origin, target, **options), connection)
+    whole = split_ring(1)[0]
+    pieces = tuple(replace(whole, start=p.start, end=p.end) for p in split_ring(4))
+    told: list[RangeCounts | PieceReport] = []
+    with pytest.raises(MigrationError, match=r"k=7.* has a cell of 1\.5 KB"):
+        copy_range(stores, whole, told.append, pieces=pieces)
+    ends = [r for r in told if isinstance(r, PieceReport) and r.state != "begun"]
+    assert sorted(report.state for report in ends) == ["done", "done", "done", "failed"]
+    failed = next(report for report in ends if report.state == "failed")
+    assert "k=7" in failed.reason
 
 
 def test_counts_add_up():

@@ -21,7 +21,7 @@ from migration_platform.components import ended_runs, reporting
 from migration_platform.components.checks import build_check_results
 from migration_platform.components.ledger import read_ranges_copied_before
 from migration_platform.components.reporting import Job, RangedRun
-from migration_platform.copy import CopyRange, RangeCounts
+from migration_platform.copy import CopyRange, PieceReport, RangeCounts
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.preflight import build_plan
@@ -216,6 +216,8 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
         now = time.monotonic()
         if isinstance(event, Started):
             observed[token_range] = now
+        elif isinstance(event, Reported) and isinstance(event.value, PieceReport):
+            continue
         elif isinstance(event, Reported):
             known = underway.get(token_range, RangeCounts())
             underway[token_range] = event.value
