@@ -322,6 +322,32 @@ def _copy_piece(
             _copy_rows(stores, tools, pages, progress)
 
 
+def copy_single_rows(
+    stores: OpenStores,
+    layer: Layer,
+    read: Callable[[tuple[str, ...]], Iterator[Page]],
+    report: Report,
+    *,
+    again: bool = False,
+) -> RangeCounts:
+    """Copy rows that were read one by one, exactly as those of a range; wait for all of them.
+
+    `read` gives the origin's pages of what is to be selected.
+    """
+    name = f"copy {layer.name} None"
+    tools = stores.cache.get(name)
+    if tools is None:
+        tools = stores.cache[name] = _prepare(stores, layer, None)
+    now = time.monotonic()
+    progress = _Progress(report, now, now)
+    pages = read((*map(quote, tools.reader.columns), *tools.reader.times.selections()))
+    if tools.counters:
+        _copy_counters(stores, tools, pages, progress, again)
+    else:
+        _copy_rows(stores, tools, pages, progress)
+    return progress.so_far()
+
+
 def _pages(
     stores: OpenStores, tools: _Tools, window: TokenRange, progress: _Progress
 ) -> Iterator[Page]:
