@@ -535,7 +535,7 @@ def read_rows(
         PermanentError, TransientError: a row could not be read.
     """
 
-    def ask(values: list[bytes | None]) -> ResponseFuture:
+    def ask(values: list[bytes | None]) -> tuple[ResponseFuture, int]:
         message = ExecuteMessage(
             statement.query_id,
             values,
@@ -544,22 +544,23 @@ def read_rows(
             result_metadata_id=statement.result_metadata_id,
         )
         future = connection.send(message, query=_NO_ROUTE, statement=statement)
+        asked_us = time.time_ns() // 1000
         future.send_request()
-        return future
+        return future, asked_us
 
-    flying: deque[tuple[Any, list[bytes | None], ResponseFuture]] = deque()
+    flying: deque[tuple[Any, list[bytes | None], tuple[ResponseFuture, int]]] = deque()
 
     def settle() -> tuple[Any, Page]:
-        mark, values, future = flying.popleft()
+        mark, values, (future, asked_us) = flying.popleft()
         attempts = Attempts(retry_seconds)
         while True:
             try:
-                return mark, page_of(future)
+                return mark, replace(page_of(future), asked_us=asked_us)
             except Exception as error:
                 delay = attempts.delay_after(error)
                 on_retry(error)
                 time.sleep(delay)
-                future = ask(values)
+                future, asked_us = ask(values)
 
     for mark, values in keys:
         if len(flying) >= in_flight:
