@@ -160,7 +160,7 @@ def _add_once(
             continue
         if len(flying) >= WRITES_IN_FLIGHT:
             settle()
-        budget.take(1)
+        budget.take(1, sum(len(cell or b"") for cell in cells))
         flying.append((cells, _add(connection, table, cells, differences, consistency), gone))
     while flying:
         settle()

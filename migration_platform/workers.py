@@ -26,6 +26,7 @@ from migration_platform.errors import (
     explain,
     is_transient,
 )
+from migration_platform.migration import Endpoint
 from migration_platform.preflight import Plan
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
@@ -105,18 +106,21 @@ class _Worker:
 
 
 class WorkerPool:
-    """The worker processes of one run; leaving the context ends them all."""
+    """The worker processes of one run; leaving the context ends them all.
+
+    `origin_budget` and `target_budget` hold for all processes together: their limits may be
+    changed, and they may be paused, while the run goes on.
+    """
 
     def __init__(
         self, plan: Plan, origin: CassandraSettings, target: CassandraSettings, *, workers: int
     ):
         # Kept for the life of the pool: a budget's lock is removed from the system with its last
         # owner here, and a process that is still starting would not find it.
-        self._budgets = (
-            RateBudget(_CONTEXT, plan.migration.origin.rows_per_second),
-            RateBudget(_CONTEXT, plan.migration.target.rows_per_second),
-        )
-        self._workers = [_Worker((plan, origin, target, *self._budgets)) for _ in range(workers)]
+        self.origin_budget = _open_budget(plan.migration.origin)
+        self.target_budget = _open_budget(plan.migration.target)
+        shared = (plan, origin, target, self.origin_budget, self.target_budget)
+        self._workers = [_Worker(shared) for _ in range(workers)]
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -177,6 +181,14 @@ class WorkerPool:
             return Reported(task, value)
         worker.task = None
         return Done(task, value) if kind == "done" else Failed(task, value)
+
+
+def _open_budget(endpoint: Endpoint) -> RateBudget:
+    return RateBudget(
+        _CONTEXT,
+        rows_per_second=endpoint.rows_per_second,
+        bytes_per_second=endpoint.bytes_per_second,
+    )
 
 
 def _tell(worker: _Worker, message: Any) -> bool:

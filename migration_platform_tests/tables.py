@@ -75,13 +75,15 @@ def plan_copy(connection: Connection, origin: TableName, target: TableName, **op
 def in_process(plan: Plan, origin: Connection, target: Connection | None = None) -> OpenStores:
     """What a worker process holds, for a test that runs a task in its own process."""
     context = multiprocessing.get_context("spawn")
-    return OpenStores(
-        plan,
-        origin,
-        target or origin,
-        RateBudget(context, plan.migration.origin.rows_per_second),
-        RateBudget(context, plan.migration.target.rows_per_second),
+    reads, writes = (
+        RateBudget(
+            context,
+            rows_per_second=endpoint.rows_per_second,
+            bytes_per_second=endpoint.bytes_per_second,
+        )
+        for endpoint in (plan.migration.origin, plan.migration.target)
     )
+    return OpenStores(plan, origin, target or origin, reads, writes)
 
 
 def copy_ranges(stores: OpenStores, ranges: Iterable[TokenRange] | None = None) -> RangeCounts:

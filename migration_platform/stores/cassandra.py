@@ -489,7 +489,7 @@ def read_pages(
         if page.row_count:
             mean = max(1, len(page.data) // page.row_count)
             connection.page_rows = max(10, min(MAX_PAGE_ROWS, PAGE_BYTES // mean))
-        budget.take(page.row_count)
+        budget.take(page.row_count, len(page.data))
         state = page.next_state
         if state is not None:
             pending = ask(state)

@@ -261,7 +261,7 @@ class Writer:
             self._settle_one()
 
     def _begin(self, items: list[Item], rows: int, routing_key: bytes | None) -> None:
-        self._budget.take(rows)
+        self._budget.take(rows, sum(map(_size_of, items)))
         while self._flying + len(self._waiting) >= self._window:
             self._settle_one()
         self._send(_Write(items, rows * self._row_weight, self._keyspace, routing_key))
@@ -342,6 +342,10 @@ class Writer:
         self._on_retry(error)
         self._waiting.append((time.monotonic() + delay, write))
         self._waiting.sort(key=lambda entry: entry[0])
+
+
+def _size_of(item: Item) -> int:
+    return len(item) if isinstance(item, bytes) else sum(len(part.values) for part in item)
 
 
 def _one_byte(flags: int) -> bytes:
