@@ -8,7 +8,7 @@ with no special case at either end.
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cassandra.metadata import Murmur3Token
 
@@ -20,7 +20,7 @@ MAX_RANGES = 1000
 
 @dataclass(frozen=True, order=True)
 class TokenRange:
-    """One slice `(start, end]` of the ring: number `index` of `count` equal ones."""
+    """One slice `(start, end]` of the ring, or a piece of it: number `index` of `count`."""
 
     index: int
     count: int
@@ -32,6 +32,11 @@ class TokenRange:
         """Dagster's name of the slice, `07-of-64`, padded so that names sort as slices do."""
         return f"{self.index:0{_digits(self.count)}d}-of-{self.count}"
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The first and the last token; where the ring begins, that token is the first itself."""
+        return (self.start if self.start == MIN_TOKEN else self.start + 1), self.end
+
     def __contains__(self, token: int) -> bool:
         """Say whether a token lies in the slice."""
         return self.start < token <= self.end
@@ -40,17 +45,46 @@ class TokenRange:
         return f"{self.key} ({self.start}, {self.end}]"
 
 
+def split_tokens(
+    low: int, high: int, parts: int, coverage_percent: int = 100
+) -> list[tuple[int, int]]:
+    """Cut the tokens from `low` to `high` as Cassandra Data Migrator does, bounds inclusive.
+
+    There are at most `parts` pairs, each of the same width but for the last. With a coverage
+    below 100 each is cut off at its upper end; one outside 1 to 100 counts as 100.
+    """
+    coverage = coverage_percent if 1 <= coverage_percent <= 100 else 100
+    # So few tokens are not worth a cut.
+    width = (high - low) // parts or 100_000
+    found = []
+    while low <= high:
+        end = min(low + width, high)
+        found.append((low, low + (end - low) * coverage // 100))
+        low = end + 1
+    return found
+
+
 def split_ring(count: int) -> tuple[TokenRange, ...]:
-    """Cut the whole ring into `count` slices whose widths differ by at most one token.
+    """Cut the whole ring into `count` slices: the ones that Cassandra Data Migrator would read.
 
     Raises:
         ValueError: `count` is not between 1 and `MAX_RANGES`.
     """
     if not 1 <= count <= MAX_RANGES:
         raise ValueError(f"token_ranges must be between 1 and {MAX_RANGES}, not {count}")
-    width = MAX_TOKEN - MIN_TOKEN
-    bounds = [MIN_TOKEN + width * index // count for index in range(count + 1)]
-    return tuple(TokenRange(i, count, bounds[i], bounds[i + 1]) for i in range(count))
+    return tuple(
+        TokenRange(index, count, max(low - 1, MIN_TOKEN), high)
+        for index, (low, high) in enumerate(split_tokens(MIN_TOKEN, MAX_TOKEN, count))
+    )
+
+
+def split_range(token_range: TokenRange, parts: int) -> tuple[TokenRange, ...]:
+    """Cut a slice, or a piece of one, into at most `parts` pieces that keep its name."""
+    low, high = token_range.bounds
+    return tuple(
+        replace(token_range, start=max(low - 1, token_range.start), end=high)
+        for low, high in split_tokens(low, high, parts)
+    )
 
 
 def range_of_key(key: str) -> TokenRange:

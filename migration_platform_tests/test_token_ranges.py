@@ -17,7 +17,9 @@ from migration_platform.token_ranges import (
     index_of_token,
     range_of_key,
     serialize_key,
+    split_range,
     split_ring,
+    split_tokens,
     token_of_key,
 )
 from migration_platform_tests.tables import create_table, insert_rows
@@ -35,9 +37,90 @@ def test_slices_follow_each_other_from_one_end_of_the_ring_to_the_other(count):
     assert ranges[-1].end == MAX_TOKEN
     for left, right in pairwise(ranges):
         assert left.end == right.start
-    widths = {r.end - r.start for r in ranges}
-    assert max(widths) - min(widths) <= 1
+    *widths, last = [r.bounds[1] - r.bounds[0] for r in ranges]
+    assert len(set(widths)) <= 1
+    assert all(width - count <= last <= width for width in widths)
     assert [r.index for r in ranges] == list(range(count))
+
+
+@pytest.mark.parametrize(
+    ("parts", "first", "last"),
+    [
+        (
+            64,
+            (-9223372036854775808, -8935141660703064065),
+            (8935141660703064064, 9223372036854775807),
+        ),
+        (
+            5000,
+            (-9223372036854775808, -9219682688040033898),
+            (9219682688040037281, 9223372036854775807),
+        ),
+    ],
+)
+def test_the_ring_is_cut_where_cassandra_data_migrator_cuts_it(parts, first, last):
+    pairs = split_tokens(MIN_TOKEN, MAX_TOKEN, parts)
+    assert (pairs[0], pairs[-1], len(pairs)) == (first, last, parts)
+    if parts <= MAX_RANGES:
+        assert [r.bounds for r in split_ring(parts)] == pairs
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4, 20, 40, 64, 80, 400, 1000, 5000])
+def test_the_whole_ring_gives_as_many_parts_as_are_asked_for(parts):
+    pairs = split_tokens(MIN_TOKEN, MAX_TOKEN, parts)
+    assert len(pairs) == parts
+    if parts == 64:
+        assert {high - low for low, high in pairs} == {288230376151711743}
+
+
+def test_few_tokens_are_cut_as_cassandra_data_migrator_cuts_them():
+    ten = split_tokens(1, 100, 10)
+    assert (len(ten), {high - low for low, high in ten}) == (10, {9})
+    assert len(split_tokens(1, 44, 8, 200)) == 8
+    assert split_tokens(1, 44, 8, 200)[-1] == (43, 44)
+    assert len(split_tokens(0, 10, 8)) == 6
+    assert len(split_tokens(0, 250, 100)) == 84
+    assert split_tokens(0, 99, 4, 50) == [(0, 12), (25, 37), (50, 62), (75, 87)]
+    for parts in (9, 10, 64, 5000):
+        seed = (-9223372036854775808, -9223372036854775800)
+        assert split_tokens(*seed, parts) == [seed]
+    half = split_tokens(-(2**62), 2**62 - 1, 64)
+    assert (len(half), half[0]) == (64, (-4611686018427387904, -4467570830351532033))
+
+
+def test_a_coverage_takes_the_low_end_of_each_part():
+    assert split_tokens(MIN_TOKEN, MAX_TOKEN, 64, 10)[:2] == [
+        (-9223372036854775808, -9194548999239604634),
+        (-8935141660703064065 + 1, -8906318623087892890),
+    ]
+
+
+@given(st.integers(MIN_TOKEN, MAX_TOKEN), st.integers(0, 2**64), st.integers(1, 3000))
+def test_parts_leave_no_gap_do_not_overlap_and_are_never_empty(low, width, parts):
+    high = min(MAX_TOKEN, low + width)
+    pairs = split_tokens(low, high, parts)
+    assert 1 <= len(pairs) <= parts
+    assert (pairs[0][0], pairs[-1][1]) == (low, high)
+    assert all(left[1] + 1 == right[0] for left, right in pairwise(pairs))
+    assert all(first <= last for first, last in pairs)
+
+
+@given(counts, st.data())
+def test_a_slice_is_cut_into_pieces_that_are_cut_again(count, data):
+    token_range = data.draw(st.sampled_from(split_ring(count)))
+    for _ in range(3):
+        pieces = split_range(token_range, data.draw(st.integers(1, 100)))
+        assert (pieces[0].start, pieces[-1].end) == (token_range.start, token_range.end)
+        assert all(left.end == right.start for left, right in pairwise(pieces))
+        assert all(piece.start < piece.end for piece in pieces)
+        assert {piece.key for piece in pieces} == {token_range.key}
+        token_range = data.draw(st.sampled_from(pieces))
+
+
+@pytest.mark.parametrize("start", [MIN_TOKEN, -5, MAX_TOKEN - 1])
+def test_a_piece_of_one_token_stays_one(start):
+    single = TokenRange(0, 1, start, start + 1)
+    assert split_range(single, 4) == (single,)
 
 
 @given(counts, tokens)
