@@ -1,0 +1,623 @@
+"""Runs and their ranges in tables beside the target: what was asked for, and what came of it.
+
+`cdm_run_info` and `cdm_run_details` are those of the Cassandra Data Migrator, with its states and
+texts, so that its monitoring queries work. A row of the details is inclusive at both ends, unlike
+a `TokenRange`. `migration_runs` says to which migration and Dagster run a tracked run belongs.
+"""
+
+# The driver carries no types.
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from cassandra import ConsistencyLevel, InvalidRequest
+from cassandra.query import PreparedStatement
+
+from migration_platform.copy import RangeCounts
+from migration_platform.errors import DeclarationError, MigrationError, PreflightError, explain
+from migration_platform.migration import Migration, TableName, quote
+from migration_platform.retries import Attempts
+from migration_platform.stores.cassandra import Connection
+from migration_platform.token_ranges import MAX_TOKEN, TokenRange
+
+NOT_STARTED, STARTED, ENDED = "NOT_STARTED", "STARTED", "ENDED"
+PASS, FAIL, DIFF, DIFF_CORRECTED = "PASS", "FAIL", "DIFF", "DIFF_CORRECTED"
+MIGRATE, VALIDATE = "MIGRATE", "VALIDATE"
+STATEMENT_SECONDS = 10.0
+WRITES_IN_FLIGHT = 128
+ENDING_SECONDS = 5.0
+"""How long a run that was stopped tries to note so: whoever stopped it does not wait long."""
+
+COUNTERS = {
+    MIGRATE: ("Read", "Write", "Skipped", "Error", "Partitions Passed", "Partitions Failed"),
+    VALIDATE: (
+        "Read",
+        "Mismatch",
+        "Corrected Mismatch",
+        "Missing",
+        "Corrected Missing",
+        "Valid",
+        "Skipped",
+        "Error",
+        "Partitions Passed",
+        "Partitions Failed",
+    ),
+}
+"""What is counted in a run of each type, in the order of its text."""
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """A table of this package's own: its columns with their types, and its key as CQL."""
+
+    columns: Mapping[str, str]
+    key: str
+    options: str = ""
+
+
+TABLES = {
+    "cdm_run_info": TableForm(
+        {
+            "table_name": "text",
+            "run_id": "bigint",
+            "run_type": "text",
+            "prev_run_id": "bigint",
+            "start_time": "timestamp",
+            "end_time": "timestamp",
+            "run_info": "text",
+            "status": "text",
+        },
+        "table_name, run_id",
+    ),
+    "cdm_run_details": TableForm(
+        {
+            "table_name": "text",
+            "run_id": "bigint",
+            "start_time": "timestamp",
+            "token_min": "bigint",
+            "token_max": "bigint",
+            "status": "text",
+            "run_info": "text",
+        },
+        "(table_name, run_id), token_min",
+    ),
+    "migration_runs": TableForm(
+        {
+            "migration": "text",
+            "run_id": "bigint",
+            "table_name": "text",
+            "run_type": "text",
+            "dagster_run_id": "text",
+            "fingerprint": "text",
+            "prev_run_id": "bigint",
+            "emptied": "boolean",
+            "begun": "timestamp",
+            "last_seen": "timestamp",
+            "settled": "boolean",
+        },
+        "migration, run_id",
+        "CLUSTERING ORDER BY (run_id DESC)",
+    ),
+}
+
+
+def ensure_tables(
+    connection: Connection,
+    keyspace: str,
+    tables: Mapping[str, TableForm],
+    *,
+    like: str,
+    retry_seconds: float,
+) -> None:
+    """Make what is missing of the keyspace, the tables and their columns; else send nothing.
+
+    A keyspace that is made is replicated as `like` is.
+
+    Raises:
+        PreflightError: the server refused; one sentence with the way out.
+    """
+    keyspaces = connection.cluster.metadata.keyspaces
+    statements: list[str] = []
+    found = keyspaces.get(keyspace)
+    if found is None:
+        strategy = keyspaces[like].replication_strategy.export_for_schema()
+        statements.append(
+            f"CREATE KEYSPACE IF NOT EXISTS {quote(keyspace)} WITH replication = {strategy}"
+        )
+    for name, form in tables.items():
+        there = found.tables.get(name) if found else None
+        full_name = TableName(keyspace, name)
+        if there is None:
+            columns = ", ".join(f"{column} {kind}" for column, kind in form.columns.items())
+            options = f" WITH {form.options}" if form.options else ""
+            statements.append(
+                f"CREATE TABLE IF NOT EXISTS {full_name} ({columns}, PRIMARY KEY ({form.key}))"
+                + options
+            )
+            continue
+        statements += [
+            f"ALTER TABLE {full_name} ADD {column} {kind}"
+            for column, kind in form.columns.items()
+            if column not in there.columns
+        ]
+    for statement in statements:
+        _define(connection, keyspace, statement, retry_seconds)
+
+
+def _define(connection: Connection, keyspace: str, statement: str, retry_seconds: float) -> None:
+    attempts = Attempts(retry_seconds)
+    while True:
+        try:
+            connection.session.execute(statement, timeout=30)
+            return
+        except InvalidRequest as error:
+            # Another run may have added the same column meanwhile.
+            if statement.startswith("ALTER") and "exist" in str(error):
+                return
+            raise _refusal(keyspace, explain(error)) from error
+        except Exception as error:
+            try:
+                delay = attempts.delay_after(error)
+            except MigrationError as failure:
+                raise _refusal(keyspace, str(failure)) from error
+            time.sleep(delay)
+
+
+def _refusal(keyspace: str, reason: str) -> PreflightError:
+    return PreflightError(
+        f"cannot keep track of runs in the keyspace {quote(keyspace)} of the target's cluster: "
+        f"{reason}; grant its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
+        "tracking_keyspace, or set tracking: false"
+    )
+
+
+class TrackingTables:
+    """The tables of a tracking keyspace: reads, and writes that are tried again for a while.
+
+    Writes of a run are sent without waiting; `flush` waits for them. Each carries its own time,
+    so that one that is sent again never undoes a later one.
+    """
+
+    def __init__(
+        self, connection: Connection, keyspace: str, *, consistency: str, retry_seconds: float
+    ):
+        self.keyspace = keyspace
+        self.retry_seconds = retry_seconds
+        self._connection = connection
+        self._consistency = getattr(ConsistencyLevel, consistency)
+        self._statements: dict[str, PreparedStatement] = {}
+        self._sent: deque[tuple[Any, Any]] = deque()
+        self._lock = threading.Lock()
+        self._last_us = 0
+
+    def read(
+        self, table: str, *, retry_seconds: float | None = None, **key: Any
+    ) -> list[dict[str, Any]]:
+        """Read the rows with this key, or with its first columns; columns by name."""
+        where = " AND ".join(f"{quote(column)} = ?" for column in key)
+        cql = f"SELECT * FROM {TableName(self.keyspace, table)}" + (  # noqa: S608
+            f" WHERE {where}" if where else ""
+        )
+        result = self._execute(cql, list(key.values()), retry_seconds)
+        names = list(result.column_names or ())
+        return [dict(zip(names, row, strict=True)) for row in result]
+
+    def write(self, table: str, **values: Any) -> None:
+        """Send a row's columns, without waiting for the answer."""
+        while len(self._sent) >= WRITES_IN_FLIGHT:
+            self._settle(*self._sent.popleft(), self.retry_seconds)
+        bound = self._bind(self._insert(table, values), [*values.values(), self._next_us()])
+        self._sent.append((self._connection.session.execute_async(bound, STATEMENT_SECONDS), bound))
+
+    def write_now(self, table: str, *, retry_seconds: float | None = None, **values: Any) -> None:
+        """Write a row's columns and wait for the answer; for any thread."""
+        cql = self._insert(table, values)
+        self._execute(cql, [*values.values(), self._next_us()], retry_seconds)
+
+    def flush(self, retry_seconds: float | None = None) -> None:
+        """Wait until everything that was sent is acknowledged.
+
+        Raises:
+            PermanentError, TransientError: a write was refused, or not answered for too long.
+        """
+        seconds = self.retry_seconds if retry_seconds is None else retry_seconds
+        while self._sent:
+            self._settle(*self._sent.popleft(), seconds)
+
+    def _settle(self, future: Any, bound: Any, seconds: float) -> None:
+        self._patiently(future.result, lambda: self._run(bound), seconds)
+
+    def _insert(self, table: str, values: Mapping[str, Any]) -> str:
+        columns = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        return (
+            f"INSERT INTO {TableName(self.keyspace, table)} ({columns}) "  # noqa: S608
+            f"VALUES ({marks}) USING TIMESTAMP ?"
+        )
+
+    def _next_us(self) -> int:
+        with self._lock:
+            self._last_us = max(self._last_us + 1, time.time_ns() // 1000)
+            return self._last_us
+
+    def _bind(self, cql: str, values: Sequence[Any]) -> Any:
+        statement = self._statements.get(cql)
+        if statement is None:
+            statement = self._connection.prepare(cql, retry_seconds=self.retry_seconds)
+            self._statements[cql] = statement
+        bound = statement.bind(values)
+        bound.consistency_level = self._consistency
+        return bound
+
+    def _execute(self, cql: str, values: Sequence[Any], retry_seconds: float | None) -> Any:
+        bound = self._bind(cql, values)
+        seconds = self.retry_seconds if retry_seconds is None else retry_seconds
+        return self._patiently(lambda: self._run(bound), lambda: self._run(bound), seconds)
+
+    def _run(self, bound: Any) -> Any:
+        return self._connection.session.execute(bound, timeout=STATEMENT_SECONDS)
+
+    def _patiently(self, first: Callable[[], Any], again: Callable[[], Any], seconds: float) -> Any:
+        attempts = Attempts(seconds)
+        ask = first
+        while True:
+            try:
+                return ask()
+            except Exception as error:
+                try:
+                    delay = attempts.delay_after(error)
+                except MigrationError as failure:
+                    where = f"the tracking keyspace {quote(self.keyspace)}"
+                    raise type(failure)(f"{where} cannot be used: {failure}") from error
+            time.sleep(delay)
+            ask = again
+
+
+def open_tables(
+    connection: Connection, migration: Migration, more: Mapping[str, TableForm] | None = None
+) -> TrackingTables:
+    """Make sure of a migration's tracking tables, and give them.
+
+    Raises:
+        PreflightError: they cannot be made; one sentence with the way out.
+    """
+    ensure_tables(
+        connection,
+        migration.tracking_keyspace,
+        TABLES | dict(more or {}),
+        like=migration.target.table.keyspace,
+        retry_seconds=migration.retry_seconds,
+    )
+    return TrackingTables(
+        connection,
+        migration.tracking_keyspace,
+        consistency=migration.target.consistency,
+        retry_seconds=migration.retry_seconds,
+    )
+
+
+# -- counters ------------------------------------------------------------------------------------
+
+Counts = Mapping[str, int]
+"""Counters by name; those of `COUNTERS` for the type of the run."""
+
+
+def copy_counters(counts: RangeCounts, *, failed: bool) -> Counts:
+    """Give what was counted in a copy; of a failed piece, what was read and did not arrive."""
+    unwritten = max(0, counts.read + counts.added - counts.written - counts.skipped)
+    return {
+        "Read": counts.read,
+        "Write": counts.written,
+        "Skipped": counts.skipped,
+        "Error": unwritten if failed else counts.set_aside + counts.errors,
+        "Partitions Passed": int(not failed),
+        "Partitions Failed": int(failed),
+    }
+
+
+def to_range_counts(counters: Counts) -> RangeCounts:
+    """Read the counters of a piece that passed, in a run of either type."""
+    compared = ("Valid", "Corrected Mismatch", "Corrected Missing")
+    return RangeCounts(
+        read=counters.get("Read", 0),
+        written=counters.get("Write", 0) + sum(counters.get(name, 0) for name in compared),
+        skipped=counters.get("Skipped", 0),
+        set_aside=counters.get("Error", 0),
+    )
+
+
+def to_run_info(run_type: str, counters: Counts) -> str:
+    """Write counters as the text of `run_info`."""
+    return "; ".join(f"{name}: {counters.get(name, 0)}" for name in COUNTERS[run_type])
+
+
+def read_run_info(text: str | None) -> dict[str, int]:
+    """Read the text of `run_info`; what is no counter is left out."""
+    found = re.findall(r"([A-Z][A-Za-z ]*): (\d+)", text or "")
+    return {name: int(number) for name, number in found}
+
+
+# -- one run -------------------------------------------------------------------------------------
+
+
+def migration_key(migration: Migration) -> str:
+    """Name a migration in the tables: the target's store and table."""
+    return f"{migration.target.store}/{migration.name}"
+
+
+@dataclass
+class _Row:
+    """A row of the details as this run last wrote it."""
+
+    piece: TokenRange
+    status: str = NOT_STARTED
+    run_info: str = ""
+
+
+@dataclass
+class TrackedRun:
+    """One run in the tables, from NOT_STARTED to ENDED, and its pieces."""
+
+    tables: TrackingTables
+    migration: Migration
+    run_type: str
+    run_id: int
+    previous: int
+    totals: Counter[str] = field(default_factory=Counter)
+    _rows: dict[int, _Row] = field(default_factory=dict)
+
+    @property
+    def table_name(self) -> str:
+        """The name under which the run stands: the target's table, without its keyspace."""
+        return self.migration.target.table.table
+
+    @property
+    def run_info(self) -> str:
+        """The counters of the pieces that have ended, as text."""
+        return to_run_info(self.run_type, self.totals)
+
+    def begin(self) -> None:
+        """Note that the run works from now on."""
+        self._write_run(status=STARTED)
+        self.tables.flush()
+
+    def begin_piece(self, piece: TokenRange) -> None:
+        """Note that a piece is being worked on."""
+        row = self._rows[piece.bounds[0]]
+        row.status = STARTED
+        self._write_piece(row, start_time=datetime.now(UTC), status=STARTED)
+
+    def cut_piece(self, piece: TokenRange, into: Sequence[TokenRange]) -> None:
+        """Note that a piece is worked on as several: it becomes the first of them."""
+        first, *others = sorted(into, key=lambda part: part.start)
+        # The further pieces come first: were the run killed in between, nothing would be unknown.
+        self.add_pieces(others)
+        self.tables.flush()
+        row = self._rows[piece.bounds[0]]
+        row.piece, row.status = first, NOT_STARTED
+        self._write_piece(row, token_max=first.end, status=NOT_STARTED)
+
+    def add_pieces(self, pieces: Iterable[TokenRange]) -> None:
+        """Note pieces that are to be worked on."""
+        for piece in pieces:
+            row = self._rows[piece.bounds[0]] = _Row(piece)
+            self._write_piece(row, token_max=piece.end, status=NOT_STARTED)
+
+    def count_piece(self, piece: TokenRange, counters: Counts) -> str:
+        """Count what came of a piece, and give it as text; the tables are told by `end_piece`."""
+        self.totals.update(counters)
+        row = self._rows[piece.bounds[0]]
+        row.run_info = to_run_info(self.run_type, counters)
+        return row.run_info
+
+    def end_piece(self, piece: TokenRange, status: str) -> None:
+        """Note how a piece has ended."""
+        row = self._rows[piece.bounds[0]]
+        row.status = status
+        self._write_piece(row, status=status, run_info=row.run_info)
+
+    def open_pieces(self, token_range: TokenRange) -> list[TokenRange]:
+        """Give the pieces of a range that have not ended."""
+        return [
+            row.piece
+            for row in self._rows.values()
+            if row.piece.index == token_range.index and row.status in (NOT_STARTED, STARTED)
+        ]
+
+    def texts(self, token_range: TokenRange) -> dict[str, str]:
+        """Give what is counted of each piece of a range, by its first token."""
+        return {
+            str(token_min): row.run_info
+            for token_min, row in self._rows.items()
+            if row.piece.index == token_range.index
+        }
+
+    def end(self, retry_seconds: float | None = None) -> None:
+        """Note that the run has come to its end, whatever came of its pieces."""
+        self._write_run(end_time=datetime.now(UTC), run_info=self.run_info, status=ENDED)
+        self.tables.write(
+            "migration_runs",
+            migration=migration_key(self.migration),
+            run_id=self.run_id,
+            last_seen=datetime.now(UTC),
+            # What has not ended was not done: there is nothing left to find out.
+            settled=True,
+        )
+        self.tables.flush(retry_seconds)
+
+    def touch(self) -> None:
+        """Note that the run is alive; for another thread."""
+        self.tables.write_now(
+            "migration_runs",
+            retry_seconds=0.0,
+            migration=migration_key(self.migration),
+            run_id=self.run_id,
+            last_seen=datetime.now(UTC),
+        )
+
+    def _write_run(self, **values: Any) -> None:
+        self.tables.write("cdm_run_info", table_name=self.table_name, run_id=self.run_id, **values)
+
+    def _write_piece(self, row: _Row, **values: Any) -> None:
+        self.tables.write(
+            "cdm_run_details",
+            table_name=self.table_name,
+            run_id=self.run_id,
+            token_min=row.piece.bounds[0],
+            **values,
+        )
+
+
+def create_run(
+    tables: TrackingTables,
+    migration: Migration,
+    run_type: str,
+    pieces: Iterable[TokenRange],
+    *,
+    fingerprint: str,
+    run_id: int | None = None,
+    previous: int = 0,
+    dagster_run_id: str = "",
+    emptied: bool = False,
+) -> TrackedRun:
+    """Note a run that is to begin, and everything that it is to do, as NOT_STARTED.
+
+    Raises:
+        DeclarationError: there is a run of this id already.
+        PreflightError: the tables cannot be written.
+    """
+    table_name = migration.target.table.table
+    try:
+        if run_id is not None:
+            refuse_run_id(tables, table_name, run_id)
+        else:
+            run_id = time.time_ns()
+            while tables.read("cdm_run_info", table_name=table_name, run_id=run_id):
+                run_id += 1
+        run = TrackedRun(tables, migration, run_type, run_id, previous)
+        now = datetime.now(UTC)
+        tables.write_now(
+            "migration_runs",
+            migration=migration_key(migration),
+            run_id=run_id,
+            table_name=table_name,
+            run_type=run_type,
+            dagster_run_id=dagster_run_id,
+            fingerprint=fingerprint,
+            prev_run_id=previous,
+            emptied=emptied,
+            begun=now,
+            last_seen=now,
+            settled=False,
+        )
+        tables.write_now(
+            "cdm_run_info",
+            table_name=table_name,
+            run_id=run_id,
+            run_type=run_type,
+            prev_run_id=previous,
+            start_time=now,
+            status=NOT_STARTED,
+        )
+        run.add_pieces(pieces)
+        tables.flush()
+    except DeclarationError:
+        raise
+    except MigrationError as error:
+        raise _refusal(tables.keyspace, str(error)) from error
+    return run
+
+
+def refuse_run_id(tables: TrackingTables, table_name: str, run_id: int) -> None:
+    """Refuse a run id of the user's own that cannot be one, or is taken.
+
+    Raises:
+        DeclarationError: one sentence with the way out.
+    """
+    if not 1 <= run_id <= MAX_TOKEN:
+        raise DeclarationError(f"run_id is {run_id}; valid are 1 to {MAX_TOKEN}")
+    if tables.read("cdm_run_info", table_name=table_name, run_id=run_id):
+        raise DeclarationError(
+            f"Run id {run_id} already exists for table {table_name}; "
+            "give another one, or none and it is made from the time"
+        )
+
+
+def settle_run(
+    tables: TrackingTables, run: Mapping[str, Any], passed: Mapping[int, str]
+) -> list[int]:
+    """Note as PASS what a dead run had shown elsewhere as done before it could note it here.
+
+    `run` is its row of `migration_runs`; `passed` are texts of counters by a piece's first token.
+    Gives the first tokens of what was noted. The run's own row stays as its death left it.
+    """
+    table_name, run_id = run["table_name"], run["run_id"]
+    settled = []
+    for row in tables.read("cdm_run_details", table_name=table_name, run_id=run_id):
+        text = passed.get(row["token_min"])
+        if text is not None and row["status"] in (NOT_STARTED, STARTED):
+            tables.write(
+                "cdm_run_details",
+                table_name=table_name,
+                run_id=run_id,
+                token_min=row["token_min"],
+                status=PASS,
+                run_info=text,
+            )
+            settled.append(row["token_min"])
+    tables.flush()
+    tables.write_now("migration_runs", migration=run["migration"], run_id=run_id, settled=True)
+    return settled
+
+
+# -- log lines -----------------------------------------------------------------------------------
+
+_WIDTH = 96
+
+
+def banner(run_type: str, what: str) -> list[str]:
+    """Give the lines that open or close a run's log: `what` is Starting or Stopped."""
+    job = {MIGRATE: "Migrate Job", VALIDATE: "Validate Job"}[run_type]
+    text = f"   {job} - {what}   "
+    return ["#" * _WIDTH, f"###{text.center(_WIDTH - 6)}###", "#" * _WIDTH]
+
+
+def parameter_lines(migration: Migration, run: TrackedRun | None, pieces: int) -> list[str]:
+    """Give the lines that say what a run is to do."""
+    chosen = migration.filter
+    lines = [
+        f"PARAM -- Min Partition: {chosen.token_min}",
+        f"PARAM -- Max Partition: {chosen.token_max}",
+        f"PARAM -- Number of Splits: {migration.token_ranges}",
+        f"PARAM -- Track Run: {str(run is not None).lower()}",
+    ]
+    if run is not None:
+        lines.append(f"PARAM -- RunId: {run.run_id}")
+        lines.append(f"PARAM -- Previous RunId: {run.previous}")
+    lines.append(f"PARAM -- Coverage Percent: {chosen.coverage_percent}")
+    lines.append(f"PARAM Calculated -- Total Partitions: {pieces}")
+    if run is not None:
+        edge = "#" * 22
+        lines.append(f"{edge} Run Id for this job is: {run.run_id} {edge}")
+    return lines
+
+
+def final_lines(run_type: str, run: TrackedRun | None, totals: Counts) -> list[str]:
+    """Give the lines that say what came of a run."""
+    lines = ["#" * _WIDTH]
+    if run is not None:
+        lines.append(f"RunId: {run.run_id}")
+    for name in COUNTERS[run_type]:
+        what = name if name.startswith("Partitions") else f"{name} Record Count"
+        lines.append(f"Final {what}: {totals.get(name, 0)}")
+    return [*lines, "#" * _WIDTH]
