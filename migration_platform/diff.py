@@ -8,21 +8,15 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-
-from cassandra import ConsistencyLevel
-from cassandra.protocol import ExecuteMessage
-from cassandra.query import PreparedStatement
 
 from migration_platform.collisions import open_winners
 from migration_platform.compared_rows import (
     SIDES,
-    ComparedRows,
     compile_compared,
     loosely_agree,
-    times_agree,
 )
 from migration_platform.digest import (
     BUCKETS_PER_TABLE,
@@ -34,12 +28,13 @@ from migration_platform.digest import (
     list_rows,
 )
 from migration_platform.errors import explain
-from migration_platform.migration import quote
 from migration_platform.preflight import Layer, Plan
-from migration_platform.rows import count_cells, split_cells
-from migration_platform.stores.cassandra import Connection, page_of, read_pages
+from migration_platform.rechecks import Kind, now_us, show_row
+from migration_platform.repair import SettleRows
+from migration_platform.rows import count_cells
+from migration_platform.stores.cassandra import Connection, read_pages
 from migration_platform.token_ranges import TokenRange
-from migration_platform.transform import show_key
+from migration_platform.verdicts import MAX_SAMPLES, DifferingRow, Findings, RangeVerdict
 from migration_platform.workers import (
     Done,
     Failed,
@@ -49,40 +44,15 @@ from migration_platform.workers import (
     WorkerPool,
 )
 
-MAX_SAMPLES = 20
 ROWS_A_REPORT = 5_000
-
-
-@dataclass(frozen=True)
-class DifferingRow:
-    """A row that differs: its key as CQL would show it, and the columns that do."""
-
-    key: str
-    columns: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.key}: {', '.join(self.columns)}" if self.columns else self.key
-
-
-@dataclass(frozen=True)
-class RangeVerdict:
-    """What the comparison of one range found; `error` says why there is no verdict."""
-
-    token_range: TokenRange
-    origin_rows: int = 0
-    target_rows: int = 0
-    missing: int = 0
-    extra: int = 0
-    mismatched: int = 0
-    missing_rows: tuple[DifferingRow, ...] = ()
-    extra_rows: tuple[DifferingRow, ...] = ()
-    mismatched_rows: tuple[DifferingRow, ...] = ()
-    error: str = ""
-
-    @property
-    def matches(self) -> bool:
-        """Whether both tables hold the same rows in this range."""
-        return not (self.error or self.missing or self.extra or self.mismatched)
+RECHECKED_ROWS = 100_000
+"""So many differing rows of a range are read again, and repaired: a range that differs in more is
+better copied again. What is beyond counts as the scans found it."""
+ROWS_A_TASK = 1_000
+LONGEST_WAIT_SECONDS = 5.0
+LEAST_WAIT_SECONDS = 3.0
+"""How long differences of a table that is written to are waited for at least, where many are."""
+KINDS: tuple[Kind, ...] = ("missing", "mismatched", "extra")
 
 
 @dataclass(frozen=True)
@@ -144,8 +114,10 @@ def diff_ranges(
 
     `on_progress` is told how many of how many scans are done. `winners` is the file that tells
     which of several origin rows was to be written. In the mode `origin_only` rows
-    that only the target has are neither counted nor sampled.
+    that only the target has are neither counted nor sampled. Rows that differ are read again, and
+    repaired where that is declared; not so where the target's key does not tell the origin's row.
     """
+    started_us = now_us()
     wanted = frozenset(token_range.index for token_range in ranges)
     sums = {side: DigestSums() for side in SIDES}
     errors: dict[int, str] = {}
@@ -178,7 +150,7 @@ def diff_ranges(
         if token_range.index in errors or token_range.index not in suspects:
             rows = sums["origin"].rows[token_range.index]
             yield RangeVerdict(
-                token_range,
+                token_range=token_range,
                 origin_rows=rows,
                 # A target that does not tell the origin's token has no rows of a range; equal
                 # sums say that it has those of all.
@@ -190,7 +162,7 @@ def diff_ranges(
     looked_into = [r for r in ranges if r.index in suspects and r.index not in errors]
     if looked_into:
         yield from _look_into(
-            pool, plan, looked_into, differing, sums, connections, on_progress, winners
+            pool, plan, looked_into, differing, sums, started_us, on_progress, winners
         )
 
 
@@ -200,7 +172,7 @@ def _look_into(
     ranges: Sequence[TokenRange],
     differing: frozenset[int],
     sums: dict[str, DigestSums],
-    connections: tuple[Connection, Connection],
+    started_us: int,
     on_progress: Callable[[int, int], None],
     winners: str | None,
 ) -> Iterator[RangeVerdict]:
@@ -216,7 +188,7 @@ def _look_into(
         for token_range in _slices(plan, side, ranges)
     ]
     with tempfile.TemporaryDirectory(prefix="migration-platform-diff-") as folder:
-        rows = _RowFile(Path(folder) / "rows.sqlite")
+        rows = _RowFile(Path(folder) / "rows.sqlite", len(plan.target.primary_key))
         try:
             done = 0
             for event in pool.run(tasks):
@@ -227,16 +199,18 @@ def _look_into(
                 if isinstance(event, Done | Failed):
                     done += 1
                     on_progress(done, len(tasks))
-            samples = _Samples(plan, connections, winners)
+            judged = [r for r in ranges if r.index not in errors]
             for token_range in ranges:
-                index = token_range.index
-                verdict = RangeVerdict(
-                    token_range,
-                    origin_rows=sums["origin"].rows[index],
-                    target_rows=sums["target"].rows[index],
-                    error=errors.get(index, ""),
-                )
-                yield verdict if verdict.error else rows.judge(verdict, samples)
+                if token_range not in judged:
+                    yield RangeVerdict(token_range=token_range, error=errors[token_range.index])
+            counts = {
+                r: (sums["origin"].rows[r.index], sums["target"].rows[r.index]) for r in judged
+            }
+            if plan.tells_origin_row:
+                yield from _settle(pool, plan, counts, rows, started_us, on_progress)
+            else:
+                for token_range, (here, there) in counts.items():
+                    yield _judge_by_scans(plan, token_range, here, there, rows)
         finally:
             rows.close()
 
@@ -244,7 +218,7 @@ def _look_into(
 class _RowFile:
     """Keys and digests of both sides, by range, in a temporary database."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, row_key_cells: int):
         self._database = sqlite3.connect(path, isolation_level=None)
         # The file lives for one comparison only; nothing needs to survive a crash.
         self._database.execute("PRAGMA journal_mode = OFF")
@@ -255,6 +229,9 @@ class _RowFile:
                 f"CREATE TABLE {side} (range_index INTEGER, key BLOB PRIMARY KEY, digest BLOB, "
                 "loose BLOB) WITHOUT ROWID"
             )
+        self._database.create_function(
+            "is_row", 1, lambda key: count_cells(key) == row_key_cells, deterministic=True
+        )
         self._indexed = False
 
     def add(self, side: str, rows: list[tuple[int, bytes, bytes, bytes]]) -> None:
@@ -263,179 +240,206 @@ class _RowFile:
         self._database.executemany(f"INSERT OR REPLACE INTO {side} VALUES (?, ?, ?, ?)", rows)  # noqa: S608
         self._database.execute("COMMIT")
 
-    def judge(self, verdict: RangeVerdict, samples: "_Samples") -> RangeVerdict:
-        """Compare the rows of one range."""
+    def count(self, kind: Kind, index: int) -> tuple[int, int]:
+        """Count what differs in a range in one way, and the rows among it; others are statics."""
+        query = f"SELECT count(*), total(is_row(a.key)) FROM {_OF_KIND[kind]}"  # noqa: S608
+        return self._ask(query, index)[0]
+
+    def keys(self, kind: Kind, index: int, limit: int) -> list[bytes]:
+        """Give keys of what differs in a range in one way."""
+        query = f"SELECT a.key FROM {_OF_KIND[kind]} ORDER BY a.key LIMIT {limit:d}"  # noqa: S608
+        return [key for (key,) in self._ask(query, index)]
+
+    def _ask(self, query: str, index: int) -> list[tuple]:
         if not self._indexed:
             self._indexed = True
             for side in SIDES:
                 self._database.execute(f"CREATE INDEX {side}_by_range ON {side} (range_index)")
-        index = verdict.token_range.index
-        missing, missing_keys = self._only_in("origin", "target", index)
-        extra, extra_keys = self._only_in("target", "origin", index)
-        target_rows = verdict.target_rows
-        if not samples.plan.tells_origin_token:
-            target_rows = verdict.origin_rows - missing + extra
-        if samples.plan.migration.diff_mode == "origin_only":
-            # Rows that are not looked at do not count either, or the counts would never match.
-            target_rows -= self._extra_rows(index, samples)
-            extra, extra_keys = 0, []
-        mismatched, mismatched_keys = self._select(
-            "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? "
-            "AND (a.digest != b.digest OR NOT loosely_agree(a.loose, b.loose))",
-            index,
-        )
-        return replace(
-            verdict,
-            target_rows=target_rows,
-            missing=missing,
-            extra=extra,
-            mismatched=mismatched,
-            missing_rows=tuple(DifferingRow(samples.show_key(key)) for key in missing_keys),
-            extra_rows=tuple(DifferingRow(samples.show_key(key)) for key in extra_keys),
-            mismatched_rows=tuple(
-                DifferingRow(samples.show_key(key), samples.differing_columns(key))
-                for key in mismatched_keys
-            ),
-        )
-
-    def _extra_rows(self, index: int, samples: "_Samples") -> int:
-        """Count the rows that only the target has, its static cells left out."""
-        whole = samples.row_key_cells
-        self._database.create_function("is_row", 1, lambda key: count_cells(key) == whole)
-        (count,) = self._database.execute(
-            "SELECT count(*) FROM target AS a WHERE a.range_index = ? AND is_row(a.key) "
-            "AND NOT EXISTS (SELECT 1 FROM origin AS b WHERE b.key = a.key)",
-            (index,),
-        ).fetchone()
-        return count
-
-    def _only_in(self, side: str, other: str, index: int) -> tuple[int, list[bytes]]:
-        return self._select(
-            f"{side} AS a WHERE a.range_index = ? "  # noqa: S608
-            f"AND NOT EXISTS (SELECT 1 FROM {other} AS b WHERE b.key = a.key)",
-            index,
-        )
-
-    def _select(self, source: str, index: int) -> tuple[int, list[bytes]]:
-        (count,) = self._database.execute(f"SELECT count(*) FROM {source}", (index,)).fetchone()  # noqa: S608
-        keys = self._database.execute(
-            f"SELECT a.key FROM {source} ORDER BY a.key LIMIT {MAX_SAMPLES}",  # noqa: S608
-            (index,),
-        ).fetchall()
-        return count, [key for (key,) in keys]
+        return self._database.execute(query, (index,)).fetchall()
 
     def close(self) -> None:
         self._database.close()
 
 
+_ONLY_IN = (
+    "{0} AS a WHERE a.range_index = ? AND NOT EXISTS (SELECT 1 FROM {1} AS b WHERE b.key = a.key)"
+)
+_OF_KIND = {
+    "missing": _ONLY_IN.format("origin", "target"),
+    "extra": _ONLY_IN.format("target", "origin"),
+    "mismatched": "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? "
+    "AND (a.digest != b.digest OR NOT loosely_agree(a.loose, b.loose))",
+}
+
+
+# -- rows whose keys do not tell the origin's ----------------------------------------------------
+
+
+def _judge_by_scans(
+    plan: Plan, token_range: TokenRange, origin_rows: int, target_rows: int, rows: _RowFile
+) -> RangeVerdict:
+    """Judge a range by what the scans have shown."""
+    index = token_range.index
+    found = {kind: rows.count(kind, index) for kind in KINDS}
+    if not plan.tells_origin_token:
+        target_rows = origin_rows - found["missing"][0] + found["extra"][0]
+    if plan.migration.diff_mode == "origin_only":
+        # Rows that are not looked at do not count either, or the counts would never match.
+        target_rows -= int(found["extra"][1])
+        found["extra"] = (0, 0)
+    compared = {c.keys: c for c in (compile_compared(plan, y, "target") for y in plan.layers)}
+
+    def samples(kind: Kind) -> tuple[DifferingRow, ...]:
+        keys = rows.keys(kind, index, MAX_SAMPLES) if found[kind][0] else []
+        shown = (show_row(compared[count_cells(key)], key) for key in keys)
+        if kind != "mismatched":
+            return tuple(shown)
+        untold = ("(its key does not tell the origin's row)",)
+        return tuple(replace(row, columns=untold) for row in shown)
+
+    return RangeVerdict(
+        token_range=token_range,
+        origin_rows=origin_rows,
+        target_rows=target_rows,
+        missing=found["missing"][0],
+        extra=found["extra"][0],
+        mismatched=found["mismatched"][0],
+        statics=sum(found[kind][0] - int(found[kind][1]) for kind in ("missing", "mismatched")),
+        missing_rows=samples("missing"),
+        extra_rows=samples("extra"),
+        mismatched_rows=samples("mismatched"),
+    )
+
+
+# -- rows that can be read again -----------------------------------------------------------------
+
+
 @dataclass
-class _Samples:
-    """Shows keys as an operator types them, and finds the columns in which two rows differ."""
+class _Doubtful:
+    """What of a range is still in doubt, and what is known of it by now."""
 
-    plan: Plan
-    connections: tuple[Connection, Connection]
-    winners: str | None = None
-    sides: dict[int, tuple[ComparedRows, ComparedRows]] = field(default_factory=dict)
-    statements: dict[tuple[int, int], PreparedStatement] = field(default_factory=dict)
+    token_range: TokenRange
+    keys: list[bytes]
+    extra: frozenset[bytes]
+    findings: Findings
+    error: str = ""
 
-    def __post_init__(self) -> None:
-        wins = open_winners(self.winners) if self.winners else None
-        for layer in self.plan.layers:
-            origin, target = (compile_compared(self.plan, layer, side, wins=wins) for side in SIDES)
-            self.sides[origin.keys] = (origin, target)
-
-    @property
-    def row_key_cells(self) -> int:
-        """How many cells the key of a row has; that of static cells has fewer."""
-        return max(self.sides)
-
-    def show_key(self, key: bytes) -> str:
-        """Give a primary key as `userid='u1', courseid='c1'`; static cells have a partition's."""
-        count = count_cells(key)
-        sources = self.sides[count][1].sources[:count]
-        shown = show_key(
-            [
-                (source.target, source.target_type, cell)
-                for source, cell in zip(sources, split_cells(key, count), strict=True)
-            ]
-        )
-        return f"static cells of {shown}" if self.sides[count][1].statics else shown
-
-    def differing_columns(self, key: bytes) -> tuple[str, ...]:
-        """Read both rows by their key and name the columns, or their times, that differ."""
-        count = count_cells(key)
-        cells = split_cells(key, count)
-        by_target = dict(zip((s.target for s in self.sides[count][1].sources), cells, strict=False))
-        names = self.plan.origin_names
-        found = []
-        for number, (rows, connection) in enumerate(
-            zip(self.sides[count], self.connections, strict=True)
-        ):
-            key_names = rows.table.partition_key if rows.statics else rows.table.primary_key
-            if number == 0 and not set(key_names) <= names.keys():
-                return ("(its key does not tell the origin's row)",)
-            bound = [by_target[names[name] if number == 0 else name] for name in key_names]
-            try:
-                found.append(self._read(number, count, rows, key_names, bound, key, connection))
-            except Exception as error:
-                # The verdict stands without it: only a name beside a sample is lost.
-                return (f"(not read again: {explain(error)})",)
-        changed = ("(the row changed while it was compared)",)
-        if found[0] is None or found[1] is None:
-            return changed
-        return _name_differences(self.sides[count][1], found[0], found[1]) or changed
-
-    def _read(
-        self,
-        number: int,
-        count: int,
-        rows: ComparedRows,
-        key_names: tuple[str, ...],
-        bound: list[bytes | None],
-        key: bytes,
-        connection: Connection,
-    ) -> tuple | None:
-        migration = self.plan.migration
-        statement = self.statements.get((number, count))
-        if statement is None:
-            selected = ", ".join((*map(quote, rows.columns), *rows.times.selections()))
-            condition = " AND ".join(f"{quote(name)} = ?" for name in key_names)
-            statement = connection.prepare(
-                f"SELECT {'DISTINCT ' if rows.statics else ''}{selected} FROM {rows.table.name} "  # noqa: S608
-                f"WHERE {condition}",
-                retry_seconds=migration.retry_seconds,
+    def to_tasks(self, *, last: bool, newer_than_us: int | None) -> Iterator[SettleRows]:
+        """Cut the keys into tasks; neighbours stay together, so that they are written together."""
+        keys = sorted(self.keys)
+        for at in range(0, len(keys), ROWS_A_TASK):
+            some = tuple(keys[at : at + ROWS_A_TASK])
+            yield SettleRows(
+                self.token_range, some, self.extra.intersection(some), last, newer_than_us
             )
-            self.statements[number, count] = statement
-        endpoint = migration.origin if number == 0 else migration.target
-        message = ExecuteMessage(
-            statement.query_id,
-            bound,
-            getattr(ConsistencyLevel, endpoint.consistency),
-            skip_meta=True,
-            result_metadata_id=statement.result_metadata_id,
-        )
-        future = connection.send(message, query=None, statement=statement)
-        asked_us = time.time_ns() // 1000
-        future.send_request()
-        page = replace(page_of(future), asked_us=asked_us)
-        # A map's entries make several rows of one: the key tells which.
-        return next((row for row in rows.cells(page) if row[0] == key), None)
 
 
-def _name_differences(rows: ComparedRows, origin: tuple, target: tuple) -> tuple[str, ...]:
-    names = []
-    values = [position for position, source in enumerate(rows.sources) if not source.is_key]
-    for number, position in enumerate(values):
-        name = quote(rows.sources[position].target)
-        if origin[1][position] != target[1][position]:
-            if position not in rows.loose or target[1][position] is None:
-                names.append(name)
-        elif origin[1][position] is not None and origin[2] is not None:
-            if position in rows.no_time:
-                continue
-            written, lives = times_agree(origin[2].cells[number], target[2].cells[number])
-            names += [f"writetime({name})"] * (not written) + [f"ttl({name})"] * (not lives)
-    return tuple(names)
+def _settle(
+    pool: WorkerPool,
+    plan: Plan,
+    counts: dict[TokenRange, tuple[int, int]],
+    rows: _RowFile,
+    started_us: int,
+    on_progress: Callable[[int, int], None],
+) -> Iterator[RangeVerdict]:
+    """Read what differs again, some ranges at a time, and repair what is to be repaired."""
+    until = time.monotonic() + (plan.migration.ignore_newer_than_seconds or 0)
+    waiting: list[_Doubtful] = []
+    for number, token_range in enumerate(counts, 1):
+        waiting.append(_doubt(plan, token_range, rows))
+        if sum(len(each.keys) for each in waiting) < RECHECKED_ROWS and number < len(counts):
+            continue
+        _look_again(pool, plan, waiting, started_us, until, on_progress)
+        for each in waiting:
+            yield _to_verdict(each, counts[each.token_range][0])
+        waiting = []
+
+
+def _doubt(plan: Plan, token_range: TokenRange, rows: _RowFile) -> _Doubtful:
+    """Choose the rows of a range that are read again: those first that may be repaired."""
+    migration = plan.migration
+    kinds = [k for k in KINDS if k != "extra" or migration.diff_mode != "origin_only"]
+    found = Findings()
+    chosen: dict[Kind, list[bytes]] = {}
+    left = RECHECKED_ROWS
+    repaired = [kind for kind in kinds if kind in migration.repair]
+    for kind in (*repaired, *(kind for kind in kinds if kind not in repaired)):
+        count, whole_rows = map(int, rows.count(kind, token_range.index))
+        chosen[kind] = rows.keys(kind, token_range.index, left) if count and left else []
+        left -= len(chosen[kind])
+        if beyond := count - len(chosen[kind]):
+            key_cells = len(plan.target.primary_key)
+            whole_rows -= sum(count_cells(key) == key_cells for key in chosen[kind])
+            unchecked = Findings(
+                unchecked=beyond,
+                statics=beyond - whole_rows if kind != "extra" else 0,
+                lacking=whole_rows if kind == "missing" else 0,
+                surplus=whole_rows if kind == "extra" else 0,
+            )
+            found += replace(unchecked, **{kind: beyond})
+    keys = [key for some in chosen.values() for key in some]
+    return _Doubtful(token_range, keys, frozenset(chosen.get("extra", ())), found)
+
+
+def _look_again(
+    pool: WorkerPool,
+    plan: Plan,
+    doubtful: list[_Doubtful],
+    started_us: int,
+    until: float,
+    on_progress: Callable[[int, int], None],
+) -> None:
+    """Look at rows until they agree or time is up; the last look repairs.
+
+    What is written to both sides is there at one a little before it is at the other.
+    """
+    seconds = plan.migration.ignore_newer_than_seconds
+    newer_than_us = None if seconds is None else started_us - seconds * 1_000_000
+    patience = 0.0 if seconds is None else min(seconds, LEAST_WAIT_SECONDS)
+    until = max(until, time.monotonic() + patience)
+    delay = 0.2
+    last = False
+    while not last and any(each.keys for each in doubtful):
+        last = time.monotonic() + delay >= until
+        by_range = {each.token_range: each for each in doubtful}
+        tasks = [
+            task
+            for each in doubtful
+            for task in each.to_tasks(last=last, newer_than_us=newer_than_us)
+        ]
+        for each in doubtful:
+            each.keys = []
+        done = 0
+        for event in pool.run(tasks):
+            if isinstance(event, Done):
+                each = by_range[event.task.token_range]
+                each.findings += event.result.findings
+                each.keys += event.result.differing
+            elif isinstance(event, Failed):
+                each = by_range[event.task.token_range]
+                each.error = f"rows that differ could not be read or repaired: {event.reason}"
+            if isinstance(event, Done | Failed):
+                done += 1
+                on_progress(done, len(tasks))
+        if not last and any(each.keys for each in doubtful):
+            time.sleep(delay)
+            delay = min(2 * delay, LONGEST_WAIT_SECONDS)
+
+
+def _to_verdict(each: _Doubtful, origin_rows: int) -> RangeVerdict:
+    if each.error:
+        return RangeVerdict(token_range=each.token_range, error=each.error)
+    found = each.findings
+    # Rows that came between the scans are among what was found, not among what was counted.
+    judged = found.missing + found.mismatched - found.statics + found.skipped
+    origin_rows = max(origin_rows, judged)
+    return RangeVerdict(
+        token_range=each.token_range,
+        origin_rows=origin_rows,
+        # Counted from the origin's: scans of a table that is written to count different moments.
+        target_rows=origin_rows - found.lacking + found.surplus,
+        **vars(found),
+    )
 
 
 def _slices(plan: Plan, side: str, ranges: Sequence[TokenRange]) -> Sequence[TokenRange]:
