@@ -29,16 +29,30 @@ was not asked for, or where the cell lives for ever."""
 
 
 @dataclass(frozen=True)
+class RowMaxCells:
+    """Which columns of a layout decide a row's one time, by position: multi behind simple ones.
+
+    With `expiring_only` a TTL counts for more than none, as in the Cassandra Data Migrator.
+    """
+
+    writetimes: tuple[int, ...]
+    ttls: tuple[int, ...]
+    expiring_only: bool = False
+
+
+@dataclass(frozen=True)
 class TimesLayout:
     """The columns whose times a SELECT asks for, in its order.
 
     `simple` columns have one time; `multi` columns one for each element or field. Writetimes are
-    always asked for, because they tell a cell that is there from one that is null.
+    always asked for, because they tell a cell that is there from one that is null. Without
+    `row_max` every cell counts for the row's one time.
     """
 
     simple: tuple[str, ...]
     multi: tuple[str, ...]
     ttls: bool
+    row_max: RowMaxCells | None = None
 
     def selections(self) -> list[str]:
         """Give what the SELECT names after its values."""
@@ -55,6 +69,31 @@ class RowTimes:
 
     simple: Sequence[CellTime | None]
     multi: list[list[CellTime | None] | None]
+    row_max: RowMaxCells | None = None
+
+    def newest(self) -> int | None:
+        """Give the newest writetime of the cells that count; None if none is told."""
+        times = self._that_count(self.row_max.writetimes if self.row_max else ())
+        return max((writetime for writetime, _ in times if writetime is not None), default=None)
+
+    def longest_ttl(self) -> int | None:
+        """Give the most seconds that are left to the cells that count; None for ever."""
+        found = [ttl for _, ttl in self._that_count(self.row_max.ttls if self.row_max else ())]
+        if self.row_max and self.row_max.expiring_only:
+            found = [ttl for ttl in found if ttl is not None]
+        return longest(found)
+
+    def _that_count(self, positions: tuple[int, ...]) -> list[CellTime]:
+        """Give the times at some columns; those of all where these are null."""
+        there: list[CellTime] = []
+        for position in positions:
+            if position < len(self.simple):
+                time = self.simple[position]
+                there += [] if time is None else [time]
+            else:
+                times = self.multi[position - len(self.simple)] or ()
+                there += [time for time in times if time is not None]
+        return there or list(self.all_times())
 
     def all_times(self) -> Iterator[CellTime]:
         """Give the times of all cells that are there."""
@@ -166,7 +205,7 @@ def _read_apart(data: bytes, at: int, layout: TimesLayout) -> tuple[int, Times]:
         left = columns[1] if len(columns) > 1 else [None] * len(columns[0])
         pairs = zip(columns[0], left, strict=True)
         multi.append([None if w is None else (w, ttl) for w, ttl in pairs])
-    times = RowTimes(simple, multi)
+    times = RowTimes(simple, multi, layout.row_max)
     return at, times if any(True for _ in times.all_times()) else None
 
 
@@ -263,10 +302,9 @@ def read_row_time(times: Times, asked_us: int) -> CellTime:
         return _LONG.unpack_from(times, 4)[0], None
     if isinstance(times, tuple):
         return _LONG.unpack_from(times[0], 4)[0], asked_us // 1_000_000 + times[1]
-    writetimes = [w for w, _ in times.all_times() if w is not None]
-    ttl = longest([ttl for _, ttl in times.all_times()])
+    newest, ttl = times.newest(), times.longest_ttl()
     expires = None if ttl is None else asked_us // 1_000_000 + ttl
-    return max(writetimes, default=asked_us), expires
+    return asked_us if newest is None else newest, expires
 
 
 def settle_times(

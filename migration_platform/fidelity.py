@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from migration_platform.cql_types import parse_type
-from migration_platform.migration import quote
+from migration_platform.migration import RowMax, quote
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.row_writes import time_of
 
@@ -113,11 +113,12 @@ def _times_of(plan: Plan, layer: Layer, source: Source) -> tuple[str, bool]:
         else:
             notes.append("each cell's own")
     other = {
-        "row_max": "the row's newest writetime",
+        "row_max": "the row's newest writetime" + _counting(plan.migration.row_max, "writetime"),
         "now": "the time of the copy",
         "cell": "",
     }
-    lives = {"row_max": "the row's longest TTL", "none": "no TTL", "cell": ""}
+    longest = "the row's longest TTL" + _counting(plan.migration.row_max, "ttl")
+    lives = {"row_max": longest, "none": "no TTL", "cell": ""}
     if isinstance(rules.writetime, int):
         notes.append(f"writetime {rules.writetime:,}")
     elif rules.writetime != "cell":
@@ -130,6 +131,23 @@ def _times_of(plan: Plan, layer: Layer, source: Source) -> tuple[str, bool]:
         notes.append(f"{rules.increment_by:,} µs newer")
     as_declared = rules.writetime == "cell" and rules.ttl == "cell" and not rules.increment_by
     return "; ".join(notes), exact and as_declared
+
+
+def _counting(chosen: RowMax, of: str) -> str:
+    """Say which cells count for a row's one time, where not all do."""
+    named = chosen.writetime_columns if of == "writetime" else chosen.ttl_columns
+    counted = (
+        f" of {', '.join(map(quote, named))}"
+        if named
+        else ""
+        if chosen.collections
+        else " of what is no unfrozen collection"
+    )
+    return counted + (
+        ", also where other cells live for ever"
+        if of == "ttl" and chosen.expiring_cells_only
+        else ""
+    )
 
 
 def _row_markers(plan: Plan) -> Fidelity:

@@ -201,6 +201,21 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class RowMax:
+    """Which cells of a row count for its one writetime and its one TTL; by default all.
+
+    Names are the origin's columns; unless some are named, unfrozen collections and user-defined
+    types count only with `collections`. Where no cell that counts has a value, all others do.
+    With `expiring_cells_only` the longest TTL counts also where other cells live for ever.
+    """
+
+    writetime_columns: tuple[str, ...] = ()
+    ttl_columns: tuple[str, ...] = ()
+    collections: bool = True
+    expiring_cells_only: bool = False
+
+
+@dataclass(frozen=True)
 class Guardrails:
     """What happens to rows with a cell of more than `max_column_kb` (1 KB is 1000 bytes)."""
 
@@ -223,6 +238,7 @@ class Migration:
     writetime: str | int = "cell"
     ttl: str | int = "cell"
     writetime_increment_by: int = 0
+    row_max: RowMax = RowMax()
     columns: Columns = Columns()
     filter: Filter = Filter()
     guardrails: Guardrails | None = None
@@ -246,6 +262,7 @@ class Migration:
             *self._wrong_sides(),
             *self._wrong_settings(),
             *self._wrong_times(),
+            *self._wrong_row_max(),
             *self._wrong_columns(),
             *self._wrong_filter(),
             *self._wrong_guardrails(),
@@ -358,6 +375,41 @@ class Migration:
                 "leave one of them out"
             )
         return wrong
+
+    def _wrong_row_max(self) -> list[str]:
+        chosen = self.row_max
+        if not isinstance(chosen, RowMax):
+            return [f"row_max is {_show(chosen)}; it must be RowMax"]
+        wrong = [
+            *_object_to_names("row_max.writetime_columns", chosen.writetime_columns),
+            *_object_to_names("row_max.ttl_columns", chosen.ttl_columns),
+            *_object_to_flag("row_max.collections", chosen.collections),
+            *_object_to_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
+        ]
+        if wrong:
+            return wrong
+        of_writetimes = (
+            self.writetime == "row_max"
+            or self.collisions in ("newest", "oldest")
+            or (isinstance(self.filter, Filter) and self.filter.by_writetime)
+        )
+        of_ttls = self.ttl == "row_max"
+        useless = [
+            name
+            for name, given in (
+                ("writetime_columns", chosen.writetime_columns and not of_writetimes),
+                ("ttl_columns", chosen.ttl_columns and not of_ttls),
+                ("collections", not (chosen.collections or of_writetimes or of_ttls)),
+                ("expiring_cells_only", chosen.expiring_cells_only and not of_ttls),
+            )
+            if given
+        ]
+        return [
+            f"row_max.{name} does nothing unless "
+            f"{'writetime' if name == 'writetime_columns' else 'ttl'} is row_max; set it, or leave "
+            "the one out"
+            for name in useless
+        ]
 
     def _wrong_columns(self) -> list[str]:
         columns = self.columns

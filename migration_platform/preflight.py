@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 
-from migration_platform.cell_times import TimeRules, TimesLayout
+from migration_platform.cell_times import RowMaxCells, TimeRules, TimesLayout
 from migration_platform.codecs import build_codec, hint_for, is_injective
 from migration_platform.cql_types import (
     Converter,
@@ -20,7 +20,7 @@ from migration_platform.cql_types import (
     parse_type,
 )
 from migration_platform.errors import MigrationError, PreflightError
-from migration_platform.migration import Columns, Migration, quote
+from migration_platform.migration import Columns, Migration, RowMax, quote
 from migration_platform.stores.cassandra import Connection, Table, describe_table
 
 _SEES_WRITES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL")
@@ -152,6 +152,11 @@ class Plan:
         return set(self.origin.partition_key) <= self.origin_names.keys()
 
     @property
+    def tells_origin_row(self) -> bool:
+        """Whether a row of the target tells the key of the origin's row that it comes from."""
+        return not self.lost_keys and set(self.origin.primary_key) <= self.origin_names.keys()
+
+    @property
     def copy_leading(self) -> tuple[str, ...]:
         """The target's columns by which writes are grouped, constants left out."""
         grouped = self.migration.group_writes_by
@@ -197,6 +202,7 @@ class Plan:
             "writetime": migration.writetime,
             "writetime_increment_by": migration.writetime_increment_by,
             "ttl": migration.ttl,
+            "row_max": asdict(migration.row_max),
         }
         text = json.dumps(content, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -252,7 +258,8 @@ def plan_tables(
         left_unset=tuple(c.name for c in target.columns if c.name not in filled),
         lost_keys=_lost_keys(migration, origin, sources),
     )
-    return plan, _object_to_comparison(plan)
+    objections = _object_to_row_max(plan) + _object_to_comparison(plan)
+    return plan, objections + _object_to_repair(plan)
 
 
 # -- what fills each column ----------------------------------------------------------------------
@@ -273,6 +280,8 @@ def _object_to_names(migration: Migration, origin: Table, target: Table) -> list
         ("columns.extract_json.column", [extract.column] if extract else (), origin),
         ("columns.extract_json", extract.properties.values() if extract else (), target),
         ("filter.column", [chosen.column.name] if chosen.column else (), origin),
+        ("row_max.writetime_columns", migration.row_max.writetime_columns, origin),
+        ("row_max.ttl_columns", migration.row_max.ttl_columns, origin),
         ("group_writes_by", migration.group_writes_by or (), target),
     ]
     objections = []
@@ -430,10 +439,28 @@ def _times_layout(migration: Migration, table: Table, values: set[str]) -> Times
         or migration.filter.by_writetime
         or migration.collisions in ("newest", "oldest")
     )
-    return times_layout(
+    layout = times_layout(
         table,
         [c.name for c in table.columns if needed and c.name in values],
         ttls=migration.ttl in ("cell", "row_max"),
+    )
+    if migration.row_max == RowMax():
+        return layout
+    return replace(layout, row_max=_row_max_cells(migration.row_max, layout))
+
+
+def _row_max_cells(chosen: RowMax, layout: TimesLayout) -> RowMaxCells:
+    """Say which columns of a layout count for a row's one time."""
+    automatic = layout.simple + (layout.multi if chosen.collections else ())
+
+    def positions(named: tuple[str, ...]) -> tuple[int, ...]:
+        wanted = named or automatic
+        return tuple(i for i, n in enumerate(layout.simple + layout.multi) if n in wanted)
+
+    return RowMaxCells(
+        positions(chosen.writetime_columns),
+        positions(chosen.ttl_columns),
+        chosen.expiring_cells_only,
     )
 
 
@@ -604,6 +631,20 @@ def _object_to_where(plan: Plan, connection: Connection) -> list[str]:
     return objections
 
 
+def _object_to_row_max(plan: Plan) -> list[str]:
+    """Refuse columns that are to count for a row's time and have none that is read."""
+    told = [name for layer in plan.layers for name in (*layer.times.simple, *layer.times.multi)]
+    chosen = plan.migration.row_max
+    return [
+        f"row_max.{attribute} names {quote(name)}, of which no time is read: it is a key, is not "
+        "copied, or is a collection of a server that tells no times of elements; valid are "
+        f"{', '.join(map(quote, told))}"
+        for attribute in ("writetime_columns", "ttl_columns")
+        for name in getattr(chosen, attribute)
+        if name not in told
+    ]
+
+
 def _object_to_comparison(plan: Plan) -> list[str]:
     """Refuse what could be copied, but of which no comparison could say that it is right."""
     chosen = plan.migration.filter
@@ -615,3 +656,28 @@ def _object_to_comparison(plan: Plan) -> list[str]:
             "set diff.mode to origin_only"
         ]
     return []
+
+
+def _object_to_repair(plan: Plan) -> list[str]:
+    """Refuse repairs that could not be done row by row, or never be found right afterwards."""
+    migration, objections = plan.migration, []
+    by_key = [kind for kind in migration.repair if kind != "counters"]
+    if by_key and not plan.tells_origin_row:
+        known = {} if plan.lost_keys else plan.origin_names
+        untold = [name for name in plan.origin.primary_key if name not in known]
+        objections.append(
+            f"diff.repair names {', '.join(by_key)}, but the key of {plan.target.name} does not "
+            f"tell the origin's row, because it does not hold {', '.join(map(quote, untold))} as "
+            "it is at the origin; leave diff.repair out, and copy ranges that differ again"
+        )
+    if "extra" in migration.repair and plan.has_counters:
+        objections.append(
+            f"diff.repair names extra, but {plan.target.name} has counters, and a counter that "
+            "was deleted must not be written again; leave extra out"
+        )
+    if migration.repair_writetime == "now" and migration.compare_writetime:
+        objections.append(
+            "diff.repair_writetime is now, but diff.compare_writetime would find every repaired "
+            "row again; leave one of them out"
+        )
+    return objections

@@ -31,6 +31,7 @@ from migration_platform.migration import (
     Filter,
     Guardrails,
     Migration,
+    RowMax,
     TableName,
 )
 from migration_platform.resources import CassandraResource, KafkaResource
@@ -152,6 +153,25 @@ class FilterAttributes(NamedAttributes, dg.Model):
     )
 
 
+class RowMaxAttributes(NamedAttributes, dg.Model):
+    """Which cells count for a row's one writetime and TTL."""
+
+    writetime_columns: list[str] = Field(
+        default_factory=list, description="Columns of the origin; default: all."
+    )
+    ttl_columns: list[str] = Field(
+        default_factory=list, description="Columns of the origin; default: all."
+    )
+    collections: bool = Field(
+        default=True,
+        description="Whether unfrozen collections and user-defined types count, unless named.",
+    )
+    expiring_cells_only: bool = Field(
+        default=False,
+        description="Whether the longest TTL counts also where other cells live for ever.",
+    )
+
+
 class GuardrailsAttributes(NamedAttributes, dg.Model):
     """What happens to rows with a large cell."""
 
@@ -255,6 +275,10 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     writetime_increment_by: int = Field(
         0, description="Microseconds added to each writetime that is kept."
     )
+    row_max: RowMaxAttributes = Field(
+        default_factory=RowMaxAttributes,
+        description="Which cells count for a row's one writetime and TTL; default: all.",
+    )
     columns: ColumnsAttributes = Field(
         default_factory=ColumnsAttributes, description="Transformations of columns."
     )
@@ -356,6 +380,12 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             writetime=_whole_or_word(self.writetime),
             ttl=_whole_or_word(self.ttl),
             writetime_increment_by=self.writetime_increment_by,
+            row_max=RowMax(
+                writetime_columns=tuple(self.row_max.writetime_columns),
+                ttl_columns=tuple(self.row_max.ttl_columns),
+                collections=self.row_max.collections,
+                expiring_cells_only=self.row_max.expiring_cells_only,
+            ),
             columns=self._columns(),
             filter=chosen,
             guardrails=Guardrails(limits.max_column_kb, limits.action) if limits else None,
