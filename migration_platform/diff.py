@@ -358,12 +358,13 @@ def _settle(
 def _doubt(plan: Plan, token_range: TokenRange, rows: _RowFile) -> _Doubtful:
     """Choose the rows of a range that are read again: those first that may be repaired."""
     migration = plan.migration
-    kinds = [k for k in KINDS if k != "extra" or migration.diff_mode != "origin_only"]
+    kinds: list[Kind] = [k for k in KINDS if k != "extra" or migration.diff_mode != "origin_only"]
     found = Findings()
     chosen: dict[Kind, list[bytes]] = {}
     left = RECHECKED_ROWS
-    repaired = [kind for kind in kinds if kind in migration.repair]
-    for kind in (*repaired, *(kind for kind in kinds if kind not in repaired)):
+    repaired: list[Kind] = [kind for kind in kinds if kind in migration.repair]
+    order: list[Kind] = [*repaired, *(kind for kind in kinds if kind not in repaired)]
+    for kind in order:
         count, whole_rows = map(int, rows.count(kind, token_range.index))
         chosen[kind] = rows.keys(kind, token_range.index, left) if count and left else []
         left -= len(chosen[kind])

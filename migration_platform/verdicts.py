@@ -75,6 +75,10 @@ class Findings:
         """How many rows differed."""
         return self.missing + self.extra + self.mismatched
 
+    def left(self, kind: str) -> int:
+        """How many rows that differed in one way still do."""
+        return getattr(self, kind) - getattr(self, f"corrected_{kind}")
+
     @property
     def corrected(self) -> int:
         """How many of them were put right."""

@@ -10,18 +10,19 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.components.ledger import RangeState
-from migration_platform.diff import MAX_SAMPLES
 from migration_platform.migration import Migration
 from migration_platform.picture import as_markdown, draw_ring, draw_strip
 from migration_platform.token_ranges import TokenRange, describe_ranges
+from migration_platform.verdicts import MAX_SAMPLES
 
 _MAX_LAUNCHES = 5
 """So many commands a check shows; what differs afterwards, the next verdict names."""
 _NEWER_STAYS = (
     "A copy keeps writetimes, so what was written or deleted at the target after it was written at "
-    "the origin stays as it is. If the origin is right all the same, copy the range once with "
-    "writetime: now, or delete the rows at the target first."
+    "the origin stays as it is. If the origin is right all the same, repair these rows with "
+    "diff.repair_writetime: now."
 )
+KINDS = ("missing", "extra", "mismatched")
 CHECKS = {
     "row_counts_match": "Origin and target hold the same number of rows in every range.",
     "all_ranges_match": "Every row of the origin is in the target, and nothing else is, "
@@ -118,7 +119,7 @@ def _judge_row_counts(
         False,
         f"{origin_rows:,} rows at the origin, {target_rows:,} at the target; counts differ in "
         f"{len(differing)} ranges: {describe_ranges(differing)}",
-        {**metadata, **_rerun(target, differing)},
+        {**metadata, **_rerun(target, differing, migration)},
     )
 
 
@@ -126,17 +127,29 @@ def _judge_ranges(
     target: dg.AssetKey, states: Sequence[RangeState], migration: Migration
 ) -> Judgement:
     differing = [state for state in states if not state.matches]
+    corrected = sum(
+        int(state.verdict.get(f"corrected_{kind}", 0)) for state in states for kind in KINDS
+    )
     counts = {
-        kind: sum(int(state.verdict[kind]) for state in differing)
-        for kind in ("missing", "extra", "mismatched")
+        kind: sum(
+            int(state.verdict[kind]) - int(state.verdict.get(f"corrected_{kind}", 0))
+            for state in differing
+        )
+        for kind in KINDS
     }
+    for more in ("defeated", "kept", "ignored_newer"):
+        if number := sum(int(state.verdict.get(more, 0)) for state in states):
+            counts[more] = number
+    if corrected:
+        counts["corrected"] = corrected
     if not differing:
         rows = sum(int(state.verdict["origin_rows"]) for state in states)
         times = ", each cell with its writetime and TTL" if migration.compare_writetime else ""
-        return True, f"All {len(states)} ranges match: {rows:,} rows{times}.", counts
+        repaired = f" {corrected:,} of them were repaired." if corrected else ""
+        return True, f"All {len(states)} ranges match: {rows:,} rows{times}.{repaired}", counts
     samples: dict[str, list[str]] = {}
-    for kind in counts:
-        keys = [key for state in differing for key in state.verdict["samples"][kind]]
+    for kind in (*KINDS, "defeated", "kept"):
+        keys = [key for state in differing for key in state.verdict["samples"].get(kind, ())]
         if keys:
             samples[kind] = keys[:MAX_SAMPLES]
     ranges = [state.token_range for state in differing]
@@ -144,23 +157,32 @@ def _judge_ranges(
         False,
         f"{len(ranges)} ranges differ ({describe_ranges(ranges)}): {counts['missing']:,} missing, "
         f"{counts['extra']:,} extra, {counts['mismatched']:,} mismatched rows",
-        {**counts, "samples": dg.MetadataValue.json(samples), **_rerun(target, ranges)},
+        {**counts, "samples": dg.MetadataValue.json(samples), **_rerun(target, ranges, migration)},
     )
 
 
-def _rerun(target: dg.AssetKey, ranges: list[TokenRange]) -> dict[str, Any]:
-    """Say how to copy and compare the differing ranges again; extra rows are not copied away."""
+def _rerun(target: dg.AssetKey, ranges: list[TokenRange], migration: Migration) -> dict[str, Any]:
+    """Say how to copy and compare the differing ranges again, and how to repair their rows."""
     name = target.to_user_string()
-    # Neighbours go into one launch; ranges apart from each other need one each.
-    blocks = describe_ranges(ranges, _MAX_LAUNCHES).split(" and ")[0].split(", ")
     return {
         "ranges_to_rerun": _names(ranges),
-        "rerun_command": " && ".join(
-            f'dg launch --assets "{name},{name}_diff" '
-            + (f"--partition-range '{block}'" if "..." in block else f"--partition {block}")
-            for block in blocks
-        ),
+        "rerun_command": _launch(f"{name},{name}_diff", ranges),
+        "repair_command": _launch(f"{name}_diff", ranges),
+        "repair_note": f"repair_command repairs what is {' or '.join(migration.repair)}."
+        if migration.repair
+        else "To put right only the rows that differ, set diff.repair: [missing, mismatched] "
+        "(extra as well deletes rows that only the target has), then launch repair_command.",
     }
+
+
+def _launch(assets: str, ranges: list[TokenRange]) -> str:
+    # Neighbours go into one launch; ranges apart from each other need one each.
+    blocks = describe_ranges(ranges, _MAX_LAUNCHES).split(" and ")[0].split(", ")
+    return " && ".join(
+        f'dg launch --assets "{assets}" '
+        + (f"--partition-range '{block}'" if "..." in block else f"--partition {block}")
+        for block in blocks
+    )
 
 
 def _names(ranges: list[TokenRange]) -> dg.MetadataValue:

@@ -295,6 +295,9 @@ def _compare(
         metadata = reporting.verdict_metadata(verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
+            if verdict.corrected:
+                key = verdict.token_range.key
+                run.context.log.warning(f"{key}: {reporting.verdict_line(verdict)}")
             continue
         reporting.observe(run, run.job.diff, verdict.token_range, metadata)
         run.differing.append(verdict)

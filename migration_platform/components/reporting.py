@@ -119,14 +119,29 @@ def verdict_line(verdict: RangeVerdict) -> str:
     """Give the reason why a range is not green."""
     if verdict.error:
         return f"not compared: {verdict.error}"
-    return (
+    parts = [
         f"{verdict.missing:,} missing, {verdict.extra:,} extra, "
         f"{verdict.mismatched:,} mismatched rows"
-    )
+    ]
+    if verdict.corrected:
+        parts.append(f"{verdict.corrected:,} of them corrected")
+    if verdict.defeated:
+        parts.append(
+            f"{verdict.defeated:,} repaired in vain, because the target holds what is newer "
+            "(diff.repair_writetime: now would win)"
+        )
+    if verdict.kept:
+        parts.append(
+            f"{verdict.kept:,} extra rows are at the origin, where the filter leaves them out, and "
+            "were not deleted"
+        )
+    if verdict.unchecked:
+        parts.append(f"{verdict.unchecked:,} of them beyond what is looked at again in one run")
+    return "; ".join(parts)
 
 
 def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
-    """Give a verdict as metadata; samples only where rows differ."""
+    """Give a verdict as metadata; samples only where rows differed."""
     if verdict.error:
         return {"failed": verdict.error}
     metadata: dict[str, Any] = {
@@ -136,13 +151,26 @@ def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
         "extra": verdict.extra,
         "mismatched": verdict.mismatched,
     }
-    if not verdict.matches:
+    metadata |= {
+        name: number
+        for name in (
+            *("corrected_missing", "corrected_extra", "corrected_mismatched"),
+            *("defeated", "kept", "ignored_newer", "unchecked"),
+        )
+        if (number := getattr(verdict, name))
+    }
+    if verdict.found:
+        samples = {
+            kind: [str(row) for row in getattr(verdict, f"{kind}_rows")]
+            for kind in ("missing", "extra", "mismatched", "defeated", "kept")
+        }
+        always = ("missing", "extra", "mismatched")
         metadata["samples"] = dg.MetadataValue.json(
-            {
-                "missing": [str(row) for row in verdict.missing_rows],
-                "extra": [str(row) for row in verdict.extra_rows],
-                "mismatched": [str(row) for row in verdict.mismatched_rows],
-            }
+            {kind: rows for kind, rows in samples.items() if rows or kind in always}
+        )
+    if verdict.defeated:
+        metadata["next_step"] = (
+            "diff.repair_writetime: now lets a repair win over what is newer at the target"
         )
     return metadata
 
@@ -347,9 +375,9 @@ def what_went_wrong(run: RangedRun) -> str:
         parts.append(f"{len(unseen)} ranges could not be compared ({names}): {unseen[0].error}")
     if differing:
         names = describe_ranges([verdict.token_range for verdict in differing])
-        missing = sum(verdict.missing for verdict in differing)
-        extra = sum(verdict.extra for verdict in differing)
-        mismatched = sum(verdict.mismatched for verdict in differing)
+        missing = sum(verdict.left("missing") for verdict in differing)
+        extra = sum(verdict.left("extra") for verdict in differing)
+        mismatched = sum(verdict.left("mismatched") for verdict in differing)
         parts.append(
             f"{len(differing)} ranges differ ({names}): {missing:,} missing, {extra:,} extra, "
             f"{mismatched:,} mismatched rows"
