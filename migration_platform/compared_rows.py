@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from struct import Struct
 
-from cassandra.query import PreparedStatement
-
 from migration_platform.cell_times import (
     CellTime,
     SettledTimes,
@@ -26,7 +24,7 @@ from migration_platform.digest import DigestedRow
 from migration_platform.preflight import Layer, Plan, Source, times_layout
 from migration_platform.row_writes import build_form
 from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells
-from migration_platform.stores.cassandra import Connection, Table, prepare_range_read
+from migration_platform.stores.cassandra import Connection, RangeRead, Table, prepare_range_read
 from migration_platform.transform import RowReader, Tally, Wins, compile_rows, is_sorted
 
 SIDES = ("origin", "target")
@@ -59,7 +57,7 @@ class ComparedRows:
     digested: Callable[[Page], Iterator[DigestedRow]]
     cells: Callable[[Page], Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]]
 
-    def prepare(self, connection: Connection, retry_seconds: float) -> PreparedStatement:
+    def prepare(self, connection: Connection, retry_seconds: float) -> RangeRead:
         """Prepare the scan of a token range."""
         return prepare_range_read(
             connection,

@@ -43,7 +43,12 @@ from migration_platform.row_writes import (
     to_parts,
 )
 from migration_platform.rows import UNSET, Page, split_cells
-from migration_platform.stores.cassandra import prepare_range_read, read_pages, read_rows
+from migration_platform.stores.cassandra import (
+    RangeRead,
+    prepare_range_read,
+    read_pages,
+    read_rows,
+)
 from migration_platform.stores.cassandra_writes import Item, Part, Writer, WriteStatement
 from migration_platform.token_ranges import TokenRange, serialize_key
 from migration_platform.transform import MAX_SAMPLES, Row, RowReader, Tally, compile_rows
@@ -182,7 +187,7 @@ class _Tools:
 
     layer: Layer
     reader: RowReader
-    select: PreparedStatement
+    select: RangeRead
     form: RowForm
     statements: list[WriteStatement]
     counters: CounterTable | None

@@ -17,6 +17,8 @@ from cassandra import (
     CoordinationFailure,
     InvalidRequest,
     OperationTimedOut,
+    ReadFailure,
+    ReadTimeout,
     Timeout,
     Unauthorized,
     Unavailable,
@@ -86,6 +88,29 @@ def is_transient(error: BaseException) -> bool:
         causes = causes_of(error)
         return not any(isinstance(cause, _PERMANENT) for cause in causes)
     return isinstance(error, _TRANSIENT)
+
+
+def may_be_too_much(error: BaseException) -> bool:
+    """Say whether a read may have failed because it is too much: too large, too many tombstones."""
+    return isinstance(error, ReadFailure | ReadTimeout | OperationTimedOut)
+
+
+_NOT_ABOUT_A_ROW = re.compile(
+    r"does not exist|unconfigured|undefined column|unknown (?:identifier|keyspace)|consistency"
+    r"|is not allowed|not supported|permission"
+    r"|guardrail (?!\w*size|items_per_collection|\w*timestamp)\w+ violated",
+    re.IGNORECASE,
+)
+
+
+def is_about_row(error: BaseException | None) -> bool:
+    """Say whether a server refused a write because of its values: a key that is too long, a cell or
+    a mutation that is too large.
+
+    Servers since Cassandra 4.1 refuse all of that as invalid, just as a write to a table that was
+    dropped or at a level that is not allowed, which would be refused for every row.
+    """
+    return isinstance(error, InvalidRequest) and not _NOT_ABOUT_A_ROW.search(str(error))
 
 
 def explain(error: BaseException) -> str:

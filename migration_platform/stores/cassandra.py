@@ -16,7 +16,7 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from struct import Struct
 from typing import Any
@@ -41,19 +41,22 @@ from cassandra.policies import (
 from cassandra.protocol import ExecuteMessage, ProtocolHandler, ResultMessage, read_int
 from cassandra.query import PreparedStatement, tuple_factory
 
-from migration_platform.cql_types import parse_type
+from migration_platform.cql_types import parse_type, show_value
 from migration_platform.errors import (
     MigrationError,
     PermanentError,
     PreflightError,
+    TransientError,
     causes_of,
     explain,
+    is_about_row,
+    may_be_too_much,
 )
 from migration_platform.migration import TableName, quote
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
-from migration_platform.rows import Page
-from migration_platform.token_ranges import TokenRange
+from migration_platform.rows import Page, compile_splitter, split_cells
+from migration_platform.token_ranges import TokenRange, serialize_key, token_of_key
 
 MURMUR3 = "org.apache.cassandra.dht.Murmur3Partitioner"
 REQUEST_TIMEOUT_SECONDS = 15.0
@@ -64,6 +67,9 @@ PAGE_BYTES = 2_500_000
 MAX_PAGE_ROWS = 5_000
 FIRST_PAGE_ROWS = 50
 """Small enough for rows of 1 MB; the rows that it brings set the size of the next."""
+TRIES_BEFORE_A_CUT = 3
+"""With pages of a quarter, then a sixteenth of the rows: more rows are seldom what is too much."""
+PROBE_SECONDS = 5.0
 READS_IN_FLIGHT = 48
 
 _LONG = Struct(">q")
@@ -207,6 +213,14 @@ class Connection:
                 except MigrationError as failure:
                     raise type(failure)(f"cannot prepare a statement: {failure}") from error
             time.sleep(delay)
+
+    def answers(self) -> bool:
+        """Say whether the server answers a trivial query now."""
+        try:
+            self.session.execute("SELECT key FROM system.local", timeout=PROBE_SECONDS)
+        except Exception:  # whatever it is: the request that failed before is what is told
+            return False
+        return True
 
     def send(
         self, message, *, query=None, statement: PreparedStatement | None = None
@@ -412,6 +426,22 @@ def _are(names: list[str], wanted: str) -> str:
 # -- reading -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class RangeRead:
+    """The prepared read of a slice of a table: how many cells a row has, and where its key is."""
+
+    statement: PreparedStatement
+    table: Table
+    cells: int
+    key_positions: tuple[int, ...]
+
+    def last_key(self, page: Page) -> list[bytes]:
+        """Give the partition key of a page's last row: asked for only where a range is cut."""
+        starts = compile_splitter(self.cells, 0)(page.data, page.row_count).starts
+        row = split_cells(page.data[starts[-2] :], self.cells)
+        return [row[position] or b"" for position in self.key_positions]
+
+
 def prepare_range_read(
     connection: Connection,
     table: Table,
@@ -421,25 +451,30 @@ def prepare_range_read(
     where: str | None = None,
     statics: bool = False,
     retry_seconds: float,
-) -> PreparedStatement:
+) -> RangeRead:
     """Prepare the read of a slice `(start, end]` of the ring, the columns in the given order.
 
-    `times` are selected behind the columns. `where` is a user's own condition. With `statics`
-    each partition gives one row.
+    `columns` hold at least the partition key. `times` are selected behind them. `where` is a
+    user's own condition. With `statics` each partition gives one row.
     """
-    key = ", ".join(quote(name) for name in table.partition_key)
     selected = ", ".join((*(quote(name) for name in columns), *times))
-    return connection.prepare(
+    statement = connection.prepare(
         f"SELECT {'DISTINCT ' if statics else ''}{selected} FROM {table.name} "  # noqa: S608
-        f"WHERE token({key}) > ? AND token({key}) <= ?"
-        + (f" AND {where} ALLOW FILTERING" if where else ""),
+        f"WHERE {_in_slice(table)}" + (f" AND {where} ALLOW FILTERING" if where else ""),
         retry_seconds=retry_seconds,
     )
+    positions = tuple(columns.index(name) for name in table.partition_key)
+    return RangeRead(statement, table, len(columns) + len(times), positions)
+
+
+def _in_slice(table: Table) -> str:
+    key = ", ".join(quote(name) for name in table.partition_key)
+    return f"token({key}) > ? AND token({key}) <= ?"
 
 
 def read_pages(
     connection: Connection,
-    statement: PreparedStatement,
+    read: RangeRead,
     token_range: TokenRange,
     *,
     consistency: str,
@@ -447,65 +482,231 @@ def read_pages(
     budget: RateBudget,
     retry_seconds: float,
     on_retry: Callable[[BaseException], None],
+    on_piece: Callable[[TokenRange], None] = lambda piece: None,
+    on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None] = lambda piece, pieces: None,
 ) -> Iterator[Page]:
     """Read a token range page by page, the next page under way while one is in use.
 
     At most two pages are in memory. A page that fails is asked for again, from where the last
-    good one ended, so nothing is skipped or read twice.
+    good one ended, so nothing is skipped or read twice. When that stays too much for a server
+    that answers otherwise, what is left is cut in pieces, until each can be read or a partition
+    is alone, which is then read with ever smaller pages.
+
+    `on_split` gets a piece that is cut, and the pieces that take its place, which fill it
+    exactly, in order; they may be cut again. `on_piece` gets each piece, in the order of tokens,
+    once all its rows were given and the caller asks for more: the whole range, if it was never
+    cut. When the read fails, it is in the piece after the last one told so.
 
     Raises:
-        PermanentError, TransientError: the page could not be read; what came before was whole.
+        PermanentError: the server refused, or it is up and yet cannot read a single partition.
+        TransientError: the server did not answer; what came before was whole.
     """
-    values = [_LONG.pack(token_range.start), _LONG.pack(token_range.end)]
+    reading = _Reading(connection, read, consistency, fetch_size, budget, retry_seconds, on_retry)
+    left = deque([_Left(token_range)])
+    while left:
+        now = left.popleft()
+        rest = yield from _read_until_cut(reading, now)
+        left.extendleft(reversed(rest))
+        if not rest:
+            on_piece(now.piece)
+        elif len(rest) > 1:
+            on_split(now.piece, tuple(each.piece for each in rest))
 
-    def ask(state: bytes | None, failures: int = 0) -> tuple[ResponseFuture, int]:
+
+@dataclass(frozen=True)
+class _Left:
+    """What is left to read of a piece: all of it, or what the server's `state` says.
+
+    `token` is set when there is but one partition left, and `key` when that is known as well.
+    """
+
+    piece: TokenRange
+    state: bytes | None = None
+    token: int | None = None
+    key: Sequence[bytes] = ()
+
+    @property
+    def slice(self) -> tuple[int, int]:
+        """The bounds of the query. A state goes on from its own row, whatever the lower one is."""
+        if self.token is None:
+            return self.piece.start, self.piece.end
+        return self.token - 1, self.token
+
+
+@dataclass
+class _Reading:
+    """How a range is read. `most_rows` of a page falls when one fails, and grows slowly again."""
+
+    connection: Connection
+    read: RangeRead
+    consistency: str
+    fetch_size: int | None
+    budget: RateBudget
+    retry_seconds: float
+    on_retry: Callable[[BaseException], None]
+    most_rows: int = 2**31 - 1
+
+    @property
+    def page_rows(self) -> int:
+        """How many rows the next page shall have."""
+        # A page must not be more than a second of the budget, or the load would come in bursts.
+        wanted = self.fetch_size or self.connection.page_rows
+        return max(1, min(wanted, self.most_rows, self.budget.rows_per_second or wanted))
+
+    def ask(self, left: _Left, state: bytes | None) -> tuple[ResponseFuture, int, int]:
+        """Ask for a page; give also when that was, and its number of rows at most."""
+        rows = self.page_rows
+        asked_us = time.time_ns() // 1000
+        future = self._ask_slice(self.read.statement, left.slice, rows, state)
+        return future, asked_us, rows
+
+    def _ask_slice(
+        self,
+        statement: PreparedStatement,
+        bounds: tuple[int, int],
+        rows: int | None = None,
+        state: bytes | None = None,
+    ) -> ResponseFuture:
         message = ExecuteMessage(
             statement.query_id,
-            values,
-            getattr(ConsistencyLevel, consistency),
-            fetch_size=_page_rows(connection, fetch_size, budget, failures),
+            [_LONG.pack(bound) for bound in bounds],
+            getattr(ConsistencyLevel, self.consistency),
+            fetch_size=rows,
             paging_state=state,
             skip_meta=bool(statement.result_metadata),
             result_metadata_id=statement.result_metadata_id,
         )
-        future = connection.send(message, query=_NO_ROUTE, statement=statement)
-        asked_us = time.time_ns() // 1000
+        future = self.connection.send(message, query=_NO_ROUTE, statement=statement)
         future.send_request()
-        return future, asked_us
+        return future
 
-    state: bytes | None = None
-    pending = ask(None)
+    def note(self, left: _Left, page: Page, rows: int) -> None:
+        """Let a page that came set the size of those to come, and wait until it may pass.
+
+        Raises:
+            PermanentError: it holds other partitions than the one that was asked for.
+        """
+        if page.row_count:
+            if left.token is not None:
+                found = token_of_key(serialize_key(self.read.last_key(page)))
+                if found != left.token:
+                    raise PermanentError(
+                        f"asked for the rest of the partition with token {left.token} of "
+                        f"{self.read.table.name}, the server gave one with token {found}"
+                    )
+            mean = max(1, len(page.data) // page.row_count)
+            size = min(PAGE_BYTES, self.budget.bytes_per_second or PAGE_BYTES)
+            self.connection.page_rows = max(10, min(MAX_PAGE_ROWS, size // mean))
+        if self.most_rows <= rows:
+            self.most_rows += self.most_rows // 16 + 1
+        self.budget.take(page.row_count, len(page.data))
+
+    def cut(self, left: _Left, last: Page | None, state: bytes | None) -> list[_Left]:
+        """Cut what is left of a piece, behind its last page, in up to two; nothing if it is empty.
+
+        One piece is given back if there is but one partition in it.
+        """
+        piece = left.piece
+        if last is not None:
+            key = self.read.last_key(last)
+            token = token_of_key(serialize_key(key))
+            begun = _Left(replace(piece, end=token), state, token, key)
+            return [begun, _Left(replace(piece, start=token))] if token < piece.end else [begun]
+        first = self._first_partitions(piece)
+        if first == []:
+            return []
+        if first:
+            token = token_of_key(serialize_key(first[0]))
+            if len(first) == 1 or token == piece.end:
+                return [_Left(piece, None, token, first[0])]
+            middle = (token + piece.end) // 2
+        elif piece.end - piece.start == 1:
+            return [_Left(piece, None, piece.end)]
+        else:
+            middle = (piece.start + piece.end) // 2
+        return [_Left(replace(piece, end=middle)), _Left(replace(piece, start=middle))]
+
+    def _first_partitions(self, piece: TokenRange) -> list[list[bytes]] | None:
+        """Give the keys of a piece's first partitions, two at most; None if that is too much, too.
+
+        It only saves halving down to a single token, so that no failure of it matters.
+        """
+        table = self.read.table
+        names = ", ".join(quote(name) for name in table.partition_key)
+        try:
+            statement = self.connection.prepare(
+                f"SELECT DISTINCT {names} FROM {table.name} WHERE {_in_slice(table)} LIMIT 2"  # noqa: S608
+            )
+            page = page_of(self._ask_slice(statement, (piece.start, piece.end)))
+        except Exception as error:
+            self.on_retry(error)
+            return None
+        cells = split_cells(page.data, page.row_count * len(table.partition_key))
+        step = len(table.partition_key)
+        return [
+            [cell or b"" for cell in cells[at : at + step]] for at in range(0, len(cells), step)
+        ]
+
+    def unreadable(self, left: _Left, failure: TransientError) -> PermanentError:
+        """Say which partition a server that is up cannot read."""
+        table = self.read.table
+        shown = ", ".join(
+            f"{quote(name)}={show_value(cell, parse_type(table.type_of(name)))}"
+            for name, cell in zip(table.partition_key, left.key, strict=False)
+        )
+        return PermanentError(
+            f"the partition with token {left.token} of {table.name}"
+            + (f" ({shown})" if shown else "")
+            + f" cannot be read: {failure}; compact or delete it, or raise the server's limits in "
+            "cassandra.yaml (tombstone_failure_threshold, read-size thresholds, timeouts)"
+        )
+
+
+def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, list[_Left]]:
+    """Give the pages of a piece; return what is left of it when that must be cut."""
+    state, last = left.state, None
+    pending = reading.ask(left, state)
     while True:
-        attempts = Attempts(retry_seconds)
+        attempts, refused = Attempts(reading.retry_seconds), 0
         while True:
+            future, asked_us, rows = pending
             try:
-                page = replace(page_of(pending[0]), asked_us=pending[1])
+                page = replace(page_of(future), asked_us=asked_us)
                 break
             except Exception as error:
-                delay = attempts.delay_after(error)
-                on_retry(error)
-                time.sleep(delay)
-                pending = ask(state, attempts.failures)
-        if page.row_count:
-            mean = max(1, len(page.data) // page.row_count)
-            connection.page_rows = max(10, min(MAX_PAGE_ROWS, PAGE_BYTES // mean))
-        budget.take(page.row_count, len(page.data))
+                # Rows may be far larger than those before them, and the page too large to be sent.
+                reading.most_rows = max(1, rows // 4)
+                is_heavy = may_be_too_much(error)
+                refused += is_heavy
+                delay, spent = 0.0, None
+                try:
+                    delay = attempts.delay_after(error)
+                except TransientError as failure:
+                    if not is_heavy:
+                        raise
+                    spent = failure
+                in_vain = is_heavy and (refused >= TRIES_BEFORE_A_CUT or rows == 1)
+                if spent or (in_vain and left.token is None):
+                    if reading.connection.answers():
+                        if left.token is not None:
+                            raise reading.unreadable(left, spent) from error
+                        reading.on_retry(error)
+                        return reading.cut(left, last, state)
+                    if spent:
+                        raise spent from error
+                reading.on_retry(error)
+                # A smaller page is another request, and a server that refuses one is not busy.
+                time.sleep(0.0 if is_heavy and rows > 1 else delay)
+                pending = reading.ask(left, state)
+        reading.note(left, page, rows)
         state = page.next_state
         if state is not None:
-            pending = ask(state)
+            pending = reading.ask(left, state)
         if page.row_count:
+            last = page
             yield page
         if state is None:
-            return
-
-
-def _page_rows(
-    connection: Connection, fetch_size: int | None, budget: RateBudget, failures: int
-) -> int:
-    # Rows may be far larger than those before them, and the page too large to be sent.
-    rows = (fetch_size or connection.page_rows) // 4 ** min(failures, 10)
-    # A page must not be more than a second of the budget, or the load would come in bursts.
-    return max(1, min(rows, budget.rows_per_second or rows))
+            return []
 
 
 class _NoRoute:
@@ -525,11 +726,13 @@ def read_rows(
     consistency: str,
     retry_seconds: float,
     on_retry: Callable[[BaseException], None],
+    on_refused: Callable[[Any, PermanentError], None] | None = None,
     in_flight: int = READS_IN_FLIGHT,
 ) -> Iterator[tuple[Any, Page]]:
     """Read single rows by their bound keys, a bounded number at a time, in the given order.
 
-    Each key comes with a value of the caller's, which is given back beside the page.
+    Each key comes with a value of the caller's, which is given back beside the page. A key that
+    the server refuses, being too long, is left out where `on_refused` is told of it.
 
     Raises:
         PermanentError, TransientError: a row could not be read.
@@ -550,24 +753,33 @@ def read_rows(
 
     flying: deque[tuple[Any, list[bytes | None], tuple[ResponseFuture, int]]] = deque()
 
-    def settle() -> tuple[Any, Page]:
+    def settle() -> Iterator[tuple[Any, Page]]:
         mark, values, (future, asked_us) = flying.popleft()
         attempts = Attempts(retry_seconds)
         while True:
             try:
-                return mark, replace(page_of(future), asked_us=asked_us)
+                page = replace(page_of(future), asked_us=asked_us)
             except Exception as error:
-                delay = attempts.delay_after(error)
+                try:
+                    delay = attempts.delay_after(error)
+                except PermanentError as refusal:
+                    if on_refused is None or not is_about_row(error):
+                        raise
+                    on_refused(mark, refusal)
+                    return
                 on_retry(error)
                 time.sleep(delay)
                 future, asked_us = ask(values)
+            else:
+                yield mark, page
+                return
 
     for mark, values in keys:
         if len(flying) >= in_flight:
-            yield settle()
+            yield from settle()
         flying.append((mark, values, ask(values)))
     while flying:
-        yield settle()
+        yield from settle()
 
 
 def truncate(connection: Connection, name: TableName) -> None:

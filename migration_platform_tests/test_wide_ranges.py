@@ -1,0 +1,320 @@
+"""A range that is too much for its server is cut until it passes; every row comes once.
+
+The server here refuses pages that are large and reads that meet many tombstones.
+"""
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from migration_platform.errors import PermanentError, TransientError
+from migration_platform.local.servers import Cassandra
+from migration_platform.migration import TableName
+from migration_platform.rows import split_cells
+from migration_platform.stores import cassandra as store
+from migration_platform.stores.cassandra import (
+    CassandraSettings,
+    Connection,
+    RangeRead,
+    describe_table,
+    prepare_range_read,
+    read_pages,
+)
+from migration_platform.token_ranges import TokenRange, split_ring, token_of_key
+from migration_platform_tests.comparing import compare, found, rehearse_all
+from migration_platform_tests.servers import SMALL_HEAP_MB, proxy_before, run_server
+from migration_platform_tests.tables import (
+    copy_ranges,
+    create_keyspace,
+    create_table,
+    fill,
+    in_process,
+    plan_copy,
+)
+from migration_platform_tests.test_faults import Weather, lose
+from migration_platform_tests.test_rate import budget_of
+
+MOST_KIB, MOST_TOMBSTONES = 256, 200
+STRICT = {
+    "read_thresholds_enabled": True,
+    "local_read_size_warn_threshold": f"{MOST_KIB // 2}KiB",
+    "local_read_size_fail_threshold": f"{MOST_KIB}KiB",
+    "tombstone_warn_threshold": MOST_TOMBSTONES // 2,
+    "tombstone_failure_threshold": MOST_TOMBSTONES,
+}
+BODY = "k int, c int, v text, PRIMARY KEY (k, c)"
+RING = split_ring(1)[0]
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """A connection to a server that reads but little at a time; its ring is one range."""
+    server = Cassandra(cluster_name="strict", num_tokens=1, heap_mb=SMALL_HEAP_MB, settings=STRICT)
+    with (
+        run_server(server, tmp_path_factory.mktemp("strict")) as running,
+        Connection(CassandraSettings(port=running.port)) as connection,
+    ):
+        create_keyspace(connection, "strict")
+        yield connection
+
+
+@pytest.fixture
+def make(strict):
+    """Make tables, each with a name of its own."""
+    return lambda body=BODY: create_table(strict, "strict", f"t_{uuid.uuid4().hex[:12]}", body)
+
+
+def bury(connection: Connection, table: TableName, keys: list[tuple[int, int]]) -> None:
+    """Leave a tombstone for each of these rows."""
+    statement = connection.session.prepare(f"DELETE FROM {table} WHERE k = ? AND c = ?")
+    for future in [connection.session.execute_async(statement, key) for key in keys]:
+        future.result()
+
+
+def number_of(cell: bytes | None) -> int | None:
+    return None if cell is None else int.from_bytes(cell, signed=True)
+
+
+def token(k: int) -> int:
+    return token_of_key(k.to_bytes(4, "big", signed=True))
+
+
+class Told:
+    """Reads a range and keeps all that is told of it: rows, pieces, cuts and failures."""
+
+    def __init__(self, connection: Connection, read: RangeRead, token_range: TokenRange = RING):
+        self.rows: list[tuple[int, int | None]] = []
+        self.pieces: list[TokenRange] = []
+        self.rows_of_pieces: list[int] = []
+        self.cuts: list[tuple[TokenRange, tuple[TokenRange, ...]]] = []
+        self.failures: list[BaseException] = []
+        self._arguments = connection, read, token_range
+
+    def read(self, fetch_size: int | None = None, retry_seconds: float = 20.0) -> "Told":
+        connection, read, token_range = self._arguments
+        for page in read_pages(
+            connection,
+            read,
+            token_range,
+            consistency="LOCAL_ONE",
+            fetch_size=fetch_size,
+            budget=budget_of(),
+            retry_seconds=retry_seconds,
+            on_retry=self.failures.append,
+            on_piece=self._end_piece,
+            on_split=lambda piece, pieces: self.cuts.append((piece, pieces)),
+        ):
+            cells = split_cells(page.data, page.row_count * read.cells)
+            for at in range(0, len(cells), read.cells):
+                key, second = (number_of(cell) for cell in cells[at : at + 2])
+                assert key is not None
+                self.rows.append((key, second))
+        return self
+
+    def _end_piece(self, piece: TokenRange) -> None:
+        before = sum(self.rows_of_pieces)
+        assert all(token(k) in piece for k, _ in self.rows[before:])
+        self.pieces.append(piece)
+        self.rows_of_pieces.append(len(self.rows) - before)
+
+    def assert_all_told(self, rows: list[tuple[int, int]]) -> None:
+        """All rows came, each once, and the pieces fill the range."""
+        assert Counter(self.rows) == Counter(rows)
+        start, end = self._arguments[2].start, self._arguments[2].end
+        assert (self.pieces[0].start, self.pieces[-1].end) == (start, end)
+        assert all(left.end == right.start for left, right in pairwise(self.pieces))
+        assert all(piece.start < piece.end for piece in self.pieces)
+        assert sum(self.rows_of_pieces) == len(rows)
+        # What is read is what was cut, but for what was cut again.
+        cut = [piece for piece, _ in self.cuts]
+        begun = [self._arguments[2], *(piece for _, pieces in self.cuts for piece in pieces)]
+        assert Counter(begun) == Counter(cut) + Counter(self.pieces)
+
+
+def select(connection: Connection, table: TableName, where: str | None = None) -> RangeRead:
+    described = describe_table(connection, table)
+    return prepare_range_read(connection, described, ("k", "c"), where=where, retry_seconds=20)
+
+
+def select_large(connection: Connection, table: TableName) -> RangeRead:
+    described = describe_table(connection, table)
+    return prepare_range_read(connection, described, ("k", "c", "v"), retry_seconds=20)
+
+
+def test_a_range_that_is_never_too_much_is_one_piece(strict, make):
+    table = make()
+    rows = [(k, c) for k in range(20) for c in range(5)]
+    fill(strict, table, "k, c", rows)
+    told = Told(strict, select(strict, table)).read(fetch_size=7)
+    told.assert_all_told(rows)
+    assert (told.pieces, told.cuts, told.failures) == ([RING], [], [])
+
+
+def test_a_range_that_fails_as_a_whole_passes_in_halves(strict, make):
+    table = make()
+    rows = [(k, 1) for k in (1, 2, 3)]
+    fill(strict, table, "k, c", rows)
+    bury(strict, table, [(k, 2) for k in range(MOST_TOMBSTONES * 2)])
+    told = Told(strict, select(strict, table)).read()
+    told.assert_all_told(rows)
+    assert told.cuts[0][0] == RING
+    assert 2 <= len(told.pieces) <= 16
+    assert all("tombstones" in str(e).lower() for e in told.failures if "Failure" in str(e))
+
+
+def test_an_empty_desert_is_no_row_and_no_failure(strict, make):
+    table = make()
+    bury(strict, table, [(k, 2) for k in range(MOST_TOMBSTONES * 3)])
+    told = Told(strict, select(strict, table)).read()
+    told.assert_all_told([])
+
+
+def test_a_condition_that_leaves_little_is_cut_as_well(strict, make):
+    table = make()
+    rows = [(k, 1, "few" if k in (5, 77) else "many") for k in range(MOST_TOMBSTONES)]
+    fill(strict, table, "k, c, v", rows)
+    bury(strict, table, [(k, 2) for k in range(MOST_TOMBSTONES * 2)])
+    told = Told(strict, select(strict, table, where="v = 'few'")).read()
+    told.assert_all_told([(5, 1), (77, 1)])
+    assert told.cuts
+
+
+@pytest.mark.parametrize("fetch_size", [1000, 40, 7])
+def test_a_wide_partition_is_paged_through_on_its_own(strict, make, fetch_size):
+    table = make()
+    small = [(k, 0, "x") for k in range(1, 120)]
+    wide = sorted(small, key=lambda row: token(row[0]))[60][0]
+    large = [(wide, c, "y" * 90_000) for c in range(1, 16)]
+    fill(strict, table, "k, c, v", small + large)
+    told = Told(strict, select_large(strict, table)).read(fetch_size)
+    told.assert_all_told([row[:2] for row in small + large])
+    assert told.failures
+
+
+def test_a_wide_partition_full_of_tombstones_is_cut_out_and_read_to_its_end(strict, make):
+    table = make()
+    small = [(k, 0) for k in range(1, 120)]
+    wide = sorted(small, key=lambda row: token(row[0]))[60][0]
+    step = MOST_TOMBSTONES - 20
+    live = [(wide, n * step) for n in range(1, 6)]
+    fill(strict, table, "k, c", small + live)
+    bury(strict, table, [(wide, c) for c in range(1, step * 5) if c % step])
+    told = Told(strict, select(strict, table)).read(fetch_size=5000)
+    told.assert_all_told(small + live)
+    assert any(token(wide) in piece for piece, _ in told.cuts)
+
+
+def test_a_partition_that_cannot_be_read_is_named_with_the_servers_words(strict, make):
+    table = make()
+    small = [(k, 0) for k in range(1, 60)]
+    wide = sorted(small, key=lambda row: token(row[0]))[30][0]
+    fill(strict, table, "k, c", small)
+    bury(strict, table, [(wide, c) for c in range(1, MOST_TOMBSTONES * 2)])
+    told = Told(strict, select(strict, table))
+    with pytest.raises(PermanentError) as failure:
+        told.read(fetch_size=5000, retry_seconds=0.5)
+    message = str(failure.value)
+    assert message.startswith(f"the partition with token {token(wide)} of {table} (k={wide}) ")
+    assert "tombstone" in message.lower()
+    assert "in cassandra.yaml" in message
+    assert len(message.splitlines()) == 1
+    # All before it came, each row once, and the pieces say so.
+    before = [k for k, _ in small if token(k) < token(wide)]
+    assert [k for k, _ in told.rows] in (
+        sorted(before, key=token),
+        sorted([*before, wide], key=token),
+    )
+    assert told.pieces[-1].end < token(wide)
+    rest = {piece for _, pieces in told.cuts for piece in pieces}
+    assert max(piece.end for piece in rest) == RING.end
+
+
+@pytest.mark.parametrize("statics", [False, True])
+def test_what_is_left_behind_any_page_is_read_without_loss_or_repetition(
+    connection, keyspace, statics
+):
+    name = create_table(
+        connection, keyspace, "a", "k int, c int, s int static, v text, PRIMARY KEY (k, c)"
+    )
+    rows = [(k, c) for k in range(9) for c in range(k % 4)]
+    fill(connection, name, "k, c, v", [(*row, "v") for row in rows])
+    fill(connection, name, "k, s", [(k, k) for k in range(0, 12, 2)])
+    table = describe_table(connection, name)
+    columns = ("k", "s") if statics else ("k", "c")
+    read = prepare_range_read(connection, table, columns, statics=statics, retry_seconds=20)
+    expected = Counter(Told(connection, read).read().rows)
+    assert len(expected) == (10 if statics else len(rows) + 4)
+
+    for size in range(1, 8):
+        for pages in range(1, len(expected)):
+            reading = store._Reading(
+                connection, read, "LOCAL_ONE", size, budget_of(), 20.0, lambda _: None
+            )
+            told: list[bytes] = []
+            left, state, last = store._Left(RING), None, None
+            for _ in range(pages):
+                page = store.page_of(reading.ask(left, state)[0])
+                told.append(page.data)
+                state, last = page.next_state, page if page.row_count else last
+                if state is None:
+                    break
+            if state is None:
+                break
+            rest = reading.cut(left, last, state)
+            assert rest[0].token == rest[0].piece.end
+            for each in rest:
+                told += [page.data for page in store._read_until_cut(reading, each)]
+            cells = split_cells(b"".join(told), sum(expected.values()) * read.cells)
+            numbers = [number_of(cell) for cell in cells]
+            assert Counter(zip(numbers[::2], numbers[1::2], strict=True)) == expected
+            assert len(b"".join(told)) == sum(4 + len(c or b"") for c in cells)
+
+
+def three_columns(connection: Connection, table: TableName) -> list[tuple]:
+    """Read a table whose rows are large, one partition at a time."""
+    statement = connection.session.prepare(f"SELECT k, c, v FROM {table} WHERE k = ?")
+    statement.fetch_size = 2
+    keys = connection.session.execute(f"SELECT DISTINCT k FROM {table}")
+    return sorted(tuple(row) for k in keys for row in connection.session.execute(statement, k))
+
+
+def test_copy_rehearsal_and_comparison_pass_where_only_pieces_do(strict, make):
+    origin, target = make(), make()
+    live = [(k, 1, f"v{k}") for k in (3, 50, 90)]
+    large = [(7, c, "y" * 90_000) for c in range(2, 10)]
+    fill(strict, origin, "k, c, v", live + large)
+    bury(strict, origin, [(k, 0) for k in range(MOST_TOMBSTONES * 2)])
+    plan = plan_copy(strict, origin, target, token_ranges=1)
+    assert rehearse_all(strict, plan).counts.read == len(live + large)
+    counts = copy_ranges(in_process(plan, strict))
+    assert (counts.read, counts.written, counts.complete) == (11, 11, True)
+    assert counts.retries > 0
+    assert three_columns(strict, target) == sorted(live + large)
+    assert found(compare(strict, plan)) == (0, 0, 0)
+    strict.session.execute(f"DELETE FROM {target} WHERE k = 50 AND c = 1")
+    assert found(compare(strict, plan)) == (1, 0, 0)
+
+
+def test_a_server_that_does_not_answer_is_waited_for_and_nothing_is_cut(
+    cassandra, connection, keyspace, monkeypatch
+):
+    monkeypatch.setattr(store, "REQUEST_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(store, "PROBE_SECONDS", 0.3)
+    table = create_table(connection, keyspace, "a", BODY)
+    fill(connection, table, "k, c", [(k, 1) for k in range(50)])
+    weather = Weather()
+    with (
+        proxy_before(cassandra.port, weather) as proxy,
+        Connection(CassandraSettings(port=proxy.port)) as through,
+    ):
+        told = Told(through, select(through, table))
+        weather.spoil(lose, answers=10**6, after=1)
+        with pytest.raises(
+            TransientError, match=r"did not answer in time, after .* tries in [23] s"
+        ):
+            told.read(fetch_size=10, retry_seconds=2)
+    assert len(told.rows) == 10
+    assert (told.cuts, told.pieces) == ([], [])
