@@ -11,7 +11,7 @@ a `TokenRange`. `migration_runs` says to which migration and Dagster run a track
 import re
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from migration_platform.migration import Migration, TableName, quote
 from migration_platform.retries import Attempts
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MAX_TOKEN, TokenRange
+from migration_platform.verdicts import RangeVerdict
 
 NOT_STARTED, STARTED, ENDED = "NOT_STARTED", "STARTED", "ENDED"
 PASS, FAIL, DIFF, DIFF_CORRECTED = "PASS", "FAIL", "DIFF", "DIFF_CORRECTED"
@@ -325,6 +326,23 @@ def copy_counters(counts: RangeCounts, *, failed: bool) -> Counts:
     }
 
 
+def verdict_counters(verdict: RangeVerdict) -> Counts:
+    """Give what was counted in a comparison; a range without a verdict counts as failed."""
+    counts = verdict.counts
+    return {
+        "Read": counts.read,
+        "Mismatch": counts.mismatched,
+        "Corrected Mismatch": counts.corrected_mismatched,
+        "Missing": counts.missing,
+        "Corrected Missing": counts.corrected_missing,
+        "Valid": counts.valid,
+        "Skipped": counts.skipped,
+        "Error": counts.error,
+        "Partitions Passed": int(not verdict.error),
+        "Partitions Failed": int(bool(verdict.error)),
+    }
+
+
 def to_range_counts(counters: Counts) -> RangeCounts:
     """Read the counters of a piece that passed, in a run of either type."""
     compared = ("Valid", "Corrected Mismatch", "Corrected Missing")
@@ -355,6 +373,9 @@ def migration_key(migration: Migration) -> str:
     return f"{migration.target.store}/{migration.name}"
 
 
+_OPEN = (NOT_STARTED, STARTED)
+
+
 @dataclass
 class _Row:
     """A row of the details as this run last wrote it."""
@@ -362,6 +383,7 @@ class _Row:
     piece: TokenRange
     status: str = NOT_STARTED
     run_info: str = ""
+    passes: bool = False
 
 
 @dataclass
@@ -374,7 +396,9 @@ class TrackedRun:
     run_id: int
     previous: int
     totals: Counter[str] = field(default_factory=Counter)
+    ended: bool = False
     _rows: dict[int, _Row] = field(default_factory=dict)
+    _of_range: defaultdict[int, list[_Row]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     def table_name(self) -> str:
@@ -411,6 +435,7 @@ class TrackedRun:
         """Note pieces that are to be worked on."""
         for piece in pieces:
             row = self._rows[piece.bounds[0]] = _Row(piece)
+            self._of_range[piece.index].append(row)
             self._write_piece(row, token_max=piece.end, status=NOT_STARTED)
 
     def count_piece(self, piece: TokenRange, counters: Counts) -> str:
@@ -418,6 +443,7 @@ class TrackedRun:
         self.totals.update(counters)
         row = self._rows[piece.bounds[0]]
         row.run_info = to_run_info(self.run_type, counters)
+        row.passes = not counters.get("Partitions Failed")
         return row.run_info
 
     def end_piece(self, piece: TokenRange, status: str) -> None:
@@ -426,24 +452,38 @@ class TrackedRun:
         row.status = status
         self._write_piece(row, status=status, run_info=row.run_info)
 
-    def open_pieces(self, token_range: TokenRange) -> list[TokenRange]:
-        """Give the pieces of a range that have not ended."""
-        return [
-            row.piece
-            for row in self._rows.values()
-            if row.piece.index == token_range.index and row.status in (NOT_STARTED, STARTED)
-        ]
+    def end_range(self, token_range: TokenRange, counters: Counts | None = None) -> None:
+        """Note what is left to note of a range: pieces that are done have passed.
+
+        `counters` are of a range that failed: a piece that was under way has failed with it.
+        """
+        for row in self._open_rows(token_range):
+            if row.passes:
+                self.end_piece(row.piece, PASS)
+            elif counters is not None and row.status == STARTED:
+                if not row.run_info:
+                    self.count_piece(row.piece, counters)
+                self.end_piece(row.piece, FAIL)
+
+    def pieces_of(self, token_range: TokenRange) -> list[TokenRange]:
+        """Give the pieces of a range."""
+        return [row.piece for row in self._of_range[token_range.index]]
+
+    def is_last(self, piece: TokenRange) -> bool:
+        """Say whether all other pieces of the range have ended."""
+        return [row.piece for row in self._open_rows(piece)] == [piece]
+
+    def _open_rows(self, token_range: TokenRange) -> list[_Row]:
+        return [row for row in self._of_range[token_range.index] if row.status in _OPEN]
 
     def texts(self, token_range: TokenRange) -> dict[str, str]:
         """Give what is counted of each piece of a range, by its first token."""
-        return {
-            str(token_min): row.run_info
-            for token_min, row in self._rows.items()
-            if row.piece.index == token_range.index
-        }
+        return {str(row.piece.bounds[0]): row.run_info for row in self._of_range[token_range.index]}
 
     def end(self, retry_seconds: float | None = None) -> None:
         """Note that the run has come to its end, whatever came of its pieces."""
+        if self.ended:
+            return
         self._write_run(end_time=datetime.now(UTC), run_info=self.run_info, status=ENDED)
         self.tables.write(
             "migration_runs",
@@ -454,6 +494,7 @@ class TrackedRun:
             settled=True,
         )
         self.tables.flush(retry_seconds)
+        self.ended = True
 
     def touch(self) -> None:
         """Note that the run is alive; for another thread."""
@@ -554,24 +595,24 @@ def refuse_run_id(tables: TrackingTables, table_name: str, run_id: int) -> None:
 
 
 def settle_run(
-    tables: TrackingTables, run: Mapping[str, Any], passed: Mapping[int, str]
+    tables: TrackingTables, run: Mapping[str, Any], passed: Mapping[int, tuple[str, str]]
 ) -> list[int]:
-    """Note as PASS what a dead run had shown elsewhere as done before it could note it here.
+    """Note as passed what a dead run had shown elsewhere as done before it could note it here.
 
-    `run` is its row of `migration_runs`; `passed` are texts of counters by a piece's first token.
+    `run` is its row of `migration_runs`; `passed` are state and counters by a piece's first token.
     Gives the first tokens of what was noted. The run's own row stays as its death left it.
     """
     table_name, run_id = run["table_name"], run["run_id"]
     settled = []
     for row in tables.read("cdm_run_details", table_name=table_name, run_id=run_id):
-        text = passed.get(row["token_min"])
-        if text is not None and row["status"] in (NOT_STARTED, STARTED):
+        status, text = passed.get(row["token_min"], ("", ""))
+        if status and row["status"] in (NOT_STARTED, STARTED):
             tables.write(
                 "cdm_run_details",
                 table_name=table_name,
                 run_id=run_id,
                 token_min=row["token_min"],
-                status=PASS,
+                status=status,
                 run_info=text,
             )
             settled.append(row["token_min"])

@@ -66,6 +66,7 @@ class Started:
     """A worker took the task."""
 
     task: Any
+    process_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class WorkerPool:
                 if queue and worker.task is None and worker.process.is_alive():
                     worker.task = queue.popleft()
                     if _tell(worker, worker.task):
-                        yield Started(worker.task)
+                        yield Started(worker.task, worker.process.pid or 0)
                     else:
                         queue.appendleft(worker.task)
                         worker.task = None

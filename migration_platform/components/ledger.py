@@ -7,7 +7,7 @@ table that was emptied, a copy that began and did not end) is an observation, an
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterEventType, DagsterInstance
@@ -18,6 +18,13 @@ from migration_platform.token_ranges import TokenRange
 
 FINGERPRINT = "declaration"
 """Metadata key of a range's events: what `Plan.fingerprint` was when they were written."""
+COPIED_EVENT = "copied_event"
+"""Metadata key of a copy that was carried over: the storage id of the event of the copy itself.
+
+A verdict holds as long as it is newer than that one."""
+
+TRACKED = ("tracked_run_id", "tracked_status", "tracked_pieces")
+"""Metadata keys of what a range is in the tracking tables, or is to be."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class RangeState:
     compared: bool
     matches: bool
     verdict: Mapping[str, Any]
+    emptied: bool = False
+    copied_event: int = 0
 
     @property
     def state(self) -> State:
@@ -105,11 +114,11 @@ def _to_state(
         and not failed
         and (mine or not in_progress)
     )
+    copied_event = int(copy.metadata.get(COPIED_EVENT, copy.storage_id)) if copy else 0
     compared = (
         copied
-        and copy is not None
         and verdict is not None
-        and verdict.storage_id > copy.storage_id
+        and verdict.storage_id > copied_event
         and verdict.metadata.get(FINGERPRINT) == fingerprint
         and "origin_rows" in verdict.metadata
     )
@@ -124,6 +133,8 @@ def _to_state(
         compared=compared,
         matches=compared and verdict is not None and verdict.is_materialization,
         verdict=verdict.metadata if compared and verdict is not None else {},
+        emptied=copy is not None and bool(copy.metadata.get("emptied")),
+        copied_event=copied_event,
     )
 
 
@@ -191,3 +202,23 @@ def read_ranges_copied_before(
         and FINGERPRINT in entry.metadata
         and entry.metadata[FINGERPRINT].value == fingerprint
     )
+
+
+def read_tracked_pieces(
+    instance: DagsterInstance, asset: dg.AssetKey, dagster_run_id: str, run_id: int
+) -> dict[int, tuple[str, str]]:
+    """Give state and counters of the pieces that a tracked run has shown as materialized.
+
+    They are by the piece's first token.
+    """
+    found: dict[int, tuple[str, str]] = {}
+    for entry in instance.all_logs(dagster_run_id, DagsterEventType.ASSET_MATERIALIZATION):
+        event = entry.asset_materialization
+        if event is None or event.asset_key != asset or "tracked_pieces" not in event.metadata:
+            continue
+        told = {name: event.metadata[name].value for name in TRACKED}
+        if told["tracked_run_id"] == str(run_id):
+            pieces = cast(Mapping[str, str], told["tracked_pieces"])
+            status = str(told["tracked_status"])
+            found |= {int(token_min): (status, text) for token_min, text in pieces.items()}
+    return found

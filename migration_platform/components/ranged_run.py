@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,21 @@ import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
 from migration_platform.collisions import refuse_collisions
-from migration_platform.components import ended_runs, reporting
+from migration_platform.components import ended_runs, reporting, tracked_runs
 from migration_platform.components.checks import build_check_results
 from migration_platform.components.ledger import read_ranges_copied_before
 from migration_platform.components.reporting import Job, RangedRun
+from migration_platform.components.tracked_runs import Work
 from migration_platform.copy import CopyRange, PieceReport, RangeCounts
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.preflight import build_plan
 from migration_platform.rehearsal import rehearse
 from migration_platform.resources import CassandraResource
+from migration_platform.resume import read_resume
 from migration_platform.stores.cassandra import Connection, truncate
 from migration_platform.token_ranges import TokenRange, range_of_key
+from migration_platform.tracking import MIGRATE, PASS, VALIDATE
 from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool
 
 
@@ -39,15 +43,23 @@ def run_ranges(
     origin: CassandraResource,
     target: CassandraResource,
     events: ended_runs.EventSettings | None,
-    truncate_target: bool,
+    truncate_target: bool | None,
+    resume: object = None,
+    run_id: int | None = None,
+    split_pending: int = 1,
 ) -> Iterator[dg.AssetCheckResult]:
     """Do what the run selected, and give the results of the selected checks.
+
+    `truncate_target` overrules what is declared, unless it is None. With `resume`, `auto` or the
+    id of a tracked run, what was done before is carried over, and only the rest is done.
 
     Raises:
         dagster.Failure: one sentence, when a range failed or differs or nothing could begin.
     """
     run = _begin(context, job, events)
     try:
+        run.resume, run.own_id = read_resume(resume, split_pending), run_id
+        empties = _empties_target(run, truncate_target)
         with ExitStack() as stack:
             connections = (
                 stack.enter_context(origin.connect()),
@@ -57,9 +69,14 @@ def run_ranges(
             reporting.tell_plan(run)
             if run.copying and run.plan.has_counters:
                 _refuse_other_runs(run, "two copies would both add the difference to a counter")
-            if run.copying and truncate_target:
+            if empties:
                 _object_to_truncation(run)
+            copies, verdicts = Work({}, {}), Work({}, {})
             if run.ranges and (run.copying or run.comparing):
+                tracked_runs.open_tracking(run, connections[1])
+                stack.enter_context(tracked_runs.ending(run))
+                copies, verdicts = _carry_over(run)
+            if copies.todo or verdicts.todo:
                 pool = stack.enter_context(
                     WorkerPool(
                         run.plan,
@@ -68,16 +85,19 @@ def run_ranges(
                         workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
                     )
                 )
+                stack.enter_context(tracked_runs.watching(run, pool))
                 folder = Path(
                     stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
                 )
                 winners = _find_winners(run, pool, folder)
-                if run.copying:
-                    if truncate_target:
+                if copies.todo:
+                    tracked_runs.begin_run(run, copies, MIGRATE, emptied=empties)
+                    if empties:
                         _truncate_target(run, connections[1])
-                    _copy(run, pool, winners, emptied=truncate_target)
-                if run.comparing:
-                    _compare(run, pool, connections, winners)
+                    _copy(run, pool, winners, copies, emptied=empties)
+                    tracked_runs.end_run(run, MIGRATE)
+                if verdicts.todo:
+                    _compare(run, pool, connections, winners, verdicts)
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
             yield from build_check_results(context, job.target, job.diff, states, job.migration)
@@ -126,6 +146,32 @@ def _begin(
 
 
 # -- copying -----------------------------------------------------------------------------------
+
+
+def _empties_target(run: RangedRun, overruled: bool | None) -> bool:
+    if not run.copying:
+        return False
+    if run.resume is None:
+        return run.job.migration.truncate_target if overruled is None else overruled
+    if overruled:
+        raise DeclarationError(
+            "resume keeps what was copied before, and truncate_target would empty it; leave one "
+            "of them out"
+        )
+    return False
+
+
+def _carry_over(run: RangedRun) -> tuple[Work, Work]:
+    """Divide what was selected into what is to be done and what is carried over; report that."""
+    states = reporting.read_ranges(run) if run.resume else []
+    copies, verdicts = Work({}, {}), Work({}, {})
+    if run.copying:
+        copies = tracked_runs.divide_copy(run, states)
+        tracked_runs.carry_copies(run, copies, states)
+    if run.comparing:
+        verdicts = tracked_runs.divide_comparison(run, states, copies if run.copying else None)
+        tracked_runs.carry_verdicts(run, verdicts, states)
+    return copies, verdicts
 
 
 def _object_to_truncation(run: RangedRun) -> None:
@@ -192,7 +238,9 @@ def _find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
     return str(path)
 
 
-def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: bool) -> None:
+def _copy(
+    run: RangedRun, pool: WorkerPool, winners: str | None, work: Work, *, emptied: bool
+) -> None:
     log = run.context.log
     assert run.plan is not None
     before = (
@@ -203,11 +251,12 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
         else frozenset()
     )
     tasks = [
-        CopyRange(token_range, again=token_range in before, winners=winners)
-        for token_range in run.ranges
+        CopyRange(token_range, again=token_range in before, winners=winners, pieces=pieces)
+        for token_range, pieces in work.todo.items()
     ]
     underway: dict[TokenRange, RangeCounts] = {}
-    reading = set(run.ranges)
+    reading = set(work.todo)
+    processes: dict[TokenRange, int] = {}
     observed: dict[TokenRange, float] = {}
     table_observed = copy_started = time.monotonic()
     done = RangeCounts()
@@ -216,7 +265,9 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
         now = time.monotonic()
         if isinstance(event, Started):
             observed[token_range] = now
+            processes[token_range] = event.process_id
         elif isinstance(event, Reported) and isinstance(event.value, PieceReport):
+            tracked_runs.note_piece(run, event.value, processes[token_range])
             continue
         elif isinstance(event, Reported):
             known = underway.get(token_range, RangeCounts())
@@ -233,7 +284,14 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
             underway.pop(token_range, None)
             run.copied.append(token_range)
             done += event.result
-            reporting.materialize_copy(run, token_range, event.result)
+            carried = work.carried.get(token_range)
+            counts = tracked_runs.carried_counts(carried) + event.result
+            told = {
+                **tracked_runs.carried_metadata(carried),
+                **tracked_runs.tracked_metadata(run, token_range, PASS),
+            }
+            reporting.materialize_copy(run, token_range, counts, told)
+            tracked_runs.note_range(run, token_range)
             log.info(
                 f"{token_range.key}: {reporting.counts_line(event.result)} "
                 f"({len(run.copied)} of {len(run.ranges)} ranges)"
@@ -252,9 +310,12 @@ def _copy(run: RangedRun, pool: WorkerPool, winners: str | None, *, emptied: boo
             failed = {
                 "failed": event.reason,
                 "next_step": f"materialize {token_range.key} again; what it wrote is kept",
+                # An emptied range stays one: nothing that was there before is.
+                **({"emptied": True} if emptied else {}),
                 **reporting.counts_metadata(counts),
             }
             reporting.observe(run, run.job.target, token_range, failed)
+            tracked_runs.note_range(run, token_range, failed=counts)
             log.error(f"{token_range.key} failed: {event.reason}")
         if token_range in reading and _has_read(event):
             reading.discard(token_range)
@@ -287,21 +348,25 @@ def _compare(
     pool: WorkerPool,
     connections: tuple[Connection, Connection],
     winners: str | None,
+    work: Work,
 ) -> None:
     assert run.plan is not None
-    ranges = [token_range for token_range in run.ranges if token_range not in run.failed]
+    ranges = [token_range for token_range in work.todo if token_range not in run.failed]
+    todo = {token_range: work.todo[token_range] for token_range in ranges}
+    if not ranges:
+        return
+    tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
     progress = reporting.build_progress(run.context, "Comparing, scans")
     for verdict in diff_ranges(pool, run.plan, ranges, connections, progress, winners):
-        metadata = reporting.verdict_metadata(verdict)
+        metadata = reporting.verdict_metadata(verdict) | tracked_runs.count_verdict(run, verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
-            if verdict.corrected:
-                key = verdict.token_range.key
-                run.context.log.warning(f"{key}: {reporting.verdict_line(verdict)}")
-            continue
-        reporting.observe(run, run.job.diff, verdict.token_range, metadata)
-        run.differing.append(verdict)
-        run.context.log.error(f"{verdict.token_range.key}: {reporting.verdict_line(verdict)}")
+        else:
+            reporting.observe(run, run.job.diff, verdict.token_range, metadata)
+            run.differing.append(verdict)
+            run.context.log.error(f"{verdict.token_range.key}: {reporting.verdict_line(verdict)}")
+        tracked_runs.note_verdict(run, verdict)
+    tracked_runs.end_run(run, VALIDATE)
 
 
 def _failure(run: RangedRun, reason: str) -> dg.Failure:

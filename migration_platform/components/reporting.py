@@ -5,7 +5,8 @@ Dagster plots them; the ring of all ranges is on the table's own events and on i
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,14 +16,17 @@ import dagster as dg
 from migration_platform.components import ended_runs
 from migration_platform.components.checks import show_ring
 from migration_platform.components.ledger import FINGERPRINT, RangeState, read_states
+from migration_platform.control import Watch
 from migration_platform.copy import RangeCounts
 from migration_platform.diff import RangeVerdict
 from migration_platform.events import DELIVERY_SECONDS, Message, job_event, publish
 from migration_platform.fidelity import describe_fidelity, to_markdown
 from migration_platform.migration import Migration
 from migration_platform.preflight import Plan
+from migration_platform.resume import Resume
 from migration_platform.stores.cassandra import Table
 from migration_platform.token_ranges import TokenRange, describe_ranges
+from migration_platform.tracking import TrackedRun, TrackingTables
 
 PROGRESS_SECONDS = 10.0
 RING_SECONDS = 2.0
@@ -60,6 +64,13 @@ class RangedRun:
     started: float = field(default_factory=time.monotonic)
     copy_seconds: float = 0.0
     ring_drawn: float = 0.0
+    resume: Resume | None = None
+    own_id: int | None = None
+    tables: TrackingTables | None = None
+    past: list[Mapping[str, Any]] = field(default_factory=list)
+    tracked: TrackedRun | None = None
+    totals: Counter[str] = field(default_factory=Counter)
+    watch: Watch | None = None
 
     @property
     def seconds(self) -> float:
@@ -218,7 +229,9 @@ def column_schema(table: Table) -> dg.TableSchema:
     )
 
 
-def materialize_copy(run: RangedRun, token_range: TokenRange, counts: RangeCounts) -> None:
+def materialize_copy(
+    run: RangedRun, token_range: TokenRange, counts: RangeCounts, more: Mapping[str, Any]
+) -> None:
     """Claim that a range is copied; the event also shows the ring as it is now.
 
     The latest of these events is what the table's page shows, so each may have to carry it; but
@@ -227,6 +240,7 @@ def materialize_copy(run: RangedRun, token_range: TokenRange, counts: RangeCount
     assert run.plan is not None
     metadata = {
         **counts_metadata(counts),
+        **more,
         "dagster/column_schema": column_schema(run.plan.target),
     }
     last = len(run.copied) + len(run.failed) == len(run.ranges)
@@ -273,9 +287,11 @@ def _with_place(
     run: RangedRun, token_range: TokenRange, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     assert run.plan is not None
+    # As text: a browser's numbers cannot hold 64 bits.
+    tracked = {"tracked_run_id": str(run.tracked.run_id)} if run.tracked else {}
     return {
         **metadata,
-        # As text: a browser's numbers cannot hold 64 bits.
+        **tracked,
         "tokens": f"({token_range.start}, {token_range.end}]",
         FINGERPRINT: run.plan.fingerprint,
     }

@@ -614,14 +614,16 @@ def build_ranged_assets(*, declared: TableMigration, job: Job) -> dg.AssetsDefin
         required_resource_keys=store_names,
     )
     def migrate(context: dg.AssetExecutionContext, config: RunConfig) -> Iterator[Any]:
-        overruled = config.truncate_target
         yield from run_ranges(
             context,
             job,
             origin=_store(context.resources, migration.origin.store, CassandraResource),
             target=_store(context.resources, migration.target.store, CassandraResource),
             events=_event_settings(declared.events, context.resources),
-            truncate_target=migration.truncate_target if overruled is None else overruled,
+            truncate_target=config.truncate_target,
+            resume=config.resume,
+            run_id=config.run_id,
+            split_pending=config.split_pending,
         )
 
     return migrate
