@@ -14,6 +14,7 @@ from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import TokenRange
+from migration_platform.verdicts import Findings
 from migration_platform.workers import Done, Event, Failed, Reported, Started, Task
 from migration_platform_tests.tables import in_process
 
@@ -50,13 +51,13 @@ def compare(
     sides = (connection, connection)
     verdicts = list(diff_ranges(pool, plan, ranges, sides, winners=path))  # type: ignore[arg-type]
     assert sorted(v.token_range for v in verdicts) == sorted(ranges)
-    total = verdicts[0]
-    for verdict in verdicts[1:]:
-        counts = ("origin_rows", "target_rows", "missing", "extra", "mismatched")
-        samples = ("missing_rows", "extra_rows", "mismatched_rows")
-        added = {n: getattr(total, n) + getattr(verdict, n) for n in (*counts, *samples)}
-        total = replace(total, **added, error=total.error or verdict.error)
-    return total
+    return replace(
+        verdicts[0],
+        **vars(sum(verdicts, start=Findings())),
+        origin_rows=sum(verdict.origin_rows for verdict in verdicts),
+        target_rows=sum(verdict.target_rows for verdict in verdicts),
+        error=next((verdict.error for verdict in verdicts if verdict.error), ""),
+    )
 
 
 def found(verdict: RangeVerdict) -> tuple[int, int, int]:
