@@ -8,14 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from migration_platform.components.keyspace_migration import KeyspaceMigration
     from migration_platform.components.stores import Stores
     from migration_platform.components.table_migration import TableMigration
 
 _COMPONENTS = {
+    "KeyspaceMigration": "migration_platform.components.keyspace_migration",
     "Stores": "migration_platform.components.stores",
     "TableMigration": "migration_platform.components.table_migration",
 }
-__all__ = ["Stores", "TableMigration"]
+__all__ = ["KeyspaceMigration", "Stores", "TableMigration"]
 
 
 def __getattr__(name: str) -> Any:

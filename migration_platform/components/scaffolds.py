@@ -19,6 +19,11 @@ TABLE_MIGRATION: dict[str, Any] = {
     "origin": {"store": "my_origin", "table": "my_keyspace.my_table"},
     "target": {"store": "my_target", "table": "my_keyspace.my_table"},
 }
+KEYSPACE_MIGRATION: dict[str, Any] = {
+    "origin": {"store": "my_origin", "keyspace": "my_keyspace"},
+    "target": {"store": "my_target"},
+    "include": ["*"],
+}
 
 
 class StoresScaffolder(dg.Scaffolder):
@@ -35,3 +40,11 @@ class TableMigrationScaffolder(dg.Scaffolder):
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write the component's file."""
         dg.scaffold_component(request, TABLE_MIGRATION)
+
+
+class KeyspaceMigrationScaffolder(dg.Scaffolder):
+    """Writes the migration of all tables of a keyspace."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write the component's file."""
+        dg.scaffold_component(request, KEYSPACE_MIGRATION)

@@ -8,7 +8,9 @@ from pydantic import Field, create_model
 
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.scaffolds import StoresScaffolder
+from migration_platform.errors import DeclarationError
 from migration_platform.resources import CassandraResource, KafkaResource
+from migration_platform.stores.cassandra import CassandraSettings
 
 
 class SecretName(NamedAttributes, dg.Model):
@@ -75,6 +77,30 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
                     raise ValueError(f"two stores are called {name}; names must differ")
                 resources[name] = resource(**_to_fields(attributes))
         return dg.Definitions(resources=resources)
+
+
+def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
+    """Give the settings of a cluster that is declared in a project, its secrets read now.
+
+    Raises:
+        DeclarationError: there is no such store, or the variable of its secret is not set.
+    """
+    declared: dict[str, Any] = {}
+    for stores in tree.get_all_components(Stores):
+        declared |= stores.cassandra
+    if name not in declared:
+        raise DeclarationError(
+            f"there is no cassandra store {name} in a component migration_platform.Stores of this "
+            f"project; valid are {', '.join(declared) or 'none yet'}"
+        )
+    fields = dict(_to_fields(declared[name]))
+    secret = fields.get("password")
+    if secret is not None and secret.get_value() is None:
+        raise DeclarationError(
+            f"the environment variable {secret.env_var_name}, which holds the password of the "
+            f"store {name}, is not set"
+        )
+    return CassandraResource(**fields).process_config_and_initialize().to_settings()
 
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:
