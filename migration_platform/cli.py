@@ -12,11 +12,16 @@ import click
 
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
+from migration_platform.run_commands import COMMANDS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
+
+
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()
@@ -42,6 +47,66 @@ def demo(enrolments: int, seed: int) -> None:
         raise click.ClickException(str(error)) from error
     if not done:
         raise SystemExit(1)
+
+
+@main.command("import-cdm")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of definitions in a Dagster project: its defs folder.",
+)
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As --conf; may be repeated."
+)
+@click.option(
+    "--stores", default="cdm", show_default=True, help="What the names of the stores begin with."
+)
+@click.option(
+    "--timestamp-key",
+    "timestamp_keys",
+    multiple=True,
+    metavar="COLUMN",
+    help="A timestamp of the target's key in which null becomes what the file says.",
+)
+@click.option("--force", is_flag=True, help="Overwrite files that are there.")
+@click.option(
+    "--list-properties", is_flag=True, help="Show every property, and what becomes of it."
+)
+def import_cdm(
+    file: Path | None,
+    output: Path | None,
+    overrides: Sequence[str],
+    stores: str,
+    timestamp_keys: Sequence[str],
+    force: bool,
+    list_properties: bool,
+) -> None:
+    """Turn a properties file of the Cassandra Data Migrator into defs.yaml files.
+
+    Passwords are not written: the report says which environment variables are to hold them.
+    """
+    from migration_platform import cdm_properties
+    from migration_platform.errors import DeclarationError
+    from migration_platform.import_cdm import import_file
+
+    if list_properties:
+        click.echo(cdm_properties.list_properties())
+        return
+    if file is None or output is None:
+        raise click.UsageError("Name a FILE and an --output folder, or use --list-properties.")
+    try:
+        for line in import_file(
+            file,
+            output,
+            overrides,
+            prefix=stores,
+            timestamp_keys=timestamp_keys,
+            force=force,
+        ):
+            click.echo(line)
+    except DeclarationError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.group()
