@@ -7,9 +7,11 @@ belong to partitions, so a table that has them is read twice: once for its parti
 its rows.
 """
 
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 
 from cassandra.query import PreparedStatement
@@ -32,7 +34,14 @@ from migration_platform.counters import (
     counter_order,
     prepare_counters,
 )
-from migration_platform.errors import MigrationError, TransientError, explain
+from migration_platform.dead_letters import (
+    Letter,
+    LetterStore,
+    open_letters,
+    remove_settled,
+    to_letter,
+)
+from migration_platform.errors import MigrationError, PermanentError, TransientError, explain
 from migration_platform.migration import quote
 from migration_platform.preflight import Layer, Plan
 from migration_platform.row_writes import (
@@ -42,7 +51,7 @@ from migration_platform.row_writes import (
     prepare_writes,
     to_parts,
 )
-from migration_platform.rows import UNSET, Page, split_cells
+from migration_platform.rows import NULL, UNSET, Page, join_cells, split_cells
 from migration_platform.stores.cassandra import (
     RangeRead,
     prepare_range_read,
@@ -51,13 +60,24 @@ from migration_platform.stores.cassandra import (
 )
 from migration_platform.stores.cassandra_writes import Item, Part, Writer, WriteStatement
 from migration_platform.token_ranges import TokenRange, serialize_key
-from migration_platform.transform import MAX_SAMPLES, Row, RowReader, Tally, compile_rows
+from migration_platform.transform import (
+    MAX_SAMPLES,
+    BadRow,
+    Row,
+    RowReader,
+    Tally,
+    Wins,
+    compile_rows,
+    refuse_row,
+    show_key,
+)
 from migration_platform.workers import OpenStores, Report
 
 GROUP_ROWS = 20_000
 GROUP_BYTES = 16_000_000
 """Rows are gathered up to here, so that those of one target partition can travel together."""
 REPORT_SECONDS = 2.0
+LETTERS_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -65,8 +85,9 @@ class RangeCounts:
     """What was done with a range's rows so far; counts of several ranges add up with `+`.
 
     `added` are rows that one origin row makes beyond itself, by the entries of a map. `statics`
-    are partitions whose static cells were written. `expired` are writes left out because their
-    cells expired on the way. `large_cells` are counts by column.
+    are partitions whose static cells were written, `statics_set_aside` those whose could not be.
+    `expired` are writes left out because their cells expired on the way. `large_cells` are counts
+    by column.
     """
 
     read: int = 0
@@ -76,6 +97,7 @@ class RangeCounts:
     set_aside: int = 0
     errors: int = 0
     statics: int = 0
+    statics_set_aside: int = 0
     filtered: int = 0
     too_large: int = 0
     collided: int = 0
@@ -83,6 +105,7 @@ class RangeCounts:
     expired: int = 0
     large_cells: tuple[tuple[str, int], ...] = ()
     large_samples: tuple[str, ...] = ()
+    set_aside_samples: tuple[str, ...] = ()
     bytes_read: int = 0
     retries: int = 0
     read_seconds: float = 0.0
@@ -112,6 +135,7 @@ class RangeCounts:
             set_aside=self.set_aside + other.set_aside,
             errors=self.errors + other.errors,
             statics=self.statics + other.statics,
+            statics_set_aside=self.statics_set_aside + other.statics_set_aside,
             filtered=self.filtered + other.filtered,
             too_large=self.too_large + other.too_large,
             collided=self.collided + other.collided,
@@ -119,6 +143,7 @@ class RangeCounts:
             expired=self.expired + other.expired,
             large_cells=tuple(sorted(large.items())),
             large_samples=(self.large_samples + other.large_samples)[:MAX_SAMPLES],
+            set_aside_samples=(self.set_aside_samples + other.set_aside_samples)[:MAX_SAMPLES],
             bytes_read=self.bytes_read + other.bytes_read,
             retries=self.retries + other.retries,
             read_seconds=self.read_seconds + other.read_seconds,
@@ -157,13 +182,15 @@ class CopyRange:
 
     `again` says that the range was copied before. `winners` is the file that tells which of
     several origin rows is the one to be written. `pieces` are the parts of the range to work on,
-    where that is not all of it. On the way it reports `RangeCounts` and `PieceReport`s.
+    where that is not all of it. `run_id` stands in the letters of rows that are set aside. On the
+    way it reports `RangeCounts` and `PieceReport`s.
     """
 
     token_range: TokenRange
     again: bool = False
     winners: str | None = None
     pieces: tuple[TokenRange, ...] | None = None
+    run_id: str = ""
 
     def run(self, stores: OpenStores, report: Report) -> RangeCounts:
         """Copy the range.
@@ -178,6 +205,7 @@ class CopyRange:
             again=self.again,
             winners=self.winners,
             pieces=self.pieces,
+            run_id=self.run_id,
         )
 
 
@@ -194,6 +222,67 @@ class _Tools:
     read_lists: PreparedStatement | None
     partition_key: tuple[int, ...]
     leading: int
+    origin_keys: dict[bytes, bytes] | None = None
+    """The origin's keys by the target's, of rows on their way, where these do not tell those."""
+
+
+@dataclass
+class Aside:
+    """The rows that cannot be written: counted, limited, and kept as letters.
+
+    Past `limit` they fail the range; with 0 the first one does. `keep` takes them to where they
+    outlive the run. `partly` are rows of which a part was refused, and whether it was the part that
+    counts.
+    """
+
+    limit: int
+    keep: Callable[[list[BadRow]], None]
+    rows: int = 0
+    statics: int = 0
+    uncounted: int = 0
+    first: str = ""
+    samples: list[str] = field(default_factory=list)
+    keys: set[tuple[str, bytes]] = field(default_factory=set)
+    waiting: list[BadRow] = field(default_factory=list)
+    partly: dict[tuple[str, bytes], bool] = field(default_factory=dict)
+
+    def refuse(self, bad: BadRow) -> None:
+        """Set a row aside.
+
+        Raises:
+            PermanentError: there are too many.
+            MigrationError: it could not be stored.
+        """
+        if not self.limit:
+            refuse_row(bad)
+        self.first = self.first or f"the row {bad.shown} {bad.cause}"
+        if self.rows + self.statics >= self.limit:
+            self.store()
+            raise PermanentError(
+                f"more than {self.limit:,} rows of the range cannot be written, which "
+                f"dead_letters.max_rows allows; the first: {self.first}. The check no_dead_letters "
+                "names those that were set aside: mend them or the declaration, or raise "
+                "dead_letters.max_rows"
+            )
+        is_rows = bad.layer == "rows"
+        self.rows += is_rows
+        self.statics += not is_rows
+        if len(self.samples) < MAX_SAMPLES:
+            self.samples.append(f"{bad.shown}: {bad.cause}")
+        self.keys.add((bad.layer, bad.key))
+        self.waiting.append(bad)
+        if len(self.waiting) >= LETTERS_AT_ONCE:
+            self.store()
+
+    def store(self) -> None:
+        """Keep what is not kept yet.
+
+        Raises:
+            MigrationError: it could not be stored.
+        """
+        waiting, self.waiting = self.waiting, []
+        if waiting:
+            self.keep(waiting)
 
 
 @dataclass
@@ -201,6 +290,7 @@ class _Progress:
     """What one range has come to so far, and when that was last told."""
 
     report: Report
+    aside: Aside
     started: float
     reported: float
     counts: RangeCounts = field(default_factory=RangeCounts)
@@ -212,6 +302,9 @@ class _Progress:
     retry_reported: float = 0.0
     told: RangeCounts = field(default_factory=RangeCounts)
     read_pieces: list[TokenRange] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tally.refuse = self.static_tally.refuse = self.aside.refuse
 
     def tell_piece(self, piece: TokenRange, state: str, reason: str = "") -> None:
         """Report a piece with what was counted since the last one ended."""
@@ -234,7 +327,12 @@ class _Progress:
             expired=sum(writer.parts_expired for writer in self.writers),
             large_cells=tuple(sorted(large.items())),
             large_samples=tuple((static.large_samples + tally.large_samples)[:MAX_SAMPLES]),
-            written=self.counts.written + sum(writer.rows_written for writer in self.writers),
+            set_aside=self.aside.rows,
+            statics_set_aside=self.aside.statics,
+            set_aside_samples=tuple(self.aside.samples),
+            written=self.counts.written
+            + sum(writer.rows_written for writer in self.writers)
+            - self.aside.uncounted,
             retries=self.retries,
             last_retry=self.last_retry,
             seconds=time.monotonic() - self.started,
@@ -270,16 +368,20 @@ def copy_range(
     again: bool = False,
     winners: str | None = None,
     pieces: tuple[TokenRange, ...] | None = None,
+    run_id: str = "",
 ) -> RangeCounts:
     """Copy every row whose origin token lies in the range, and wait until all are written.
 
     A piece that fails does not keep the others from being copied, as long as the server answers.
+    Rows that cannot be written are stored as letters before their piece is done; letters of earlier
+    runs are removed after it, if their rows did not come up again.
     """
     if pieces is None:
         window = stores.plan.migration.filter.window(token_range)
         pieces = () if window is None else (window,)
     now = time.monotonic()
-    progress = _Progress(report, now, now)
+    aside = open_aside(stores, token_range, run_id)
+    progress = _Progress(report, aside, now, now)
     waiting = deque(pieces)
     failed: list[MigrationError] = []
     while waiting:
@@ -287,7 +389,12 @@ def copy_range(
         progress.tell_piece(piece, "begun")
         try:
             _copy_piece(stores, piece, progress, again, winners)
+            aside.store()
+            _remove_letters(stores, piece, aside)
         except MigrationError as error:
+            # The range is red anyway; what was found until now is still worth keeping.
+            with suppress(MigrationError):
+                aside.store()
             progress.tell_piece(piece, "failed", str(error))
             failed.append(error)
             if isinstance(error, TransientError):
@@ -302,9 +409,42 @@ def copy_range(
     if not result.complete:
         raise MigrationError(
             f"{result.read + result.added} rows were read, but {result.written} were written and "
-            f"{result.skipped} left out"
+            f"{result.skipped} left out, {result.set_aside} set aside"
         )
     return result
+
+
+def open_aside(stores: OpenStores, token_range: TokenRange | None, run_id: str) -> Aside:
+    """Begin to set rows aside that cannot be written, as far as that is declared."""
+
+    def keep(rows: list[BadRow]) -> None:
+        letters: list[Letter] = [to_letter(stores.plan, b, token_range, run_id) for b in rows]
+        store = _letters(stores)
+        if store is None:
+            keyspace = stores.plan.migration.tracking_keyspace
+            raise PermanentError(f"there is no table {keyspace}.dead_letters to set rows aside in")
+        store.add(letters)
+
+    return Aside(stores.plan.migration.dead_letters_max_rows, keep)
+
+
+def _letters(stores: OpenStores) -> LetterStore | None:
+    store = stores.cache.get("dead letters")
+    if store is None:
+        store = open_letters(stores.target, stores.plan.migration)
+        stores.cache["dead letters"] = store
+    return store
+
+
+def _remove_letters(stores: OpenStores, piece: TokenRange, aside: Aside) -> None:
+    store = _letters(stores)
+    if store is None:
+        return
+    # Read once: what this run sets aside, it knows.
+    slices = stores.cache.get("slices with letters")
+    if slices is None:
+        slices = stores.cache["slices with letters"] = store.slices()
+    remove_settled(store, slices, piece, aside.keys)
 
 
 def _copy_piece(
@@ -334,22 +474,27 @@ def copy_single_rows(
     report: Report,
     *,
     again: bool = False,
+    winners: str | None = None,
+    aside: Aside | None = None,
 ) -> RangeCounts:
     """Copy rows that were read one by one, exactly as those of a range; wait for all of them.
 
-    `read` gives the origin's pages of what is to be selected.
+    `read` gives the origin's pages of what is to be selected. Rows that cannot be written go to
+    `aside`, by default as those of a range do.
     """
-    name = f"copy {layer.name} None"
+    name = f"copy {layer.name} {winners}"
     tools = stores.cache.get(name)
     if tools is None:
-        tools = stores.cache[name] = _prepare(stores, layer, None)
+        tools = stores.cache[name] = _prepare(stores, layer, winners)
     now = time.monotonic()
-    progress = _Progress(report, now, now)
+    aside = aside or open_aside(stores, None, "")
+    progress = _Progress(report, aside, now, now)
     pages = read((*map(quote, tools.reader.columns), *tools.reader.times.selections()))
     if tools.counters:
         _copy_counters(stores, tools, pages, progress, again)
     else:
         _copy_rows(stores, tools, pages, progress)
+    aside.store()
     return progress.so_far()
 
 
@@ -401,9 +546,11 @@ def _copy_rows(
         on_retry=progress.note_retry,
         ttl_seconds=migration.ttl if isinstance(migration.ttl, int) else None,
         has_rows=is_rows,
+        on_refused=lambda item, counted, why: set_aside(_key_of(item, tools.form), why, counted),
     )
     progress.writers.append(writer)
     to_item = _compile_item(plan, tools)
+    set_aside = _compile_set_aside(plan, tools, progress)
     tally = progress.tally if is_rows else progress.static_tally
     grouped = migration.group_writes_by != ()
     groups: dict[bytes, list[Item | _Undecided]] = {}
@@ -411,7 +558,14 @@ def _copy_rows(
     for page in pages:
         asked_us = page.asked_us
         for row in tools.reader.rows(page, tally):
-            item = to_item(row, asked_us)
+            try:
+                item = to_item(row, asked_us)
+            except MigrationError as error:
+                cells = split_cells(row[1], len(tools.form.sources))
+                if not is_rows:
+                    progress.counts = replace(progress.counts, statics=progress.counts.statics + 1)
+                set_aside([cells[at] for at in tools.form.keys], error, True)
+                continue
             if item is None:
                 continue
             gathered += 1
@@ -427,10 +581,82 @@ def _copy_rows(
                 found.append(item)
         size += len(page.data)
         if gathered >= GROUP_ROWS or size >= GROUP_BYTES or not grouped:
-            _write_groups(stores, tools, writer, groups, progress)
+            _write_groups(stores, tools, writer, groups, progress, set_aside)
             groups, gathered, size = {}, 0, 0
-    _write_groups(stores, tools, writer, groups, progress)
+            if tools.origin_keys:
+                # Only a row that is acknowledged needs no key any more.
+                writer.flush()
+                tools.origin_keys.clear()
+    _write_groups(stores, tools, writer, groups, progress, set_aside)
     writer.flush()
+    if tools.origin_keys:
+        tools.origin_keys.clear()
+
+
+_SetAside = Callable[[list[bytes | None], MigrationError, bool], None]
+"""Sets a row aside by its key at the target; says why, and whether it is counted as written."""
+
+
+def _key_of(item: Item, form: RowForm) -> list[bytes | None]:
+    """Find the target's key in what was to be written."""
+    if isinstance(item, bytes) or item[0].statement == INSERT:
+        values = item if isinstance(item, bytes) else item[0].values
+        cells = split_cells(values, len(form.sources))
+        return [cells[position] for position in form.keys]
+    return split_cells(item[0].values, form.slots + len(form.keys))[form.slots :]
+
+
+def _compile_set_aside(plan: Plan, tools: _Tools, progress: _Progress) -> _SetAside:
+    """Build the function that finds the origin's key of a row that was refused."""
+    layer, form, aside = tools.layer, tools.form, progress.aside
+    names = plan.origin_names
+    key_names = list(form.key_names)
+    tells = set(layer.origin_key) <= names.keys()
+    positions = [key_names.index(names[name]) for name in layer.origin_key] if tells else []
+    is_rows = layer.name == "rows"
+
+    def set_aside(key: list[bytes | None], why: MigrationError, counted: bool) -> None:
+        target_key = join_cells(key, NULL)
+        mark = (layer.name, target_key)
+        if mark in aside.partly:
+            # Another part of the same row.
+            if counted and not aside.partly[mark]:
+                aside.partly[mark] = True
+                aside.uncounted -= is_rows
+            return
+        cells, table = list(key), plan.target
+        shown_names: tuple[str, ...] = tuple(key_names)
+        if tells:
+            cells, table = [key[position] for position in positions], plan.origin
+            shown_names = layer.origin_key
+        elif tools.origin_keys is not None:
+            # The entry of a map stands behind the key of its row.
+            cells = split_cells(tools.origin_keys[target_key], len(layer.origin_key))
+            table, shown_names = plan.origin, layer.origin_key
+        shown = zip(shown_names, cells, strict=True)
+        aside.refuse(
+            BadRow(
+                layer.name,
+                join_cells(cells, NULL),
+                show_key([(name, table.type_of(name), cell) for name, cell in shown]),
+                _column_in(str(why), plan),
+                f"was refused: {why}",
+            )
+        )
+        # Only now: a row that is one too many is not set aside.
+        aside.partly[mark] = counted
+        aside.uncounted += is_rows and not counted
+        if not is_rows:
+            progress.counts = replace(progress.counts, statics=progress.counts.statics - 1)
+
+    return set_aside
+
+
+def _column_in(told: str, plan: Plan) -> str:
+    """Find the column that a server blames."""
+    found = re.search(r"(?:column|collection) '?\"?(\w+)", told)
+    names = {column.name for column in plan.target.columns}
+    return found[1] if found and found[1] in names else ""
 
 
 def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Undecided | None]:
@@ -477,17 +703,22 @@ def _write_groups(
     writer: Writer,
     groups: dict[bytes, list],
     progress: _Progress,
+    set_aside: _SetAside,
 ) -> None:
     plan = stores.plan
     if tools.read_lists is not None:
-        _decide_lists(stores, tools, groups, progress)
+        _decide_lists(stores, tools, groups, progress, set_aside)
     ordered = sorted(groups) if plan.migration.group_writes_by else groups
     for key in ordered:
         writer.write_group(groups[key], _routing_key(key, plan, tools))
 
 
 def _decide_lists(
-    stores: OpenStores, tools: _Tools, groups: dict[bytes, list], progress: _Progress
+    stores: OpenStores,
+    tools: _Tools,
+    groups: dict[bytes, list],
+    progress: _Progress,
+    set_aside: _SetAside,
 ) -> None:
     """Read the target's lists and turn undecided rows into parts."""
     form, migration = tools.form, stores.plan.migration
@@ -498,6 +729,14 @@ def _decide_lists(
         for position, item in enumerate(items)
         if isinstance(item, _Undecided)
     )
+    refused = False
+
+    def on_refused(place: tuple[list, int], why: PermanentError) -> None:
+        nonlocal refused
+        items, position = place
+        row, items[position], refused = items[position], None, True
+        set_aside([row.cells[key] for key in form.keys], why, True)
+
     for (items, position), page in read_rows(
         stores.target,
         tools.read_lists,
@@ -505,10 +744,14 @@ def _decide_lists(
         consistency=migration.target.consistency,
         retry_seconds=migration.retry_seconds,
         on_retry=progress.note_retry,
+        on_refused=on_refused,
     ):
         row = items[position]
         lists = _lists_to_write(stores.plan, form, row, page)
         items[position] = to_parts(form, row.cells, row.times, lists)
+    if refused:
+        for items in groups.values():
+            items[:] = [item for item in items if item is not None]
 
 
 def _lists_to_write(plan: Plan, form: RowForm, row: _Undecided, page: Page) -> dict[int, CellTime]:
@@ -550,8 +793,9 @@ def _lists_to_write(plan: Plan, form: RowForm, row: _Undecided, page: Page) -> d
 def _routing_key(key: bytes, plan: Plan, tools: _Tools) -> bytes | None:
     if not tools.partition_key:
         return None
-    cells = split_cells(key, tools.leading)
-    return serialize_key([cells[position] or b"" for position in tools.partition_key])
+    cells = [split_cells(key, tools.leading)[position] or b"" for position in tools.partition_key]
+    # What is too long for a key has no owner; the server says so better.
+    return serialize_key(cells) if all(len(cell) < 2**16 for cell in cells) else None
 
 
 # -- counters ------------------------------------------------------------------------------------
@@ -568,6 +812,7 @@ def _copy_counters(
     assert tools.counters is not None
     is_rows = tools.layer.name == "rows"
     tally = progress.tally if is_rows else progress.static_tally
+    set_aside = _compile_set_aside(stores.plan, tools, progress)
     for page in pages:
         found = add_differences(
             stores.target,
@@ -578,7 +823,12 @@ def _copy_counters(
             budget=stores.target_budget,
             retry_seconds=migration.retry_seconds,
             on_retry=progress.note_retry,
+            on_refused=lambda cells, why: set_aside(
+                [cells[position] for position in tools.form.keys], why, True
+            ),
         )
+        if tools.origin_keys:
+            tools.origin_keys.clear()
         if is_rows:
             progress.counts = replace(
                 progress.counts,
@@ -595,13 +845,16 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
     is_rows = layer.name == "rows"
     leading = tuple(n for n in plan.copy_leading if any(s.target == n for s in layer.sources))
     sources = counter_order(plan, layer) if layer.has_counters else layer.ordered(leading)
+    wins = open_winners(winners) if winners and is_rows else None
+    tells = set(layer.origin_key) <= plan.origin_names.keys()
+    carried = {} if plan.migration.dead_letters_max_rows and not tells else None
     reader = compile_rows(
         plan,
         layer,
         sources,
         len(leading),
         null=UNSET,
-        wins=open_winners(winners) if winners and is_rows else None,
+        wins=wins if carried is None else _carry(carried, wins),
     )
     form = build_form(plan, layer, sources)
     where = plan.migration.filter.where
@@ -616,7 +869,7 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
     )
     if layer.has_counters:
         counters = prepare_counters(stores.target, plan, layer, retry_seconds=seconds)
-        return _Tools(layer, reader, select, form, [], counters, None, (), len(leading))
+        return _Tools(layer, reader, select, form, [], counters, None, (), len(leading), carried)
     statements = prepare_writes(stores.target, plan, form, retry_seconds=seconds)
     # Only with several hosts is it worth knowing which one owns a partition.
     routed = stores.target.host_count > 1 and set(plan.target.partition_key) <= set(leading)
@@ -632,7 +885,20 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
         else None,
         partition_key=tuple(leading.index(c) for c in plan.target.partition_key) if routed else (),
         leading=len(leading),
+        origin_keys=carried,
     )
+
+
+def _carry(carried: dict[bytes, bytes], wins: Wins | None) -> Wins:
+    """Note the origin's key of each row that is copied, beside the target's."""
+
+    def note(target_key: bytes, origin_key: bytes) -> bool:
+        if wins is not None and not wins(target_key, origin_key):
+            return False
+        carried[target_key] = origin_key
+        return True
+
+    return note
 
 
 def _prepare_lists(stores: OpenStores, form: RowForm) -> PreparedStatement:

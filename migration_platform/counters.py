@@ -19,6 +19,7 @@ from cassandra.protocol import (
 )
 from cassandra.query import UNSET_VALUE, PreparedStatement
 
+from migration_platform.errors import PermanentError, explain, is_about_row
 from migration_platform.migration import quote
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.rate import RateBudget
@@ -90,11 +91,13 @@ def add_differences(
     budget: RateBudget,
     retry_seconds: float,
     on_retry: Callable[[BaseException], None],
+    on_refused: Callable[[list[bytes | None], PermanentError], None] | None = None,
 ) -> CounterCounts:
     """Make the target's counters equal to those of some rows of the origin.
 
     With `again` these rows were copied before: a counter that the target lacks was deleted there,
-    and is left alone, because a deleted counter must not be brought back.
+    and is left alone, because a deleted counter must not be brought back. A row that the server
+    refuses for its values, so that nothing was added, is handed to `on_refused`.
 
     Raises:
         PermanentError, TransientError: a counter could not be read or written.
@@ -111,8 +114,14 @@ def add_differences(
             consistency=consistency,
             retry_seconds=retry_seconds,
             on_retry=on_retry,
+            on_refused=on_refused,
         )
         failed = _add_once(connection, table, there, again, consistency, budget, counts)
+        if on_refused:
+            for cells, error in failed:
+                if is_about_row(error):
+                    on_refused(cells, PermanentError(explain(error)))
+            failed = [(cells, error) for cells, error in failed if not is_about_row(error)]
         pending = [cells for cells, _ in failed]
         if failed:
             errors = [error for _, error in failed]

@@ -7,6 +7,7 @@ the page; only others are cut into cells.
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from migration_platform.cell_times import Times, TimesLayout, compile_times_reader, read_row_time
 from migration_platform.cql_types import (
@@ -43,12 +44,44 @@ Wins = Callable[[bytes, bytes], bool]
 """Says whether the row with this target key and this origin key is the one that is copied."""
 
 
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be written: the cells of its key at the origin, the column, and why.
+
+    `column` is the origin's or the target's, empty where it is none's fault. `cause` goes on after
+    "the row k=1" and tells no value; `said` may.
+    """
+
+    layer: str
+    key: bytes
+    shown: str
+    column: str
+    cause: str
+    said: str = ""
+
+    def __str__(self) -> str:
+        return f"the row {self.shown} {self.said or self.cause}"
+
+
+Refuse = Callable[[BadRow], None]
+
+
+def refuse_row(bad: BadRow) -> None:
+    """Let the first row that cannot be written end the work.
+
+    Raises:
+        PermanentError: always.
+    """
+    raise PermanentError(str(bad))
+
+
 @dataclass
 class Tally:
     """What became of rows that were read and are not copied; and large cells by column.
 
     `added` counts the rows that a map's entries add; a row without entries takes itself away, and
-    so does the row that stands for a partition with nothing but static cells.
+    so does the row that stands for a partition with nothing but static cells. `refuse` is told of
+    each row that cannot be written.
     """
 
     filtered: int = 0
@@ -57,6 +90,7 @@ class Tally:
     added: int = 0
     large: dict[str, int] = field(default_factory=dict)
     large_samples: list[str] = field(default_factory=list)
+    refuse: Refuse = refuse_row
 
     @property
     def skipped(self) -> int:
@@ -64,13 +98,26 @@ class Tally:
         return self.filtered + self.too_large + self.lost
 
 
+class _Bad(Exception):  # noqa: N818, it never leaves this module
+    """What is wrong with a row that is being read; see `BadRow`."""
+
+    def __init__(self, column: str, cause: str, said: str = ""):
+        super().__init__(said or cause)
+        self.column, self.cause, self.said = column, cause, said
+
+
+NO_KEY = b"\x00migration_platform: no key:"
+"""Begins what stands for a key column of a row whose key cannot be formed."""
+BAD_ROW: Any = "bad"
+"""Stands where a row's times do, if the row is one that cannot be written."""
+
+
 @dataclass(frozen=True)
 class RowReader:
     """Reads the rows of pages in the target's form.
 
     `columns` and `times` are what the SELECT names. `rows` gives the rows of one page and counts
-    into the tally what it leaves out; it raises `PermanentError` for a row that cannot be
-    converted, is too large or lacks a key.
+    into the tally what it leaves out.
     """
 
     columns: tuple[str, ...]
@@ -87,12 +134,17 @@ def compile_rows(
     null: bytes,
     wins: Wins | None = None,
     sorted_sets: bool = False,
+    stands_in: bool = False,
 ) -> RowReader:
     """Build the reader of a layer's origin rows, as the given sources say.
 
     `leading` counts the first sources that form a row's key. `null` is how a null is written:
     `NULL` to compare, `UNSET` to write. `sorted_sets` gives converted sets and maps an order that
     both sides share.
+
+    A row that cannot be converted, is too large or lacks a key is handed to the tally's `refuse`
+    and left out. With `stands_in` it is given instead, with its key alone and `BAD_ROW` in place
+    of its times; a key that cannot be formed is a text that says so.
     """
     chosen, guardrails = plan.migration.filter, plan.migration.guardrails
     columns = plan.migration.columns
@@ -107,6 +159,8 @@ def compile_rows(
         and not any(column.is_static for column in plan.origin.columns)
         # A key that was a value may be null, and the row cannot be written then.
         and all(s.origin in layer.origin_key for s in passing if s.is_key)
+        # A page that is continued, and a row that is set aside, are found by the origin's key.
+        and set(layer.origin_key) <= {s.origin for s in passing}
     )
     read_times = compile_times_reader(layer.times)
     limit = guardrails.max_column_kb * KILOBYTE if guardrails else None
@@ -121,16 +175,17 @@ def compile_rows(
     )
     show = _key_shower(plan, layer, names)
     give = (
-        _untouched(split, sources, leading, null)
+        _untouched(split, sources, leading, null, stands_in)
         if untouched
         else _transformed(
-            plan, layer, split, names, sources, leading, null, wins, sorted_sets, show
+            plan, layer, split, names, sources, leading, null, wins, sorted_sets, stands_in
         )
     )
 
-    def judge(page: Page, found: Split, tally: Tally) -> set[int]:
-        """Name the rows that are left out."""
+    def judge(page: Page, found: Split, tally: Tally) -> tuple[set[int], dict[int, _Bad]]:
+        """Name the rows that are left out, and those that cannot be written."""
         out: set[int] = set()
+        bad: dict[int, _Bad] = {}
         for row, cell, size in found.large:
             name = names[cell]
             tally.large[name] = tally.large.get(name, 0) + 1
@@ -140,13 +195,17 @@ def compile_rows(
                 )
             if guardrails and guardrails.action != "report":
                 if guardrails.action == "fail":
-                    raise PermanentError(
-                        f"the row {show(page, found, row)} has a cell of {size / KILOBYTE:,.1f} KB "
-                        f"in {quote(name)}, but guardrails.max_column_kb is "
-                        f"{guardrails.max_column_kb}; make it smaller, or set guardrails.action to "
-                        "skip or report"
+                    way_out = (
+                        f"guardrails.max_column_kb is {guardrails.max_column_kb}; make it smaller, "
+                        "or set guardrails.action to skip or report"
                     )
-                out.add(row)
+                    bad[row] = _Bad(
+                        name,
+                        f"has a cell in {quote(name)} that is too large: {way_out}",
+                        f"has a cell of {size / KILOBYTE:,.1f} KB in {quote(name)}, but {way_out}",
+                    )
+                else:
+                    out.add(row)
         tally.too_large += len(out)
         if chosen.by_writetime:
             low = chosen.writetime_from
@@ -160,19 +219,53 @@ def compile_rows(
                 ):
                     out.add(row)
                     tally.filtered += 1
-        return out
+        return out, bad
 
     def rows(page: Page, tally: Tally) -> Iterator[Row]:
         found = split(page.data, page.row_count)
-        out = judge(page, found, tally) if found.large or chosen.by_writetime else None
-        return give(page, found, tally, out or set())
+        out, bad = _NOTHING
+        if found.large or chosen.by_writetime:
+            out, bad = judge(page, found, tally)
+
+        def set_aside(row: int, why: _Bad) -> None:
+            if stands_in:
+                return
+            found_cells = split_cells(page.data[found.starts[row] :], len(names))
+            cells = dict(zip(names, found_cells, strict=True))
+            tally.refuse(
+                BadRow(
+                    layer.name,
+                    join_cells([cells[name] for name in layer.origin_key], NULL),
+                    show(page, found, row),
+                    why.column,
+                    why.cause,
+                    why.said,
+                )
+            )
+
+        return give(page, found, tally, out, bad, set_aside, lambda row: show(page, found, row))
 
     return RowReader(names, layer.times, rows)
 
 
+_NOTHING: tuple[set[int], dict[int, _Bad]] = (set(), {})
+_Give = Callable[
+    [
+        Page,
+        Split,
+        Tally,
+        set[int],
+        dict[int, _Bad],
+        Callable[[int, _Bad], None],
+        Callable[[int], str],
+    ],
+    Iterator[Row],
+]
+
+
 def _untouched(
-    split: Callable, sources: Sequence[Source], leading: int, null: bytes
-) -> Callable[[Page, Split, Tally, set[int]], Iterator[Row]]:
+    split: Callable, sources: Sequence[Source], leading: int, null: bytes, stands_in: bool
+) -> _Give:
     key_constants = join_cells(
         [s.constant for s in sources[:leading] if s.kind == "constant"], null
     )
@@ -183,14 +276,18 @@ def _untouched(
     is_key_constant = [s.kind == "constant" and s.is_key for s in sources]
     key_cells = is_key_constant.index(True) if within else 0
 
-    def give(page: Page, found: Split, tally: Tally, out: set[int]) -> Iterator[Row]:
+    def give(page, found, tally, out, bad, set_aside, show) -> Iterator[Row]:
         data = unset_nulls(page.data, found.nulls) if null is UNSET else page.data
         starts, key_ends, value_ends = found.starts, found.key_ends, found.value_ends
         times = found.times or [None] * page.row_count
         start = 0
         for row, key_end in enumerate(key_ends):
             value_end = value_ends[row]
-            if not out or row not in out:
+            if bad and row in bad and row not in out:
+                set_aside(row, bad[row])
+                if stands_in:
+                    yield data[start:key_end] + key_constants, b"", BAD_ROW, 0
+            elif not out or row not in out:
                 key, values = data[start:key_end], data[start:value_end]
                 if within:
                     # Constants of the key stand behind all that is read of it.
@@ -241,6 +338,8 @@ def show_key(cells: Sequence[tuple[str, str, bytes | None]]) -> str:
     parts = []
     for name, cql_type, cell in cells:
         known = parse_type(cql_type)
+        if cell is not None and cell.startswith(NO_KEY):
+            return cell[len(NO_KEY) :].decode(errors="replace")
         text = "null" if cell is None else show_value(cell, known)
         parts.append(
             f"{quote(name)}={text!r}"
@@ -260,8 +359,8 @@ def _transformed(
     null: bytes,
     wins: Wins | None,
     sorted_sets: bool,
-    show: Callable[[Page, Split, int], str],
-) -> Callable[[Page, Split, Tally, set[int]], Iterator[Row]]:
+    stands_in: bool,
+) -> _Give:
     columns, chosen = plan.migration.columns, plan.migration.filter.column
     read = len(names)
     json_at = {s.target: i for i, s in enumerate(s for s in sources if s.kind == "json")}
@@ -299,7 +398,7 @@ def _transformed(
     # Two entries of one map may collide as well, where a codec makes their keys one.
     origin_key_at += [entry_at] if map_cell is not None else []
 
-    def give(page: Page, found: Split, tally: Tally, out: set[int]) -> Iterator[Row]:
+    def give(page, found, tally, out, bad, set_aside, show) -> Iterator[Row]:
         data, starts, value_ends = page.data, found.starts, found.value_ends
         times = found.times
         for row in range(page.row_count):
@@ -316,28 +415,19 @@ def _transformed(
                 ):
                     tally.filtered += 1
                     continue
-            made = 0
-            for entry, extended in enumerate(_extend(cells, row, page, found)):
-                filled: list[bytes | None] = []
-                for position, convert, source in fills:
-                    cell = source.constant if position < 0 else extended[position]
-                    if cell is None:
-                        cell = source.default
-                        if cell is None and source.is_key:
-                            raise PermanentError(
-                                f"the row {show(page, found, row)} has no value for the key column "
-                                f"{quote(source.target)}; name one in columns.key_defaults"
-                            )
-                    elif convert is not None:
-                        try:
-                            cell = convert(cell)
-                        except ValueError as error:
-                            raise PermanentError(
-                                f"the row {show(page, found, row)} cannot be converted: "
-                                f"{quote(source.origin)}: {error}"
-                            ) from error
-                    filled.append(cell)
-                made += 1
+            try:
+                if row in bad:
+                    raise bad[row]
+                # Of a map whose entries become rows all are converted before the first is given:
+                # a row of the origin is set aside as a whole.
+                made = [(extended, fill(extended)) for extended in _extend(cells)]
+            except _Bad as why:
+                set_aside(row, why)
+                if stands_in:
+                    text = f"the row {show(row)} {why.said or why.cause}"
+                    yield stand_in(cells, text), b"", BAD_ROW, 0
+                continue
+            for entry, (extended, filled) in enumerate(made):
                 if wins is not None and not wins(
                     join_cells([filled[i] for i in key_at], NULL),
                     join_cells([extended[i] for i in origin_key_at], NULL),
@@ -351,16 +441,50 @@ def _transformed(
                     entry,
                 )
             if map_cell is not None:
-                tally.added += made - 1
+                tally.added += len(made) - 1
 
-    def _extend(
-        cells: list[bytes | None], row: int, page: Page, found: Split
-    ) -> Iterator[list[bytes | None]]:
+    def fill(
+        extended: list[bytes | None], fills: Sequence[tuple[int, Converter | None, Source]] = fills
+    ) -> list[bytes | None]:
+        filled: list[bytes | None] = []
+        for position, convert, source in fills:
+            cell = source.constant if position < 0 else extended[position]
+            if cell is None:
+                cell = source.default
+                if cell is None and source.is_key:
+                    raise _Bad(
+                        source.target,
+                        f"has no value for the key column {quote(source.target)}; name one in "
+                        "columns.key_defaults",
+                    )
+            elif convert is not None:
+                try:
+                    cell = convert(cell)
+                except ValueError as error:
+                    raise _Bad(
+                        source.origin,
+                        f"cannot be converted: {quote(source.origin)}: from {source.origin_type} "
+                        f"to {source.target_type}",
+                        f"cannot be converted: {quote(source.origin)}: {error}",
+                    ) from error
+            filled.append(cell)
+        return filled
+
+    def stand_in(cells: list[bytes | None], text: str) -> bytes:
+        """Form the key of a row that cannot be written as far as it can be formed."""
+        known = [*cells, *[None] * (len(json_sources) + 2)]
+        key: list[bytes | None] = []
+        for each in fills[:leading]:
+            try:
+                key += fill(known, [each])
+            except _Bad:
+                key.append(NO_KEY + text.encode()[:1000])
+        return join_cells(key, NULL)
+
+    def _extend(cells: list[bytes | None]) -> Iterator[list[bytes | None]]:
         """Give the cells with what JSON properties and map entries add to them."""
         if json_cell is not None:
-            cells = cells + _read_json(
-                cells[json_cell], json_sources, lambda: show(page, found, row)
-            )
+            cells = cells + _read_json(cells[json_cell], json_sources)
         if map_cell is None:
             yield cells
             return
@@ -392,18 +516,19 @@ def _converter(source: Source, columns: Columns, sorted_sets: bool) -> Converter
     return lambda value: sort_elements(convert(value) if convert else value, target)
 
 
-def _read_json(
-    cell: bytes | None, sources: Sequence[Source], show: Callable[[], str]
-) -> list[bytes | None]:
+def _read_json(cell: bytes | None, sources: Sequence[Source]) -> list[bytes | None]:
     if not cell:
         return [None] * len(sources)
+    column = sources[0].origin
     found: list[bytes | None] = []
+    told = "it is no JSON object"
     try:
         content = json.loads(cell)
         if not isinstance(content, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError(told)
         for source in sources:
             value = content.get(source.json_property)
+            told = f"the property {source.json_property} is no {source.target_type}"
             if value is not None and source.target_type == "text" and not isinstance(value, str):
                 # A number or an object lands in a text as JSON writes it.
                 value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -411,12 +536,9 @@ def _read_json(
                 None if value is None else encode_value(value, parse_type(source.target_type))
             )
     except RecursionError:
-        raise PermanentError(
-            f"the row {show()} cannot be converted: {quote(sources[0].origin)}: its JSON is nested "
-            "too deeply"
-        ) from None
+        text = f"cannot be converted: {quote(column)}: its JSON is nested too deeply"
+        raise _Bad(column, text) from None
     except ValueError as error:
-        raise PermanentError(
-            f"the row {show()} cannot be converted: {quote(sources[0].origin)}: {error}"
-        ) from error
+        text = f"cannot be converted: {quote(column)}: "
+        raise _Bad(column, text + told, text + str(error)) from error
     return found

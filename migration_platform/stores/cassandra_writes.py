@@ -20,6 +20,7 @@ from cassandra.query import PreparedStatement
 
 from migration_platform.cell_times import NO_TTL, CellTime, bind_time, bind_ttl
 from migration_platform.cql_types import parse_type
+from migration_platform.errors import PermanentError, is_about_row
 from migration_platform.migration import quote
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
@@ -55,6 +56,17 @@ class Part:
 
 Item = bytes | tuple[Part, ...]
 """A row to be written: all that the first statement binds, or the parts that make it up."""
+
+
+class _Continued(tuple):
+    """A part of a row of which another part is counted."""
+
+    __slots__ = ()
+
+
+OnRefused = Callable[[Item, bool, PermanentError], None]
+"""Told of a row, or of some of its parts, that the server refuses for good, and whether that row
+counts as written otherwise."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +187,8 @@ class Writer:
 
     All state belongs to the calling thread: the driver's thread only hands back what ended.
     `ttl_seconds` is bound where a part does not expire at a second of its own. With `has_rows`
-    off, what is written are static cells and counts as no rows.
+    off, what is written are static cells and counts as no rows. A row that the server refuses for
+    its values is handed to `on_refused`, if there is one; the rows around it are written.
     """
 
     def __init__(
@@ -190,6 +203,7 @@ class Writer:
         on_retry: Callable[[BaseException], None],
         ttl_seconds: int | None = None,
         has_rows: bool = True,
+        on_refused: OnRefused | None = None,
         in_flight: int = WRITES_IN_FLIGHT,
     ):
         self.rows_written = 0
@@ -199,6 +213,7 @@ class Writer:
         self._budget = budget
         self._retry_seconds = retry_seconds
         self._on_retry = on_retry
+        self._on_refused = on_refused
         self._ttl = NO_TTL if ttl_seconds is None else bind_ttl(ttl_seconds)
         self._row_weight = 1 if has_rows else 0
         self._window = in_flight
@@ -233,7 +248,7 @@ class Writer:
             else:
                 item_size = sum(len(p.values) + heads[p.statement].overhead for p in item)
                 if item_size > BATCH_BYTES:
-                    pieces = [(part,) for part in item]
+                    pieces = [item[:1], *(_Continued((part,)) for part in item[1:])]
             counted = False
             for piece in pieces:
                 piece_size = (
@@ -338,10 +353,41 @@ class Writer:
             self.rows_written += write.rows
             return
         write.attempts = write.attempts or Attempts(self._retry_seconds)
-        delay = write.attempts.delay_after(error)
+        try:
+            delay = write.attempts.delay_after(error)
+        except PermanentError as refusal:
+            if self._on_refused is None or not is_about_row(error):
+                raise
+            self._set_apart(write, refusal, self._on_refused)
+            return
         self._on_retry(error)
+        self._wait(write, delay)
+
+    def _wait(self, write: _Write, delay: float) -> None:
         self._waiting.append((time.monotonic() + delay, write))
         self._waiting.sort(key=lambda entry: entry[0])
+
+    def _set_apart(self, write: _Write, refusal: PermanentError, on_refused: OnRefused) -> None:
+        """Send the rows of a batch that was refused one by one; hand over the one that was alone.
+
+        Raises:
+            PermanentError: nothing could be written any more, whatever the row.
+        """
+        if len(write.items) == 1:
+            item = write.items[0]
+            # A table that was changed refuses the statement itself.
+            for statement in {0} if isinstance(item, bytes) else {p.statement for p in item}:
+                cql = self._heads[statement].prepared.query_string
+                self._connection.prepare(cql, retry_seconds=self._retry_seconds)
+            on_refused(item, not isinstance(item, _Continued), refusal)
+            return
+        failures = write.attempts.failures if write.attempts else 0
+        for item in write.items:
+            rows = 0 if isinstance(item, _Continued) else self._row_weight
+            alone = _Write([item], rows, write.keyspace, write.routing_key)
+            # Parts that were tried before still get a newer time.
+            alone.attempts = Attempts(self._retry_seconds, failures, time.monotonic())
+            self._wait(alone, 0.0)
 
 
 def _size_of(item: Item) -> int:
