@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -297,8 +296,8 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         for name, (part, job) in parts.items():
             if name in clashes:
                 continue
-            defs = part.build_defs(context)
-            assets = list(dg.map_asset_specs(partial(self._place, job), defs.assets or ()))  # type: ignore[arg-type]
+            defs = part.build_defs(context, after=[self.schema_key])
+            assets = list(dg.map_asset_specs(self._place, defs.assets or ()))  # type: ignore[arg-type]
             checks = tuple(
                 key
                 for one in (*assets, *(defs.asset_checks or ()))
@@ -319,15 +318,13 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         known = KnownTables(tuple(found["tables"]) if found else None, tuple(moved), clashes)
         return dg.Definitions.merge(merged, build_keyspace_assets(self, known))
 
-    def _place(self, job: Job, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Put the schema before a table, and beside its group what is not done range by range.
+    def _place(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        """Put beside the group what is not done range by range.
 
         So the group is what one launch with one range of partitions copies.
         """
         if spec.partitions_def is None:
             return spec.replace_attributes(group_name=f"{self.asset_group}_details")
-        if spec.key == job.target:
-            return spec.replace_attributes(deps=[*spec.deps, self.schema_key])
         return spec
 
     def _clashes(self, jobs: Mapping[str, Job], context: dg.ComponentLoadContext) -> dict[str, str]:

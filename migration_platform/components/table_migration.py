@@ -1,7 +1,7 @@
 """The component that declares the migration of one table."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -315,8 +315,12 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     owners: list[str] = Field(default_factory=list, description="E-mail or team:name of owners.")
     group: str = Field("migrations", description="Group of the assets in the UI.")
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def build_defs(
+        self, context: dg.ComponentLoadContext, after: Sequence[dg.AssetKey] = ()
+    ) -> dg.Definitions:
         """Build the assets, the checks, and the schedule and sensor where declared.
+
+        The table is copied after the assets in `after`, where a run holds them, too.
 
         Raises:
             DeclarationError: one message with everything that is wrong.
@@ -324,7 +328,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         job = build_job(self.to_migration())
         self._check_stores(context)
         assets: list[Any] = [
-            build_ranged_assets(declared=self, job=job),
+            build_ranged_assets(declared=self, job=job, after=after),
             build_plan_asset(declared=self, job=job),
         ]
         if self._describes_origin(job, context):
@@ -564,7 +568,9 @@ def build_origin_asset(*, job: Job, group: str) -> dg.AssetSpec:
     )
 
 
-def build_ranged_assets(*, declared: TableMigration, job: Job) -> dg.AssetsDefinition:
+def build_ranged_assets(
+    *, declared: TableMigration, job: Job, after: Sequence[dg.AssetKey] = ()
+) -> dg.AssetsDefinition:
     """Build the target, its diff and its checks, made by one step."""
     migration = job.migration
     per_run = declared._per_run()
@@ -587,7 +593,7 @@ def build_ranged_assets(*, declared: TableMigration, job: Job) -> dg.AssetsDefin
         specs=[
             dg.AssetSpec(
                 job.target,
-                deps=[job.origin],
+                deps=[job.origin, *after],
                 description=_describe_target(declared, job),
                 metadata={"dagster/table_name": str(migration.target.table)},
                 **common,
