@@ -1,0 +1,87 @@
+"""The migrations that a Dagster project declares, for commands that are not Dagster's."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster import ComponentTree
+
+from migration_platform.components.stores import read_settings
+from migration_platform.components.table_migration import TableMigration
+from migration_platform.errors import DeclarationError, MigrationError, explain
+from migration_platform.migration import Migration
+from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform.tracking import migration_key
+
+
+@dataclass(frozen=True)
+class DeclaredMigration:
+    """A migration of a project, and how to reach its target's cluster."""
+
+    migration: Migration
+    target: CassandraSettings
+
+
+def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMigration]:
+    """Load the migrations of a project; only the wanted one if it is named.
+
+    It is named by its target: `keyspace.table`, or `store/keyspace/table` as the asset is.
+
+    Raises:
+        DeclarationError: there is no such project or migration; the valid ones are listed.
+    """
+    tree = _load_tree(project)
+    migrations = sorted(_migrations_of(tree), key=migration_key)
+    if wanted is not None:
+        migrations = [_choose(migrations, wanted)]
+    settings = {
+        store: read_settings(tree, store)
+        for store in dict.fromkeys(migration.target.store for migration in migrations)
+    }
+    return [DeclaredMigration(m, settings[m.target.store]) for m in migrations]
+
+
+def _load_tree(project: Path) -> ComponentTree:
+    folder = project.resolve()
+    if not (folder / "pyproject.toml").is_file():
+        raise DeclarationError(
+            f"{folder} is no Dagster project: it has no pyproject.toml; name its folder with "
+            "--project"
+        )
+    for place in (folder / "src", folder):
+        if place.is_dir() and str(place) not in sys.path:
+            sys.path.insert(0, str(place))
+    try:
+        return ComponentTree.for_project(folder)
+    except Exception as error:
+        raise DeclarationError(f"cannot load the project {folder}: {explain(error)}") from error
+
+
+def _migrations_of(tree: ComponentTree) -> list[Migration]:
+    try:
+        return [each.to_migration() for each in tree.get_all_components(TableMigration)]
+    except MigrationError:
+        raise
+    except Exception as error:
+        raise DeclarationError(f"cannot load the project's components: {explain(error)}") from error
+
+
+def _choose(migrations: list[Migration], wanted: str) -> Migration:
+    names = [_asset_name(migration) for migration in migrations]
+    found = [
+        migration
+        for migration, name in zip(migrations, names, strict=True)
+        if wanted in (migration.name, str(migration.target.table), name, migration_key(migration))
+    ]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} migrations are" if found else "no migration is"
+    raise DeclarationError(
+        f"{what} called {wanted}; valid are {', '.join(names) or 'none: this project has none yet'}"
+    )
+
+
+def _asset_name(migration: Migration) -> str:
+    table = migration.target.table
+    return dg.AssetKey([migration.target.store, table.keyspace, table.table]).to_user_string()

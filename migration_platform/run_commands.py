@@ -1,0 +1,310 @@
+"""What an operator asks of runs and tells them: `status`, `rate`, `pause` and `continue`.
+
+The state is in the tracking keyspace of a migration's target, so that these commands need neither
+Dagster's storage nor the machine on which a run works.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from migration_platform.components.projects import DeclaredMigration
+
+FAILED = ("FAIL", "NOT_STARTED", "STARTED", "DIFF")
+"""States of pieces that a resumed run does again."""
+NEWEST = 5
+"""So many runs of each migration, where all migrations are listed."""
+ASK_SECONDS = 10.0
+
+project_option = click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    help="Folder of the Dagster project that declares the migrations.  [default: here]",
+)
+migration_argument = click.argument("migration")
+
+
+@click.command()
+@click.argument("migration", required=False)
+@click.option("--run", "run_id", type=int, help="Show this run's ranges, in the order of tokens.")
+@click.option("--failed", is_flag=True, help="Only ranges that a resumed run would do again.")
+@click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
+@project_option
+def status(
+    migration: str | None, run_id: int | None, failed: bool, as_json: bool, project: Path
+) -> None:
+    """Show tracked runs, the newest first, and the ranges of a run.
+
+    MIGRATION is the target's keyspace.table, or store/keyspace/table; without it, the newest runs
+    of all migrations are listed. --failed without --run looks at the newest run.
+    """
+    if migration is None and (run_id is not None or failed):
+        raise click.UsageError("--run and --failed need a MIGRATION.")
+    with _declared(project, migration) as found:
+        told = [_read_migration(each, tables) for each, tables in found]
+        if migration is None or not (failed or run_id is not None):
+            _show(told, as_json, lambda: _print_runs(told, None if migration else NEWEST))
+            return
+        chosen = _choose_run(told[0], run_id)
+        details = _read_details(found[0][1], chosen)
+        if failed:
+            details = [row for row in details if row["status"] in FAILED]
+        report = {**told[0], "runs": [chosen], "ranges": details}
+        _show(report, as_json, lambda: _print_details(report))
+
+
+@click.command()
+@migration_argument
+@click.option("--origin-rows", type=int, help="Rows a second read from the origin.")
+@click.option("--target-rows", type=int, help="Rows a second written to the target.")
+@click.option("--origin-bytes", type=int, help="Bytes a second read from the origin.")
+@click.option("--target-bytes", type=int, help="Bytes a second written to the target.")
+@click.option("--default", "reset", is_flag=True, help="Back to what is declared, all four.")
+@project_option
+def rate(migration: str, reset: bool, project: Path, **limits: int | None) -> None:
+    """Change how fast a migration's runs work, also while they do.
+
+    What is set holds for all runs of the MIGRATION until --default; a run follows within about a
+    second. Without options the present rate is shown.
+    """
+    from migration_platform import control
+
+    given = {name: value for name, value in limits.items() if value is not None}
+    if reset and given:
+        raise click.UsageError("--default takes all limits back; leave the others out.")
+    with _declared(project, migration) as found:
+        ((declared, tables),) = found
+        if reset or given:
+            tables.ensure()
+            values = dict.fromkeys(control.LIMITS) if reset else given
+            control.set_limits(tables.tables, declared.migration, values)
+        click.echo(f"{_key(declared)}: {tables.describe(declared)}")
+
+
+@click.command()
+@migration_argument
+@project_option
+def pause(migration: str, project: Path) -> None:
+    """Let a migration's runs wait, until `continue`.
+
+    They stay alive and go on where they were; a run that starts meanwhile waits too.
+    """
+    _set_paused(project, migration, paused=True)
+
+
+@click.command("continue")
+@migration_argument
+@project_option
+def go_on(migration: str, project: Path) -> None:
+    """Let a migration's runs go on after `pause`."""
+    _set_paused(project, migration, paused=False)
+
+
+COMMANDS: Sequence[click.Command] = (status, rate, pause, go_on)
+
+
+def _set_paused(project: Path, migration: str, *, paused: bool) -> None:
+    from migration_platform import control
+
+    with _declared(project, migration) as found:
+        ((declared, tables),) = found
+        tables.ensure()
+        control.set_paused(tables.tables, declared.migration, paused=paused)
+        click.echo(f"{_key(declared)}: {tables.describe(declared)}")
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+class _Tables:
+    """The tracking tables of a migration, where they exist already."""
+
+    def __init__(self, declared: "DeclaredMigration", connection: Any):
+        from migration_platform.tracking import TrackingTables
+
+        self._migration = declared.migration
+        self._connection = connection
+        self.tables: TrackingTables = TrackingTables(
+            connection,
+            declared.migration.tracking_keyspace,
+            consistency=declared.migration.target.consistency,
+            retry_seconds=ASK_SECONDS,
+        )
+
+    def ensure(self) -> None:
+        from migration_platform.control import CONTROL_TABLES
+        from migration_platform.errors import DeclarationError
+        from migration_platform.tracking import open_tables
+
+        if not self._migration.tracking:
+            raise DeclarationError(
+                f"{self._migration.name} declares tracking: false, and runs that are not tracked "
+                "follow no command; take that away"
+            )
+        open_tables(self._connection, self._migration, CONTROL_TABLES)
+
+    def read(self, table: str, **key: Any) -> list[dict[str, Any]]:
+        keyspace = self._connection.cluster.metadata.keyspaces.get(self.tables.keyspace)
+        if keyspace is None or table not in keyspace.tables:
+            return []
+        return self.tables.read(table, **key)
+
+    def control(self) -> Any:
+        from migration_platform.control import Control, read_control
+
+        if not self.read("run_control"):
+            return Control()
+        return read_control(self.tables, self._migration)
+
+    def describe(self, declared: "DeclaredMigration") -> str:
+        from migration_platform.control import describe_control
+
+        return describe_control(self.control(), declared.migration)
+
+
+@contextmanager
+def _declared(
+    project: Path, wanted: str | None
+) -> Iterator[list[tuple["DeclaredMigration", _Tables]]]:
+    """Give the migrations with their tables; what goes wrong is one sentence."""
+    from contextlib import ExitStack
+
+    from migration_platform.components.projects import find_migrations
+    from migration_platform.errors import MigrationError
+    from migration_platform.stores.cassandra import Connection
+
+    try:
+        with ExitStack() as stack:
+            found = find_migrations(project, wanted)
+            connections = {
+                each.target: stack.enter_context(Connection(each.target)) for each in found
+            }
+            yield [(each, _Tables(each, connections[each.target])) for each in found]
+    except MigrationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _key(declared: "DeclaredMigration") -> str:
+    from migration_platform.tracking import migration_key
+
+    return migration_key(declared.migration)
+
+
+def _read_migration(declared: "DeclaredMigration", tables: _Tables) -> dict[str, Any]:
+    table_name, key = declared.migration.target.table.table, _key(declared)
+    owners = {row["run_id"]: row for row in tables.read("migration_runs")}
+    runs = []
+    for row in tables.read("cdm_run_info", table_name=table_name):
+        owner = owners.get(row["run_id"])
+        # Tables of other keyspaces have the same name here; runs of other programs have no owner.
+        if owner is None or owner["migration"] == key:
+            seen = owner and {name: owner[name] for name in ("dagster_run_id", "last_seen")}
+            runs.append({**row, **(seen or {"dagster_run_id": None, "last_seen": None})})
+    runs.sort(key=lambda row: row["run_id"], reverse=True)
+    control = tables.control()
+    return {
+        "migration": key,
+        "rate": tables.describe(declared),
+        "paused": control.paused,
+        "limits": control.limits,
+        "runs": runs,
+    }
+
+
+def _choose_run(told: Mapping[str, Any], run_id: int | None) -> dict[str, Any]:
+    for run in told["runs"]:
+        if run_id in (None, run["run_id"]):
+            return run
+    known = ", ".join(str(run["run_id"]) for run in told["runs"][:NEWEST]) or "none yet"
+    asked = "has no tracked run" if run_id is None else f"has no run {run_id}"
+    raise click.ClickException(f"{told['migration']} {asked}; the newest are {known}")
+
+
+def _read_details(tables: _Tables, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    key = {"table_name": run["table_name"], "run_id": run["run_id"]}
+    return sorted(tables.read("cdm_run_details", **key), key=lambda row: row["token_min"])
+
+
+# -- showing -------------------------------------------------------------------------------------
+
+
+def _show(report: Any, as_json: bool, print_it: Callable[[], None]) -> None:
+    if as_json:
+        click.echo(json.dumps(report, indent=2, default=lambda moment: f"{moment.isoformat()}Z"))
+    else:
+        print_it()
+
+
+def _print_runs(told: Sequence[Mapping[str, Any]], limit: int | None) -> None:
+    if not told:
+        click.echo("This project declares no migration yet.")
+    for each in told:
+        click.echo(f"{each['migration']}: {each['rate']}")
+        rows = [_run_line(run) for run in each["runs"][:limit]]
+        _print_table(("run", "type", "status", "began", "ended", "previous", "counts"), rows)
+        hidden = len(each["runs"]) - len(rows)
+        if hidden > 0:
+            click.echo(f"  and {hidden} older runs")
+        if not rows:
+            click.echo("  no run yet")
+
+
+def _print_details(report: Mapping[str, Any]) -> None:
+    _print_runs([report], None)
+    rows = [
+        (row["token_min"], row["token_max"], row["status"], _time(row["start_time"]), _counts(row))
+        for row in report["ranges"]
+    ]
+    if rows:
+        _print_table(("token_min", "token_max", "status", "began", "counts"), rows)
+    else:
+        click.echo("  no such ranges")
+
+
+def _run_line(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    ended = _time(run["end_time"])
+    if not ended and run["last_seen"]:
+        ended = f"not yet; seen {_ago(run['last_seen'])} ago"
+    began = _time(run["start_time"])
+    return (
+        run["run_id"],
+        run["run_type"],
+        run["status"],
+        began,
+        ended,
+        run["prev_run_id"],
+        _counts(run),
+    )
+
+
+def _counts(row: Mapping[str, Any]) -> str:
+    return row["run_info"] or ""
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def _ago(moment: datetime) -> str:
+    seconds = max(0, int((datetime.now(UTC).replace(tzinfo=None) - moment).total_seconds()))
+    for size, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    if not rows:
+        return
+    cells = [names, *([("" if value is None else str(value)) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(names))]
+    for row in cells:
+        line = "  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True))
+        click.echo(f"  {line}".rstrip())
