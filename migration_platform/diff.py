@@ -418,7 +418,8 @@ def _look_again(
                 each.keys += event.result.differing
             elif isinstance(event, Failed):
                 each = by_range[event.task.token_range]
-                each.error = f"rows that differ could not be read or repaired: {event.reason}"
+                told = f"rows that differ could not be read or repaired: {event.reason}"
+                each.error = each.error or told
             if isinstance(event, Done | Failed):
                 done += 1
                 on_progress(done, len(tasks))
