@@ -65,6 +65,11 @@ def copies_tag(target: dg.AssetKey) -> str:
     return _tag_of(target, "copies")
 
 
+def repairs_tag(target: dg.AssetKey) -> str:
+    """Give the run tag that says that a run repairs a table without copying into it."""
+    return _tag_of(target, "repairs")
+
+
 def _tag_of(target: dg.AssetKey, kind: str) -> str:
     # A tag's name has 63 characters at most: too few for three names, hence the digest.
     path = "/".join(target.path)

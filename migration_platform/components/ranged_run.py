@@ -67,8 +67,9 @@ def run_ranges(
             )
             run.plan = build_plan(job.migration, *connections)
             reporting.tell_plan(run)
-            if run.copying and run.plan.has_counters:
-                _refuse_other_runs(run, "two copies would both add the difference to a counter")
+            repairing = run.comparing and bool(job.migration.repair)
+            if run.plan.has_counters and (run.copying or repairing):
+                _refuse_other_runs(run, "two runs would both add the difference to a counter")
             if empties:
                 _object_to_truncation(run)
             copies, verdicts = Work({}, {}), Work({}, {})
@@ -131,6 +132,8 @@ def _begin(
     tags = {ended_runs.PROCESS_TAG: ended_runs.process_mark()}
     if run.copying:
         tags[ended_runs.copies_tag(job.target)] = ended_runs.BEGUN
+    if run.comparing and job.migration.repair:
+        tags[ended_runs.repairs_tag(job.target)] = ended_runs.BEGUN
     if events and run.copying:
         tags[ended_runs.events_tag(job.target)] = ended_runs.PENDING
     instance.add_run_tags(context.run.run_id, tags)
@@ -186,18 +189,19 @@ def _object_to_truncation(run: RangedRun) -> None:
 
 
 def _refuse_other_runs(run: RangedRun, why: str) -> None:
-    under_way = RunsFilter(
-        statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING],
-        tags={ended_runs.copies_tag(run.job.target): ended_runs.BEGUN},
-    )
+    states = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     others = [
-        other.run_id
-        for other in run.context.instance.get_runs(under_way)
+        (other.run_id, verb)
+        for tag, verb in ((ended_runs.copies_tag, "copies"), (ended_runs.repairs_tag, "repairs"))
+        for other in run.context.instance.get_runs(
+            RunsFilter(statuses=states, tags={tag(run.job.target): ended_runs.BEGUN})
+        )
         if other.run_id != run.context.run.run_id
     ]
     if others:
+        other, verb = others[0]
         raise DeclarationError(
-            f"run {others[0]} copies {run.job.migration.target.table} already, and {why}; "
+            f"run {other} {verb} {run.job.migration.target.table} already, and {why}; "
             "wait for it or terminate it"
         )
 
@@ -361,6 +365,9 @@ def _compare(
         metadata = reporting.verdict_metadata(verdict) | tracked_runs.count_verdict(run, verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
+            if verdict.corrected:
+                key = verdict.token_range.key
+                run.context.log.warning(f"{key}: {reporting.verdict_line(verdict)}")
         else:
             reporting.observe(run, run.job.diff, verdict.token_range, metadata)
             run.differing.append(verdict)
