@@ -4,6 +4,7 @@
     ├── DeclarationError    a user's mistake, found before anything is written
     ├── PreflightError      the stores do not allow the declared migration; nothing is written
     ├── PermanentError      the server refused; the same request would be refused again
+    │   └── UnreadableError it is up, and yet cannot read a partition, however little at a time
     └── TransientError      the server was unreachable or busy for longer than `retry_seconds`
 
 The driver's own exceptions are sorted once, by `is_transient`, and turned into one sentence by
@@ -49,6 +50,10 @@ class PreflightError(MigrationError):
 
 class PermanentError(MigrationError):
     """A server refused a request, and would refuse it again."""
+
+
+class UnreadableError(PermanentError):
+    """A server that is up cannot read a partition, however little of it at a time."""
 
 
 class TransientError(MigrationError):

@@ -23,6 +23,7 @@ from migration_platform.errors import (
     MigrationError,
     PreflightError,
     TransientError,
+    UnreadableError,
     explain,
     is_transient,
 )
@@ -213,9 +214,9 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     stores: OpenStores | None = None
-    server_is_lost = False
+    has_waited = False
     while (task := pipe.recv()) is not None:
-        current = _impatient(plan) if server_is_lost else plan
+        current = _impatient(plan) if has_waited else plan
         try:
             if stores is None:
                 seconds = current.migration.retry_seconds
@@ -229,13 +230,13 @@ def _work(
             stores.plan = current
             result = task.run(stores, lambda value: pipe.send(("report", value)))
         except MigrationError as error:
-            server_is_lost = isinstance(error, TransientError)
+            has_waited = isinstance(error, TransientError | UnreadableError)
             pipe.send(("failed", str(error)))
         except Exception as error:
             # A fault of this program: the type says what kind, and the range stays red.
             pipe.send(("failed", f"{type(error).__name__}: {explain(error)}"))
         else:
-            server_is_lost = False
+            has_waited = False
             pipe.send(("done", result))
     if stores is not None:
         stores.origin.close()

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from migration_platform.errors import PermanentError, TransientError
+from migration_platform.errors import TransientError, UnreadableError
 from migration_platform.local.servers import Cassandra
 from migration_platform.migration import TableName
 from migration_platform.rows import split_cells
@@ -88,12 +88,19 @@ class Told:
     def __init__(self, connection: Connection, read: RangeRead, token_range: TokenRange = RING):
         self.rows: list[tuple[int, int | None]] = []
         self.pieces: list[TokenRange] = []
-        self.rows_of_pieces: list[int] = []
         self.cuts: list[tuple[TokenRange, tuple[TokenRange, ...]]] = []
         self.failures: list[BaseException] = []
+        self.unreadable: list[TokenRange] = []
+        self._told = 0
         self._arguments = connection, read, token_range
 
-    def read(self, fetch_size: int | None = None, retry_seconds: float = 20.0) -> "Told":
+    def read(
+        self,
+        fetch_size: int | None = None,
+        retry_seconds: float = 20.0,
+        *,
+        goes_on: bool = False,
+    ) -> "Told":
         connection, read, token_range = self._arguments
         for page in read_pages(
             connection,
@@ -106,6 +113,7 @@ class Told:
             on_retry=self.failures.append,
             on_piece=self._end_piece,
             on_split=lambda piece, pieces: self.cuts.append((piece, pieces)),
+            on_unreadable=self._note_unreadable if goes_on else None,
         ):
             cells = split_cells(page.data, page.row_count * read.cells)
             for at in range(0, len(cells), read.cells):
@@ -114,11 +122,15 @@ class Told:
                 self.rows.append((key, second))
         return self
 
+    def _note_unreadable(self, piece: TokenRange, error: UnreadableError) -> None:
+        self.unreadable.append(piece)
+        self._told = len(self.rows)
+        assert str(error).startswith("the partition with token ")
+
     def _end_piece(self, piece: TokenRange) -> None:
-        before = sum(self.rows_of_pieces)
-        assert all(token(k) in piece for k, _ in self.rows[before:])
+        assert all(token(k) in piece for k, _ in self.rows[self._told :])
+        self._told = len(self.rows)
         self.pieces.append(piece)
-        self.rows_of_pieces.append(len(self.rows) - before)
 
     def assert_all_told(self, rows: list[tuple[int, int]]) -> None:
         """All rows came, each once, and the pieces fill the range."""
@@ -127,7 +139,7 @@ class Told:
         assert (self.pieces[0].start, self.pieces[-1].end) == (start, end)
         assert all(left.end == right.start for left, right in pairwise(self.pieces))
         assert all(piece.start < piece.end for piece in self.pieces)
-        assert sum(self.rows_of_pieces) == len(rows)
+        assert self._told == len(rows)
         # What is read is what was cut, but for what was cut again.
         cut = [piece for piece, _ in self.cuts]
         begun = [self._arguments[2], *(piece for _, pieces in self.cuts for piece in pieces)]
@@ -214,7 +226,7 @@ def test_a_partition_that_cannot_be_read_is_named_with_the_servers_words(strict,
     fill(strict, table, "k, c", small)
     bury(strict, table, [(wide, c) for c in range(1, MOST_TOMBSTONES * 2)])
     told = Told(strict, select(strict, table))
-    with pytest.raises(PermanentError) as failure:
+    with pytest.raises(UnreadableError) as failure:
         told.read(fetch_size=5000, retry_seconds=0.5)
     message = str(failure.value)
     assert message.startswith(f"the partition with token {token(wide)} of {table} (k={wide}) ")
@@ -230,6 +242,45 @@ def test_a_partition_that_cannot_be_read_is_named_with_the_servers_words(strict,
     assert told.pieces[-1].end < token(wide)
     rest = {piece for _, pieces in told.cuts for piece in pieces}
     assert max(piece.end for piece in rest) == RING.end
+
+
+def bury_two(strict: Connection, table: TableName) -> tuple[list[int], list[int]]:
+    """Make small partitions, two among them that nobody can read; one holds not a single row."""
+    ordered = sorted(range(1, 100), key=token)
+    broken = [ordered[20], ordered[70]]
+    fill(strict, table, "k, c", [(k, 0) for k in ordered if k != broken[1]])
+    for k in broken:
+        bury(strict, table, [(k, c) for c in range(1, MOST_TOMBSTONES * 2)])
+    return [k for k in ordered if k not in broken], broken
+
+
+def test_what_is_behind_an_unreadable_partition_is_read_on_demand(strict, make):
+    table = make()
+    whole, broken = bury_two(strict, table)
+    told = Told(strict, select(strict, table))
+    with pytest.raises(UnreadableError, match=f"partition with token {token(broken[0])} of"):
+        told.read(fetch_size=5000, retry_seconds=0.5, goes_on=True)
+    assert Counter(k for k, _ in told.rows if k not in broken) == Counter(whole)
+    assert [token(k) in piece for k, piece in zip(broken, told.unreadable, strict=True)] == [
+        True
+    ] * 2
+    # The pieces that were read, and those that were not, fill the ring.
+    pieces = sorted([*told.pieces, *told.unreadable], key=lambda piece: piece.start)
+    assert (pieces[0].start, pieces[-1].end) == (RING.start, RING.end)
+    assert all(left.end == right.start for left, right in pairwise(pieces))
+
+
+def test_a_table_of_which_nothing_can_be_read_is_given_up_soon(strict, make, monkeypatch):
+    monkeypatch.setattr(store, "MOST_UNREADABLE", 3)
+    table = make()
+    for k in range(5):
+        bury(strict, table, [(k, c) for c in range(MOST_TOMBSTONES + 20)])
+    told = Told(strict, select(strict, table))
+    with pytest.raises(UnreadableError, match="tombstone"):
+        told.read(retry_seconds=0.0, goes_on=True)
+    assert len(told.unreadable) == 3
+    assert told.rows == []
+    assert len(told.failures) < 600
 
 
 @pytest.mark.parametrize("statics", [False, True])

@@ -47,6 +47,7 @@ from migration_platform.errors import (
     PermanentError,
     PreflightError,
     TransientError,
+    UnreadableError,
     causes_of,
     explain,
     is_about_row,
@@ -70,6 +71,9 @@ FIRST_PAGE_ROWS = 50
 TRIES_BEFORE_A_CUT = 3
 """With pages of a quarter, then a sixteenth of the rows: more rows are seldom what is too much."""
 PROBE_SECONDS = 5.0
+MOST_UNREADABLE = 10
+"""Past so many partitions of one range that cannot be read, the fault is not theirs."""
+RETRY_SECONDS_AFTER_AN_UNREADABLE = 10.0
 READS_IN_FLIGHT = 48
 
 _LONG = Struct(">q")
@@ -484,6 +488,7 @@ def read_pages(
     on_retry: Callable[[BaseException], None],
     on_piece: Callable[[TokenRange], None] = lambda piece: None,
     on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None] = lambda piece, pieces: None,
+    on_unreadable: Callable[[TokenRange, UnreadableError], None] | None = None,
 ) -> Iterator[Page]:
     """Read a token range page by page, the next page under way while one is in use.
 
@@ -495,22 +500,38 @@ def read_pages(
     `on_split` gets a piece that is cut, and the pieces that take its place, which fill it
     exactly, in order; they may be cut again. `on_piece` gets each piece, in the order of tokens,
     once all its rows were given and the caller asks for more: the whole range, if it was never
-    cut. When the read fails, it is in the piece after the last one told so.
+    cut. With `on_unreadable`, which gets the piece of a partition that cannot be read, what is
+    behind it is read all the same, and the first such error raised in the end; whatever is
+    raised, the pieces that `on_piece` was told of are whole, and no others.
 
     Raises:
-        PermanentError: the server refused, or it is up and yet cannot read a single partition.
+        UnreadableError: the server is up and yet cannot give a single partition.
+        PermanentError: the server refused.
         TransientError: the server did not answer; what came before was whole.
     """
     reading = _Reading(connection, read, consistency, fetch_size, budget, retry_seconds, on_retry)
     left = deque([_Left(token_range)])
+    unreadable: list[UnreadableError] = []
     while left:
         now = left.popleft()
-        rest = yield from _read_until_cut(reading, now)
+        try:
+            rest = yield from _read_until_cut(reading, now)
+        except UnreadableError as error:
+            unreadable.append(error)
+            if on_unreadable is not None:
+                on_unreadable(now.piece, error)
+            if on_unreadable is None or len(unreadable) >= MOST_UNREADABLE:
+                break
+            # Were each of many to be tried as long, a run would tell of a broken table late.
+            reading.retry_seconds = min(retry_seconds, RETRY_SECONDS_AFTER_AN_UNREADABLE)
+            continue
         left.extendleft(reversed(rest))
         if not rest:
             on_piece(now.piece)
         elif len(rest) > 1:
             on_split(now.piece, tuple(each.piece for each in rest))
+    if unreadable:
+        raise unreadable[0]
 
 
 @dataclass(frozen=True)
@@ -647,14 +668,14 @@ class _Reading:
             [cell or b"" for cell in cells[at : at + step]] for at in range(0, len(cells), step)
         ]
 
-    def unreadable(self, left: _Left, failure: TransientError) -> PermanentError:
+    def unreadable(self, left: _Left, failure: TransientError) -> UnreadableError:
         """Say which partition a server that is up cannot read."""
         table = self.read.table
         shown = ", ".join(
             f"{quote(name)}={show_value(cell, parse_type(table.type_of(name)))}"
             for name, cell in zip(table.partition_key, left.key, strict=False)
         )
-        return PermanentError(
+        return UnreadableError(
             f"the partition with token {left.token} of {table.name}"
             + (f" ({shown})" if shown else "")
             + f" cannot be read: {failure}; compact or delete it, or raise the server's limits in "
@@ -688,7 +709,7 @@ def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, lis
                 in_vain = is_heavy and (refused >= TRIES_BEFORE_A_CUT or rows == 1)
                 if spent or (in_vain and left.token is None):
                     if reading.connection.answers():
-                        if left.token is not None:
+                        if spent and left.token is not None:
                             raise reading.unreadable(left, spent) from error
                         reading.on_retry(error)
                         return reading.cut(left, last, state)
