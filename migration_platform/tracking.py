@@ -216,7 +216,7 @@ class TrackingTables:
     def write(self, table: str, **values: Any) -> None:
         """Send a row's columns, without waiting for the answer."""
         while len(self._sent) >= WRITES_IN_FLIGHT:
-            self._settle(*self._sent.popleft(), self.retry_seconds)
+            self._settle(*self._sent.popleft())
         bound = self._bind(self._insert(table, values), [*values.values(), self._next_us()])
         self._sent.append((self._connection.session.execute_async(bound, STATEMENT_SECONDS), bound))
 
@@ -225,18 +225,17 @@ class TrackingTables:
         cql = self._insert(table, values)
         self._execute(cql, [*values.values(), self._next_us()], retry_seconds)
 
-    def flush(self, retry_seconds: float | None = None) -> None:
+    def flush(self) -> None:
         """Wait until everything that was sent is acknowledged.
 
         Raises:
             PermanentError, TransientError: a write was refused, or not answered for too long.
         """
-        seconds = self.retry_seconds if retry_seconds is None else retry_seconds
         while self._sent:
-            self._settle(*self._sent.popleft(), seconds)
+            self._settle(*self._sent.popleft())
 
-    def _settle(self, future: Any, bound: Any, seconds: float) -> None:
-        self._patiently(future.result, lambda: self._run(bound), seconds)
+    def _settle(self, future: Any, bound: Any) -> None:
+        self._patiently(future.result, self.retry_seconds, lambda: self._run(bound))
 
     def _insert(self, table: str, values: Mapping[str, Any]) -> str:
         columns = ", ".join(values)
@@ -254,7 +253,8 @@ class TrackingTables:
     def _bind(self, cql: str, values: Sequence[Any]) -> Any:
         statement = self._statements.get(cql)
         if statement is None:
-            statement = self._connection.prepare(cql, retry_seconds=self.retry_seconds)
+            prepare = self._connection.session.prepare
+            statement = self._patiently(lambda: prepare(cql), self.retry_seconds)
             self._statements[cql] = statement
         bound = statement.bind(values)
         bound.consistency_level = self._consistency
@@ -263,14 +263,15 @@ class TrackingTables:
     def _execute(self, cql: str, values: Sequence[Any], retry_seconds: float | None) -> Any:
         bound = self._bind(cql, values)
         seconds = self.retry_seconds if retry_seconds is None else retry_seconds
-        return self._patiently(lambda: self._run(bound), lambda: self._run(bound), seconds)
+        return self._patiently(lambda: self._run(bound), seconds)
 
     def _run(self, bound: Any) -> Any:
         return self._connection.session.execute(bound, timeout=STATEMENT_SECONDS)
 
-    def _patiently(self, first: Callable[[], Any], again: Callable[[], Any], seconds: float) -> Any:
+    def _patiently(
+        self, ask: Callable[[], Any], seconds: float, again: Callable[[], Any] | None = None
+    ) -> Any:
         attempts = Attempts(seconds)
-        ask = first
         while True:
             try:
                 return ask()
@@ -281,7 +282,7 @@ class TrackingTables:
                     where = f"the tracking keyspace {quote(self.keyspace)}"
                     raise type(failure)(f"{where} cannot be used: {failure}") from error
             time.sleep(delay)
-            ask = again
+            ask = again or ask
 
 
 def open_tables(
@@ -480,7 +481,7 @@ class TrackedRun:
         """Give what is counted of each piece of a range, by its first token."""
         return {str(row.piece.bounds[0]): row.run_info for row in self._of_range[token_range.index]}
 
-    def end(self, retry_seconds: float | None = None) -> None:
+    def end(self) -> None:
         """Note that the run has come to its end, whatever came of its pieces."""
         if self.ended:
             return
@@ -493,7 +494,7 @@ class TrackedRun:
             # What has not ended was not done: there is nothing left to find out.
             settled=True,
         )
-        self.tables.flush(retry_seconds)
+        self.tables.flush()
         self.ended = True
 
     def touch(self) -> None:

@@ -115,7 +115,8 @@ def ending(run: RangedRun) -> Iterator[None]:
     except BaseException:
         if run.tracked is not None and not run.tracked.ended:
             try:
-                run.tracked.end(ENDING_SECONDS)
+                run.tracked.tables.retry_seconds = ENDING_SECONDS
+                run.tracked.end()
             except MigrationError as error:
                 run.context.log.warning(f"The tracked run stays {NOT_STARTED} or STARTED: {error}")
         raise
