@@ -271,7 +271,7 @@ def one_run(
         ranges = plan.migration.ranges
         truncate(connections[1], plan.target.name)
         done[copy_name] = measure(rows, clients, server, partial(copy_all, pool, ranges))
-        compare = partial(compare_all, rows, plan, pool, connections)
+        compare = partial(compare_all, rows, plan, pool)
         done[comparison_name] = measure(rows, clients, server, compare)
     if peer:
         truncate(connections[1], sides[0][0].target.name)
@@ -280,11 +280,9 @@ def one_run(
     return done
 
 
-def compare_all(
-    rows: int, plan: Plan, pool: WorkerPool, connections: tuple[Connection, Connection]
-) -> None:
+def compare_all(rows: int, plan: Plan, pool: WorkerPool) -> None:
     """Compare every range with this package."""
-    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges, connections))
+    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
     wrong = [verdict for verdict in verdicts if not verdict.matches]
     if wrong or sum(verdict.origin_rows for verdict in verdicts) != rows:
         raise SystemExit(f"the copy is not right: {wrong[:1]}")

@@ -32,7 +32,7 @@ from migration_platform.preflight import Layer, Plan
 from migration_platform.rechecks import Kind, now_us, show_row
 from migration_platform.repair import SettleRows
 from migration_platform.rows import count_cells
-from migration_platform.stores.cassandra import Connection, read_pages
+from migration_platform.stores.cassandra import read_pages
 from migration_platform.token_ranges import TokenRange
 from migration_platform.verdicts import MAX_SAMPLES, DifferingRow, Findings, RangeVerdict
 from migration_platform.workers import (
@@ -106,7 +106,6 @@ def diff_ranges(
     pool: WorkerPool,
     plan: Plan,
     ranges: Sequence[TokenRange],
-    connections: tuple[Connection, Connection],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     winners: str | None = None,
 ) -> Iterator[RangeVerdict]:

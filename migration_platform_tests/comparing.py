@@ -48,8 +48,7 @@ def compare(
     """Compare ranges, all of them unless some are named, and give what was found in sum."""
     ranges = plan.migration.ranges if ranges is None else ranges
     pool, path = OneProcess(plan, connection), str(winners) if winners else None
-    sides = (connection, connection)
-    verdicts = list(diff_ranges(pool, plan, ranges, sides, winners=path))  # type: ignore[arg-type]
+    verdicts = list(diff_ranges(pool, plan, ranges, winners=path))  # type: ignore[arg-type]
     assert sorted(v.token_range for v in verdicts) == sorted(ranges)
     return replace(
         verdicts[0],

@@ -63,7 +63,7 @@ class InThisProcess:
 
 def find_differences(connection, plan) -> list[str]:
     pool = InThisProcess(in_process(plan, connection))
-    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges, (connection, connection)))
+    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
     assert len(verdicts) == len(plan.migration.ranges)
     return [
         f"{what} {row}"

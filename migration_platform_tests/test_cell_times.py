@@ -406,8 +406,7 @@ def find(connection, settings):
     def compare(origin, target, **options):
         plan = plan_copy(connection, origin, target, token_ranges=1, **options)
         with WorkerPool(plan, settings, settings, workers=1) as pool:
-            sides = (connection, connection)
-            (verdict,) = diff_ranges(pool, plan, plan.migration.ranges, sides)
+            (verdict,) = diff_ranges(pool, plan, plan.migration.ranges)
         assert verdict.error == ""
         assert (verdict.missing, verdict.extra) == (0, 0)
         assert verdict.mismatched == len(verdict.mismatched_rows)

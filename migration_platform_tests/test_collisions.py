@@ -417,8 +417,7 @@ def test_winners_are_the_same_in_worker_processes(connection, settings, reader, 
         assert (result.collisions.target_rows, result.collisions.origin_rows) == (10, 40)
         tasks = [CopyRange(each, winners=str(keys)) for each in ranges]
         done = [event.result for event in pool.run(tasks) if isinstance(event, Done)]
-        sides = (connection, connection)
-        verdicts = list(diff_ranges(pool, plan, ranges, sides, winners=str(keys)))
+        verdicts = list(diff_ranges(pool, plan, ranges, winners=str(keys)))
     assert (sum(c.written for c in done), sum(c.collided for c in done)) == (10, 30)
     assert all(verdict.matches for verdict in verdicts)
     for row in rows_of(reader, target):

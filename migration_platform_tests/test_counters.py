@@ -344,7 +344,7 @@ def test_differences_between_counters_are_found(connection, settings, make, tabl
 
         def judge():
             ranges = plan.migration.ranges
-            (verdict,) = diff_ranges(pool, plan, ranges, (connection, connection))
+            (verdict,) = diff_ranges(pool, plan, ranges)
             assert verdict.error == ""
             return verdict
 

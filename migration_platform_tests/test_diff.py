@@ -47,7 +47,7 @@ def diff(connection, settings):
     def compare(plan, ranges=None, workers=1):
         ranges = plan.migration.ranges if ranges is None else ranges
         with WorkerPool(plan, settings, settings, workers=workers) as pool:
-            verdicts = list(diff_ranges(pool, plan, ranges, (connection, connection)))
+            verdicts = list(diff_ranges(pool, plan, ranges))
         assert sorted(v.token_range for v in verdicts) == sorted(ranges)
         assert not any(v.error for v in verdicts)
         return {v.token_range.index: v for v in verdicts}
@@ -123,7 +123,7 @@ def test_random_differences_are_all_found_and_no_others(connection, settings, ma
             tables = Tables(random.Random(seed))
             write(connection, origin, tables.origin.values())
             write(connection, target, tables.target.values())
-            verdicts = list(diff_ranges(pool, plan, RANGES, (connection, connection)))
+            verdicts = list(diff_ranges(pool, plan, RANGES))
             assert sorted(v.token_range.index for v in verdicts) == list(range(COUNT))
             for verdict in verdicts:
                 index = verdict.token_range.index
@@ -303,7 +303,7 @@ def test_progress_is_told_scan_by_scan(connection, settings, make):
     told = []
     with WorkerPool(plan, settings, settings, workers=1) as pool:
         ranges = plan.migration.ranges
-        list(diff_ranges(pool, plan, ranges, (connection, connection), lambda *n: told.append(n)))
+        list(diff_ranges(pool, plan, ranges, lambda *n: told.append(n)))
     assert told == [(n, 8) for n in range(1, 9)]
 
 
@@ -317,9 +317,7 @@ def test_a_range_that_cannot_be_scanned_has_no_verdict_but_a_reason(
     plan = plan_copy(connection, origin, target, retry_seconds=0)
     gone = replace(plan, target=replace(plan.target, name=TableName(target.keyspace, "gone")))
     with WorkerPool(gone, settings, settings, workers=1) as pool:
-        verdicts = list(
-            diff_ranges(pool, gone, plan.migration.ranges[:3], (connection, connection))
-        )
+        verdicts = list(diff_ranges(pool, gone, plan.migration.ranges[:3]))
     assert len(verdicts) == 3
     for verdict in verdicts:
         assert not verdict.matches

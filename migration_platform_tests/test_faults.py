@@ -424,31 +424,32 @@ def test_a_comparison_waits_for_a_server_that_is_away_for_a_moment(
         plan = plan_copy(connection, origin, target, token_ranges=2)
         with WorkerPool(plan, settings, through, workers=1) as pool:
             ranges = plan.migration.ranges
-            first = list(diff_ranges(pool, plan, ranges, (connection, connection)))
+            first = list(diff_ranges(pool, plan, ranges))
             proxy.cut()
-            again = list(diff_ranges(pool, plan, ranges, (connection, connection)))
+            again = list(diff_ranges(pool, plan, ranges))
     assert first == again
     assert sum(verdict.missing for verdict in again) == 5
 
 
-def test_samples_that_cannot_be_read_again_cost_no_verdict(
-    cassandra, connection, settings, lists, impatient
+def test_rows_that_cannot_be_read_again_give_no_verdict_but_a_reason(
+    cassandra, connection, settings, lists
 ):
     origin, target = lists
     insert_rows(connection, target, [{"k": 1, "c": 1, "v": "other"}])
-    with proxy_before(cassandra.port, bytes) as proxy, connected_through(proxy) as through:
-        plan = plan_copy(connection, origin, target, token_ranges=1)
-        with WorkerPool(plan, settings, settings, workers=1) as pool:
-            verdicts = diff_ranges(
-                pool,
-                plan,
-                plan.migration.ranges,
-                (connection, through),
-                lambda done, total: proxy.cut() if done == total else None,
-            )
-            (verdict,) = verdicts
-    assert (verdict.missing, verdict.extra, verdict.mismatched) == (4, 0, 1)
-    assert len(verdict.mismatched_rows) == 1
+    with proxy_before(cassandra.port, bytes) as proxy:
+        through = CassandraSettings(port=proxy.port)
+        plan = plan_copy(connection, origin, target, token_ranges=1, retry_seconds=1)
+        with WorkerPool(plan, settings, through, workers=1) as pool:
+            told = []
+
+            def close_after_the_scans(*progress: int) -> None:
+                told.append(progress)
+                if len(told) == 4:
+                    proxy.close()
+
+            (verdict,) = diff_ranges(pool, plan, plan.migration.ranges, close_after_the_scans)
+    assert verdict.error.startswith("rows that differ could not be read or repaired: ")
+    assert (verdict.status, verdict.matches) == ("FAIL", False)
 
 
 def test_a_server_that_is_killed_and_started_again_costs_no_row(request, long_copies):

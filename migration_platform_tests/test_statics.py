@@ -253,8 +253,7 @@ def find(connection, settings):
     def compare(origin, target, **options):
         plan = plan_copy(connection, origin, target, token_ranges=1, **options)
         with WorkerPool(plan, settings, settings, workers=1) as pool:
-            sides = (connection, connection)
-            (verdict,) = diff_ranges(pool, plan, plan.migration.ranges, sides)
+            (verdict,) = diff_ranges(pool, plan, plan.migration.ranges)
         assert verdict.error == ""
         kinds = ("missing", "extra", "mismatched")
         assert all(getattr(verdict, k) == len(getattr(verdict, f"{k}_rows")) for k in kinds)

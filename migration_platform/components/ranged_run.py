@@ -98,7 +98,7 @@ def run_ranges(
                     _copy(run, pool, winners, copies, emptied=empties)
                     tracked_runs.end_run(run, MIGRATE)
                 if verdicts.todo:
-                    _compare(run, pool, connections, winners, verdicts)
+                    _compare(run, pool, winners, verdicts)
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
             yield from build_check_results(context, job.target, job.diff, states, job.migration)
@@ -350,7 +350,6 @@ def _has_read(event: Any) -> bool:
 def _compare(
     run: RangedRun,
     pool: WorkerPool,
-    connections: tuple[Connection, Connection],
     winners: str | None,
     work: Work,
 ) -> None:
@@ -361,7 +360,7 @@ def _compare(
         return
     tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
     progress = reporting.build_progress(run.context, "Comparing, scans")
-    for verdict in diff_ranges(pool, run.plan, ranges, connections, progress, winners):
+    for verdict in diff_ranges(pool, run.plan, ranges, progress, winners):
         metadata = reporting.verdict_metadata(verdict) | tracked_runs.count_verdict(run, verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
