@@ -6,6 +6,7 @@ means is kept, its row-wise times and its one-way comparison too; what cannot be
 change what is copied is refused, and everything else that differs is said.
 """
 
+import ast
 import difflib
 import json
 import re
@@ -767,9 +768,26 @@ def _refuse_templates(value: Any) -> None:
         )
 
 
+_AS_WRITTEN = ("constants", "key_defaults")
+"""Attributes whose text stays text; in others Dagster makes the number 12 of the text '12'."""
+
+
+def _quoted(value: Any) -> Any:
+    """Put quotes into a text that Dagster would take for a number, a list or the like."""
+    if isinstance(value, Mapping):
+        return {k: v if k in _AS_WRITTEN else _quoted(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    try:
+        is_other = isinstance(value, str) and ast.literal_eval(value) != value
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+    return repr(value) if is_other else value
+
+
 def _to_yaml(head: Sequence[str], document: Any) -> str:
     lines = [f"# {' '.join(_shown_line(line).split())}" for line in head]
-    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    text = yaml.safe_dump(_quoted(document), sort_keys=False, allow_unicode=True, width=100)
     return "\n".join([*lines, text])
 
 

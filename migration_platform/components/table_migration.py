@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import dagster as dg
 from dagster._core.storage.tags import (
@@ -39,6 +39,19 @@ from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
+
+
+def _resolve_literally(context: dg.ResolutionContext, value: Any) -> Any:
+    """Resolve templates only: Dagster would make the number 12 of the text '12', too."""
+    if isinstance(value, dict):
+        return {key: _resolve_literally(context, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve_literally(context, item) for item in value]
+    is_template = isinstance(value, str) and re.search(r"\{\{|\{%", value)
+    return context.resolve_value(value) if is_template else value
+
+
+Literally = Annotated[_T, dg.Resolver(_resolve_literally)]
 
 
 class OriginAttributes(NamedAttributes, dg.Model):
@@ -93,7 +106,7 @@ class ColumnsAttributes(NamedAttributes, dg.Model):
     skip: list[str] = Field(
         default_factory=list, description="Columns of the origin that are not copied."
     )
-    constants: dict[str, Any] = Field(
+    constants: Literally[dict[str, Any]] = Field(
         default_factory=dict, description="Columns of the target with one value in every row."
     )
     codecs: list[str] = Field(
@@ -114,7 +127,7 @@ class ColumnsAttributes(NamedAttributes, dg.Model):
     extract_json: ExtractJsonAttributes | None = Field(
         default=None, description="A JSON column whose properties become columns."
     )
-    key_defaults: dict[str, Any] = Field(
+    key_defaults: Literally[dict[str, Any]] = Field(
         default_factory=dict,
         description="Key columns of the target, and what stands in them for null.",
     )
