@@ -93,14 +93,11 @@ class RateBudget:
             numbers = state.rows.taken, state.bytes.taken
             state.rows.taken += rows
             state.bytes.taken += size
-        while (seconds := self._seconds_until(*numbers)) > 0:
+            seconds = _seconds_until(state, *numbers)
+        while seconds > 0:
             time.sleep(min(seconds, LOOK_SECONDS))
-
-    def _seconds_until(self, row_number: float, byte_number: float) -> float:
-        with self._locked() as state:
-            if state.is_paused:
-                return LOOK_SECONDS
-            return max(_wait(state.rows, row_number), _wait(state.bytes, byte_number))
+            with self._locked() as state:
+                seconds = _seconds_until(state, *numbers)
 
     @contextmanager
     def _locked(self) -> Iterator[_State]:
@@ -124,6 +121,12 @@ class RateBudget:
             # It was only slow, not dead, and somebody has taken its place.
             with suppress(ValueError):
                 self._lock.release()
+
+
+def _seconds_until(state: _State, row_number: float, byte_number: float) -> float:
+    if state.is_paused:
+        return LOOK_SECONDS
+    return max(_wait(state.rows, row_number), _wait(state.bytes, byte_number))
 
 
 def _wait(counter: _Counter, number: float) -> float:

@@ -622,6 +622,27 @@ class _Reading:
             self.most_rows += self.most_rows // 16 + 1
         self.budget.take(page.row_count, len(page.data))
 
+    def delay_after(
+        self, error: Exception, left: _Left, attempts: Attempts, *, in_vain: bool
+    ) -> float | None:
+        """Give the seconds to wait before the next try; None if what is left is to be cut.
+
+        Raises:
+            PermanentError, TransientError: neither would help.
+        """
+        if not may_be_too_much(error):
+            return attempts.delay_after(error)
+        is_alone = left.token is not None
+        try:
+            delay = attempts.delay_after(error)
+        except TransientError as failure:
+            if not self.connection.answers():
+                raise
+            if is_alone:
+                raise self.unreadable(left, failure) from error
+            return None
+        return None if in_vain and not is_alone and self.connection.answers() else delay
+
     def cut(self, left: _Left, last: Page | None, state: bytes | None) -> list[_Left]:
         """Cut what is left of a piece, behind its last page, in up to two; nothing if it is empty.
 
@@ -697,27 +718,14 @@ def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, lis
             except Exception as error:
                 # Rows may be far larger than those before them, and the page too large to be sent.
                 reading.most_rows = max(1, rows // 4)
-                is_heavy = may_be_too_much(error)
-                refused += is_heavy
-                delay, spent = 0.0, None
-                try:
-                    delay = attempts.delay_after(error)
-                except TransientError as failure:
-                    if not is_heavy:
-                        raise
-                    spent = failure
-                in_vain = is_heavy and (refused >= TRIES_BEFORE_A_CUT or rows == 1)
-                if spent or (in_vain and left.token is None):
-                    if reading.connection.answers():
-                        if spent and left.token is not None:
-                            raise reading.unreadable(left, spent) from error
-                        reading.on_retry(error)
-                        return reading.cut(left, last, state)
-                    if spent:
-                        raise spent from error
+                refused += may_be_too_much(error)
+                in_vain = refused >= TRIES_BEFORE_A_CUT or rows == 1
+                delay = reading.delay_after(error, left, attempts, in_vain=in_vain)
                 reading.on_retry(error)
+                if delay is None:
+                    return reading.cut(left, last, state)
                 # A smaller page is another request, and a server that refuses one is not busy.
-                time.sleep(0.0 if is_heavy and rows > 1 else delay)
+                time.sleep(0.0 if may_be_too_much(error) and rows > 1 else delay)
                 pending = reading.ask(left, state)
         reading.note(left, page, rows)
         state = page.next_state
