@@ -25,7 +25,14 @@ from migration_platform.preflight import Layer, Plan, Source, times_layout
 from migration_platform.row_writes import build_form
 from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells
 from migration_platform.stores.cassandra import Connection, RangeRead, Table, prepare_range_read
-from migration_platform.transform import RowReader, Tally, Wins, compile_rows, is_sorted
+from migration_platform.transform import (
+    BAD_ROW,
+    RowReader,
+    Tally,
+    Wins,
+    compile_rows,
+    is_sorted,
+)
 
 SIDES = ("origin", "target")
 EXPIRY_TOLERANCE_SECONDS = 5
@@ -33,6 +40,8 @@ EXPIRY_TOLERANCE_SECONDS = 5
 
 _LONG = Struct(">q")
 _ONE_TIME = b"="
+_BAD_ROW = b"!"
+"""The content of a row that cannot be written: no row of the target has it."""
 AS_IT_IS = TimeRules("cell", "cell")
 
 
@@ -42,7 +51,8 @@ class ComparedRows:
 
     `sources` are the compared columns in order, the first `keys` of them the key; of those at
     `no_time` only the value is compared, and those that are `loose` need only be there. `cells`
-    gives each row as its key, its cells and (where compared) their settled times.
+    gives each row as its key, its cells and (where compared) their settled times, but for those
+    that cannot be written: of them `digested` tells that they are there.
     """
 
     table: Table
@@ -105,6 +115,7 @@ def compile_compared(
             null=NULL,
             wins=wins if layer.name == "rows" else None,
             sorted_sets=True,
+            stands_in=True,
         )
         rules = plan.rules
     else:
@@ -140,15 +151,20 @@ def compile_compared(
 
     def cells(page: Page) -> Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]:
         for key, values, times, entry in reader.rows(page, Tally()):
+            if times is BAD_ROW:
+                continue
             found = split_cells(values, len(sources))
             yield key, found, settled(times, page, entry) if compares else None
 
     def digested(page: Page) -> Iterator[DigestedRow]:
         if not (compares or loose):
-            for key, values, _, _ in reader.rows(page, Tally()):
-                yield key, values, b""
+            for key, values, times, _ in reader.rows(page, Tally()):
+                yield key, values if times is not BAD_ROW else key + _BAD_ROW, b""
             return
         for key, values, times, entry in reader.rows(page, Tally()):
+            if times is BAD_ROW:
+                yield key, key + _BAD_ROW, b""
+                continue
             if one_time and type(times) is bytes and not loose:
                 yield key, values + _ONE_TIME + times, b""
                 continue

@@ -7,6 +7,7 @@ read again; where a key is changed on the way, what the scans found stands.
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from struct import Struct
 from typing import Literal
 
@@ -27,12 +28,13 @@ from migration_platform.migration import Filter, quote
 from migration_platform.preflight import Layer, Plan, times_layout
 from migration_platform.rows import Page, count_cells, split_cells
 from migration_platform.stores.cassandra import Connection, Table, read_rows
-from migration_platform.transform import show_key
+from migration_platform.transform import NO_KEY, show_key
 from migration_platform.verdicts import DifferingRow
 from migration_platform.workers import OpenStores
 
 SHOWN_CHARACTERS = 100
 _LONG = Struct(">q")
+_NO_ROW = Page(b"", 0, None)
 
 Kind = Literal["agree", "missing", "extra", "mismatched"]
 Retried = Callable[[BaseException], None]
@@ -187,6 +189,8 @@ def read_side(
 ) -> Iterator[tuple[bytes, Page]]:
     """Read single rows of a side, at its consistency and within its budget, in the given order.
 
+    A key that no row can have, because the server refuses it, is read as one without a row.
+
     Raises:
         PermanentError, TransientError: a row could not be read.
     """
@@ -194,6 +198,7 @@ def read_side(
     endpoint = migration.origin if is_origin else migration.target
     budget = stores.origin_budget if is_origin else stores.target_budget
 
+    asked = iter(keys)
     for key, page in read_rows(
         stores.origin if is_origin else stores.target,
         read.statement,
@@ -201,9 +206,12 @@ def read_side(
         consistency=endpoint.consistency,
         retry_seconds=migration.retry_seconds,
         on_retry=on_retry,
+        on_refused=lambda key, why: None,
     ):
+        yield from ((refused, _NO_ROW) for refused in takewhile(lambda k, key=key: k != key, asked))
         budget.take(1, len(page.data))
         yield key, page
+    yield from ((refused, _NO_ROW) for refused in asked)
 
 
 def recheck(
@@ -298,11 +306,15 @@ def show_row(rows: ComparedRows, key: bytes) -> DifferingRow:
 
 def _show(reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page) -> DifferingRow:
     shown = show_row(reads.target.rows, key)
-    if kind != "mismatched":
+    if kind == "extra":
         return shown
-    sides = ((reads.origin.rows, page), (reads.target.rows, other))
-    origin, target = (next(row for row in rows.cells(p) if row[0] == key) for rows, p in sides)
+    origin = next((row for row in reads.origin.rows.cells(page) if row[0] == key), None)
+    if origin is None:
+        return replace(shown, columns=("(cannot be written as declared)",))
+    if kind == "missing":
+        return shown
     rows = reads.target.rows
+    target = next(row for row in rows.cells(other) if row[0] == key)
     names = _name_differences(rows, origin, target)
     changes = tuple(
         (
@@ -317,6 +329,8 @@ def _show(reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page) ->
 
 
 def _show_cell(cell: bytes | None, cql_type: str) -> str | None:
+    if cell is not None and cell.startswith(NO_KEY):
+        return "(cannot be formed)"
     return (
         None if cell is None else shorten(show_value(cell, parse_type(cql_type)), SHOWN_CHARACTERS)
     )

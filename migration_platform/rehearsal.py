@@ -15,7 +15,7 @@ from migration_platform.preflight import Layer, Plan
 from migration_platform.rows import NULL
 from migration_platform.stores.cassandra import prepare_range_read, read_pages
 from migration_platform.token_ranges import TokenRange
-from migration_platform.transform import Tally, compile_rows
+from migration_platform.transform import MAX_SAMPLES, BadRow, Tally, compile_rows
 from migration_platform.workers import Done, Failed, OpenStores, Report, Reported, WorkerPool
 
 
@@ -23,7 +23,8 @@ from migration_platform.workers import Done, Failed, OpenStores, Report, Reporte
 class RehearseRange:
     """The task of reading a range as a copy would; with `gathers_keys` target keys are reported.
 
-    Its result is the range's `RangeCounts`, in which nothing is written.
+    Its result is the range's `RangeCounts`, in which nothing is written. Rows that cannot be
+    converted are counted as set aside, all of them.
     """
 
     token_range: TokenRange
@@ -33,7 +34,7 @@ class RehearseRange:
         """Read the range.
 
         Raises:
-            MigrationError: a page could not be read, or a row cannot be converted.
+            MigrationError: a page could not be read.
         """
         plan = _only_reporting(stores.plan)
         window = plan.migration.filter.window(self.token_range)
@@ -79,6 +80,8 @@ def rehearse(
                 failed.append((event.task.token_range, event.reason))
             elif isinstance(event, Done):
                 counts += event.result
+                if reason := _too_many(plan, event.result):
+                    failed.append((event.task.token_range, reason))
             if isinstance(event, Done | Failed):
                 done += 1
                 on_progress(done, len(tasks))
@@ -87,6 +90,16 @@ def rehearse(
         if file:
             file.close()
     return Rehearsal(counts, collisions, tuple(failed))
+
+
+def _too_many(plan: Plan, counts: RangeCounts) -> str:
+    """Say how many rows of a range cannot be written; empty if so many may be set aside."""
+    found, limit = counts.set_aside + counts.statics_set_aside, plan.migration.dead_letters_max_rows
+    if found <= limit:
+        return ""
+    more = f", and {found - 1:,} more" if found > 1 else ""
+    over = f"; dead_letters.max_rows is {limit:,}" if limit else ""
+    return f"{counts.set_aside_samples[0]}{more}{over}"
 
 
 def _only_reporting(plan: Plan) -> Plan:
@@ -131,7 +144,15 @@ def _read_layer(
         statics=not is_rows,
         retry_seconds=migration.retry_seconds,
     )
-    tally, read, size = Tally(), 0, 0
+    bad, samples = 0, []
+
+    def refuse(row: BadRow) -> None:
+        nonlocal bad
+        bad += 1
+        if len(samples) < MAX_SAMPLES:
+            samples.append(str(row))
+
+    tally, read, size = Tally(refuse=refuse), 0, 0
     for page in read_pages(
         stores.origin,
         select,
@@ -156,6 +177,9 @@ def _read_layer(
         read=read if is_rows else 0,
         added=tally.added if is_rows else 0,
         skipped=tally.skipped if is_rows else 0,
+        set_aside=bad if is_rows else 0,
+        statics_set_aside=0 if is_rows else bad,
+        set_aside_samples=tuple(samples),
         filtered=tally.filtered if is_rows else 0,
         too_large=tally.too_large if is_rows else 0,
         large_cells=tuple(sorted(tally.large.items())),

@@ -415,19 +415,16 @@ def _transformed(
                 ):
                     tally.filtered += 1
                     continue
-            try:
-                if row in bad:
-                    raise bad[row]
-                # Of a map whose entries become rows all are converted before the first is given:
-                # a row of the origin is set aside as a whole.
-                made = [(extended, fill(extended)) for extended in _extend(cells)]
-            except _Bad as why:
+            made, why = ([], bad[row]) if row in bad else fill_all(cells)
+            if why is not None:
+                # One entry of a map that cannot be written sets the whole row aside, but in a
+                # comparison the others may still be there.
                 set_aside(row, why)
-                if stands_in:
-                    text = f"the row {show(row)} {why.said or why.cause}"
-                    yield stand_in(cells, text), b"", BAD_ROW, 0
-                continue
-            for entry, (extended, filled) in enumerate(made):
+                if not stands_in:
+                    continue
+                text = f"the row {show(row)} {why.said or why.cause}"
+                yield stand_in(cells, text), b"", BAD_ROW, 0
+            for entry, extended, filled in made:
                 if wins is not None and not wins(
                     join_cells([filled[i] for i in key_at], NULL),
                     join_cells([extended[i] for i in origin_key_at], NULL),
@@ -442,6 +439,20 @@ def _transformed(
                 )
             if map_cell is not None:
                 tally.added += len(made) - 1
+
+    def fill_all(cells: list[bytes | None]) -> tuple[list[tuple], _Bad | None]:
+        """Give what a row becomes: entry, cells with what was added to them, the target's cells."""
+        made, why = [], None
+        try:
+            entries = list(_extend(cells))
+        except _Bad as error:
+            return made, error
+        for entry, extended in enumerate(entries):
+            try:
+                made.append((entry, extended, fill(extended)))
+            except _Bad as error:
+                why = why or error
+        return made, why
 
     def fill(
         extended: list[bytes | None], fills: Sequence[tuple[int, Converter | None, Source]] = fills

@@ -290,23 +290,26 @@ def test_a_value_that_cannot_be_changed_fails_the_range_by_name(
     assert rows_of(reader, target) == []
     # The comparison cannot say that such rows are equal either.
     verdict = compare(connection, plan_copy(connection, origin, target, **options))
-    assert "the origin could not be scanned: the row k=" in verdict.error
+    assert found(verdict) == (1, 0, 0)
+    (row,) = verdict.missing_rows
+    assert str(row) == 'k="it\'s", c=7: (cannot be written as declared)'
 
 
-def test_only_the_range_with_the_bad_value_fails(connection, reader, make):
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_row_that_cannot_be_converted_differs_and_the_others_are_compared(
+    connection, make, stale
+):
     origin, target = make("a", "k int PRIMARY KEY, v text"), make("b", "k int PRIMARY KEY, v int")
     fill(connection, origin, "k, v", [(n, str(n)) for n in range(40)])
+    fill(connection, target, "k, v", [(n, n) for n in range(40) if n != 17 or stale])
     insert_rows(connection, origin, [{"k": 17, "v": "seventeen"}])
-    plan = plan_copy(connection, origin, target, columns=Columns(codecs=("INT_STRING",)))
-    tokens = {r["k"]: r["t"] for r in reader.execute(f"SELECT k, token(k) AS t FROM {origin}")}
-    verdicts = {}
-    for token_range in plan.migration.ranges:
-        verdicts[token_range] = compare(connection, plan, [token_range])
-    assert [bool(v.error) for v in verdicts.values()] == [tokens[17] in r for r in verdicts]
-    inside = [
-        k for k, t in tokens.items() if not any(t in r for r, v in verdicts.items() if v.error)
-    ]
-    assert sum(v.missing for v in verdicts.values()) == len(inside) < 40
+    insert_rows(connection, target, [{"k": 18, "v": 99}, {"k": 41, "v": 41}])
+    options = {"columns": Columns(codecs=("INT_STRING",)), "writetime": "now", "ttl": "none"}
+    verdict = compare(connection, plan_copy(connection, origin, target, **options))
+    assert found(verdict) == ((0, 1, 2) if stale else (1, 1, 1))
+    assert (verdict.origin_rows, verdict.target_rows) == (40, 40 + stale)
+    said = [str(row) for row in (*verdict.missing_rows, *verdict.mismatched_rows)]
+    assert "k=17: (cannot be written as declared)" in said
 
 
 # -- maps ----------------------------------------------------------------------------------------

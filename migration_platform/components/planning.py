@@ -99,7 +99,7 @@ def _describe_rehearsal(found: Rehearsal) -> dict[str, Any]:
     counts = found.counts
     metadata: dict[str, Any] = {
         "rows_read": counts.read,
-        "rows_to_write": counts.read + counts.added - counts.skipped,
+        "rows_to_write": counts.read + counts.added - counts.skipped - counts.set_aside,
         "rows_filtered": counts.filtered,
         "bytes_read": counts.bytes_read,
     }
@@ -108,6 +108,10 @@ def _describe_rehearsal(found: Rehearsal) -> dict[str, Any]:
     if counts.large_cells:
         metadata["large_cells"] = dg.MetadataValue.json(dict(counts.large_cells))
         metadata["large_samples"] = dg.MetadataValue.json(list(counts.large_samples))
+    bad = counts.set_aside + counts.statics_set_aside
+    if bad:
+        metadata["rows_that_cannot_be_written"] = bad
+        metadata["cannot_be_written"] = dg.MetadataValue.json(list(counts.set_aside_samples))
     if found.failed:
         reasons = {token_range.key: reason for token_range, reason in found.failed}
         metadata["ranges_that_would_fail"] = dg.MetadataValue.json(reasons)

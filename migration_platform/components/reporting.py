@@ -84,6 +84,7 @@ def counts_line(counts: RangeCounts) -> str:
         f"{number:,} {what}"
         for number, what in (
             (counts.skipped, "skipped"),
+            (counts.set_aside, "set aside"),
             (counts.statics, "partitions with static cells"),
             (counts.retries, "retries"),
         )
@@ -115,12 +116,15 @@ def counts_metadata(counts: RangeCounts) -> dict[str, Any]:
             ("counters_left_alone", counts.left_alone),
             ("writes_expired_on_the_way", counts.expired),
             ("partitions_with_static_cells", counts.statics),
+            ("static_cells_set_aside", counts.statics_set_aside),
         )
         if number
     }
     if counts.large_cells:
         metadata["large_cells"] = dg.MetadataValue.json(dict(counts.large_cells))
         metadata["large_samples"] = dg.MetadataValue.json(list(counts.large_samples))
+    if counts.set_aside_samples:
+        metadata["set_aside_samples"] = dg.MetadataValue.json(list(counts.set_aside_samples))
     if counts.last_retry:
         metadata["last_retry"] = counts.last_retry
     return metadata
