@@ -41,7 +41,13 @@ from migration_platform.dead_letters import (
     remove_settled,
     to_letter,
 )
-from migration_platform.errors import MigrationError, PermanentError, TransientError, explain
+from migration_platform.errors import (
+    MigrationError,
+    PermanentError,
+    TransientError,
+    UnreadableError,
+    explain,
+)
 from migration_platform.migration import quote
 from migration_platform.preflight import Layer, Plan
 from migration_platform.row_writes import (
@@ -301,10 +307,25 @@ class _Progress:
     last_retry: str = ""
     retry_reported: float = 0.0
     told: RangeCounts = field(default_factory=RangeCounts)
-    read_pieces: list[TokenRange] = field(default_factory=list)
+    pieces: list[TokenRange] = field(default_factory=list)
+    """What is left of the piece under way, which is more than one where it was cut."""
+    read: list[tuple[TokenRange, str]] = field(default_factory=list)
+    """Pieces that are read, or that cannot be and why; their rows may still have to be written."""
 
     def __post_init__(self) -> None:
         self.tally.refuse = self.static_tally.refuse = self.aside.refuse
+
+    def note_cut(self, piece: TokenRange, into: tuple[TokenRange, ...]) -> None:
+        at = self.pieces.index(piece)
+        self.pieces[at : at + 1] = into
+        self.report(PieceReport(piece, "cut", cut_into=into))
+        self.report(PieceReport(into[0], "begun"))
+
+    def note_read(self, piece: TokenRange) -> None:
+        self.read.append((piece, ""))
+
+    def note_unreadable(self, piece: TokenRange, error: MigrationError) -> None:
+        self.read.append((piece, str(error)))
 
     def tell_piece(self, piece: TokenRange, state: str, reason: str = "") -> None:
         """Report a piece with what was counted since the last one ended."""
@@ -386,21 +407,25 @@ def copy_range(
     failed: list[MigrationError] = []
     while waiting:
         piece = waiting.popleft()
+        progress.pieces = [piece]
         progress.tell_piece(piece, "begun")
         try:
             _copy_piece(stores, piece, progress, again, winners)
-            aside.store()
-            _remove_letters(stores, piece, aside)
+            _end_pieces(stores, progress)
         except MigrationError as error:
             # The range is red anyway; what was found until now is still worth keeping.
             with suppress(MigrationError):
                 aside.store()
-            progress.tell_piece(piece, "failed", str(error))
             failed.append(error)
+            if progress.pieces:
+                first, *rest = progress.pieces
+                progress.tell_piece(first, "failed", str(error))
+                waiting.extendleft(reversed(rest))
             if isinstance(error, TransientError):
                 break
-        else:
-            progress.tell_piece(piece, "done")
+            if isinstance(error, UnreadableError) and progress.pieces:
+                # So many partitions cannot be read that the fault is not theirs.
+                break
     progress.counts = replace(progress.counts, reading_ended=True)
     result = progress.so_far()
     if failed:
@@ -467,6 +492,19 @@ def _copy_piece(
             _copy_rows(stores, tools, pages, progress)
 
 
+def _end_pieces(stores: OpenStores, progress: _Progress) -> None:
+    """Tell of the pieces that were read: all their rows are written, or set aside."""
+    progress.aside.store()
+    for piece, why_not in progress.read:
+        if not why_not:
+            _remove_letters(stores, piece, progress.aside)
+        progress.tell_piece(piece, "failed" if why_not else "done", why_not)
+        progress.pieces.remove(piece)
+        if progress.pieces:
+            progress.tell_piece(progress.pieces[0], "begun")
+    progress.read.clear()
+
+
 def copy_single_rows(
     stores: OpenStores,
     layer: Layer,
@@ -498,23 +536,45 @@ def copy_single_rows(
     return progress.so_far()
 
 
+_END_OF_PIECE = Page(b"", 0, None)
+
+
 def _pages(
     stores: OpenStores, tools: _Tools, window: TokenRange, progress: _Progress
 ) -> Iterator[Page]:
+    """Give the pages of a piece; an empty one where a smaller piece ends, if it had to be cut."""
     migration = stores.plan.migration
     is_rows = tools.layer.name == "rows"
-    for page in read_pages(
-        stores.origin,
-        tools.select,
-        window,
-        consistency=migration.origin.consistency,
-        fetch_size=migration.origin.fetch_size,
-        budget=stores.origin_budget,
-        retry_seconds=migration.retry_seconds,
-        on_retry=progress.note_retry,
-    ):
-        progress.note_page(page, is_rows=is_rows)
-        yield page
+    # Static cells belong to the rows beside them: only with those is a piece done.
+    callbacks: dict = (
+        {
+            "on_split": progress.note_cut,
+            "on_piece": progress.note_read,
+            "on_unreadable": progress.note_unreadable,
+        }
+        if is_rows
+        else {}
+    )
+    try:
+        for page in read_pages(
+            stores.origin,
+            tools.select,
+            window,
+            consistency=migration.origin.consistency,
+            fetch_size=migration.origin.fetch_size,
+            budget=stores.origin_budget,
+            retry_seconds=migration.retry_seconds,
+            on_retry=progress.note_retry,
+            **callbacks,
+        ):
+            if progress.read:
+                yield _END_OF_PIECE
+            progress.note_page(page, is_rows=is_rows)
+            yield page
+    except MigrationError:
+        if progress.read:
+            yield _END_OF_PIECE
+        raise
     if is_rows:
         progress.counts = replace(progress.counts, reading_ended=True)
         progress.report(progress.so_far())
@@ -580,13 +640,17 @@ def _copy_rows(
             else:
                 found.append(item)
         size += len(page.data)
-        if gathered >= GROUP_ROWS or size >= GROUP_BYTES or not grouped:
+        ends_piece = page is _END_OF_PIECE
+        if gathered >= GROUP_ROWS or size >= GROUP_BYTES or not grouped or ends_piece:
             _write_groups(stores, tools, writer, groups, progress, set_aside)
             groups, gathered, size = {}, 0, 0
-            if tools.origin_keys:
+            if tools.origin_keys or ends_piece:
                 # Only a row that is acknowledged needs no key any more.
                 writer.flush()
+            if tools.origin_keys:
                 tools.origin_keys.clear()
+            if ends_piece:
+                _end_pieces(stores, progress)
     _write_groups(stores, tools, writer, groups, progress, set_aside)
     writer.flush()
     if tools.origin_keys:
@@ -835,6 +899,8 @@ def _copy_counters(
                 written=progress.counts.written + found.equal,
                 left_alone=progress.counts.left_alone + found.left_alone,
             )
+        if page is _END_OF_PIECE:
+            _end_pieces(stores, progress)
 
 
 # -- preparing -----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from itertools import pairwise
 
 import pytest
 
+from migration_platform.copy import PieceReport, RangeCounts, copy_range
 from migration_platform.errors import TransientError, UnreadableError
 from migration_platform.local.servers import Cassandra
 from migration_platform.migration import TableName
@@ -24,6 +25,7 @@ from migration_platform.stores.cassandra import (
     read_pages,
 )
 from migration_platform.token_ranges import TokenRange, split_ring, token_of_key
+from migration_platform.workers import OpenStores
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.servers import SMALL_HEAP_MB, proxy_before, run_server
 from migration_platform_tests.tables import (
@@ -347,6 +349,51 @@ def test_copy_rehearsal_and_comparison_pass_where_only_pieces_do(strict, make):
     assert found(compare(strict, plan)) == (0, 0, 0)
     strict.session.execute(f"DELETE FROM {target} WHERE k = 50 AND c = 1")
     assert found(compare(strict, plan)) == (1, 0, 0)
+
+
+def pieces_of(stores: OpenStores) -> tuple[list[PieceReport], list[PieceReport], str]:
+    """Copy the ring; give how its pieces ended, what was cut, and why the copy failed."""
+    told: list[PieceReport | RangeCounts] = []
+    failed = ""
+    try:
+        copy_range(stores, RING, told.append)
+    except UnreadableError as error:
+        failed = str(error)
+    reports = [each for each in told if isinstance(each, PieceReport)]
+    ended = [each for each in reports if each.state in ("done", "failed")]
+    begun = [each.piece for each in reports if each.state == "begun"]
+    assert {each.piece for each in ended} <= set(begun)
+    ended.sort(key=lambda report: report.piece.start)
+    assert (ended[0].piece.start, ended[-1].piece.end) == (RING.start, RING.end)
+    assert all(a.piece.end == b.piece.start for a, b in pairwise(ended))
+    return ended, [each for each in reports if each.state == "cut"], failed
+
+
+def test_each_piece_of_a_copy_that_was_cut_is_told_with_its_own_counts(strict, make):
+    origin, target = make(), make()
+    live = [(k, 1, f"v{k}") for k in range(0, 90, 3)]
+    fill(strict, origin, "k, c, v", live)
+    bury(strict, origin, [(k, 0) for k in range(MOST_TOMBSTONES * 2)])
+    plan = plan_copy(strict, origin, target, token_ranges=1)
+    ended, cuts, failed = pieces_of(in_process(plan, strict))
+    assert (failed, len(ended)) == ("", len(cuts) + 1)
+    for report in ended:
+        there = sum(token(k) in report.piece for k, _, _ in live)
+        counts = report.counts
+        assert (counts.read, counts.written, report.state) == (there, there, "done")
+    assert three_columns(strict, target) == sorted(live)
+
+
+def test_a_partition_that_cannot_be_read_costs_a_copy_one_piece(strict, make):
+    origin, target = make(), make()
+    whole, broken = bury_two(strict, origin)
+    plan = plan_copy(strict, origin, target, token_ranges=1, retry_seconds=0.5)
+    ended, _, failed = pieces_of(in_process(plan, strict))
+    assert failed.startswith(f"the partition with token {token(broken[0])} of ")
+    bad = [report for report in ended if report.state == "failed"]
+    assert [token(k) in r.piece for k, r in zip(broken, bad, strict=True)] == [True] * 2
+    assert all("cannot be read" in report.reason for report in bad)
+    assert {k for k, _, _ in three_columns(strict, target)} - set(broken) == set(whole)
 
 
 def test_a_server_that_does_not_answer_is_waited_for_and_nothing_is_cut(
