@@ -76,8 +76,12 @@ def read_states(
     partitions: dg.PartitionsDefinition,
     fingerprint: str,
     run_id: str,
+    before: bool = False,
 ) -> list[RangeState]:
-    """Read the state of all ranges, as seen from the run `run_id`."""
+    """Read the state of all ranges, as seen from the run `run_id`.
+
+    A range that the run is to copy is not copied yet; with `before` it is what it was before.
+    """
     keys = [token_range.key for token_range in ranges]
     status = instance.get_status_by_partition(target, keys, partitions) or {}
     copies = _latest_events(instance, target, keys)
@@ -90,6 +94,7 @@ def read_states(
             verdicts.get(token_range.key),
             fingerprint,
             run_id,
+            before,
         )
         for token_range in ranges
     ]
@@ -102,10 +107,11 @@ def _to_state(
     verdict: _Event | None,
     fingerprint: str,
     run_id: str,
+    before: bool,
 ) -> RangeState:
     current = copy is not None and copy.metadata.get(FINGERPRINT) == fingerprint
     mine = copy is not None and copy.run_id == run_id
-    in_progress = status == AssetPartitionStatus.IN_PROGRESS
+    in_progress = status == AssetPartitionStatus.IN_PROGRESS and not before
     failed = status == AssetPartitionStatus.FAILED
     copied = (
         copy is not None

@@ -20,6 +20,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from migration_platform.collisions import refuse_collisions
 from migration_platform.components import ended_runs, reporting, tracked_runs
 from migration_platform.components.checks import build_check_results
+from migration_platform.components.dead_letters import check_letters
 from migration_platform.components.ledger import read_ranges_copied_before
 from migration_platform.components.reporting import Job, RangedRun
 from migration_platform.components.tracked_runs import Work
@@ -28,6 +29,7 @@ from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.preflight import build_plan
 from migration_platform.rehearsal import rehearse
+from migration_platform.replay import ensure_letters
 from migration_platform.resources import CassandraResource
 from migration_platform.resume import read_resume
 from migration_platform.stores.cassandra import Connection, truncate
@@ -69,9 +71,11 @@ def run_ranges(
             reporting.tell_plan(run)
             repairing = run.comparing and bool(job.migration.repair)
             if run.plan.has_counters and (run.copying or repairing):
-                _refuse_other_runs(run, "two runs would both add the difference to a counter")
+                refuse_other_runs(run, "two runs would both add the difference to a counter")
             if empties:
                 _object_to_truncation(run)
+            if run.copying or repairing:
+                ensure_letters(connections[1], job.migration)
             copies, verdicts = Work({}, {}), Work({}, {})
             if run.ranges and (run.copying or run.comparing):
                 tracked_runs.open_tracking(run, connections[1])
@@ -90,7 +94,7 @@ def run_ranges(
                 folder = Path(
                     stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
                 )
-                winners = _find_winners(run, pool, folder)
+                winners = find_winners(run, pool, folder)
                 if copies.todo:
                     tracked_runs.begin_run(run, copies, MIGRATE, emptied=empties)
                     if empties:
@@ -102,6 +106,7 @@ def run_ranges(
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
             yield from build_check_results(context, job.target, job.diff, states, job.migration)
+            yield from check_letters(context, job, connections[1])
     except MigrationError as error:
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
@@ -166,7 +171,7 @@ def _empties_target(run: RangedRun, overruled: bool | None) -> bool:
 
 def _carry_over(run: RangedRun) -> tuple[Work, Work]:
     """Divide what was selected into what is to be done and what is carried over; report that."""
-    states = reporting.read_ranges(run) if run.resume else []
+    states = reporting.read_ranges(run, before=True) if run.resume else []
     copies, verdicts = Work({}, {}), Work({}, {})
     if run.copying:
         copies = tracked_runs.divide_copy(run, states)
@@ -185,10 +190,15 @@ def _object_to_truncation(run: RangedRun) -> None:
             f"covers {len(run.ranges)} of {len(everything)} ranges; select all ranges, or launch "
             "with the op config truncate_target: false to copy these on top of what is there"
         )
-    _refuse_other_runs(run, "truncate_target would take its rows")
+    refuse_other_runs(run, "truncate_target would take its rows")
 
 
-def _refuse_other_runs(run: RangedRun, why: str) -> None:
+def refuse_other_runs(run: RangedRun, why: str) -> None:
+    """Refuse to begin beside another run that writes the same table.
+
+    Raises:
+        DeclarationError: there is one; `why` says what would go wrong.
+    """
     states = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     others = [
         (other.run_id, verb)
@@ -214,7 +224,7 @@ def _truncate_target(run: RangedRun, connection: Connection) -> None:
     run.context.log.info(f"Emptied {run.job.migration.target.table}.")
 
 
-def _find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
+def find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
     """Where the target's key does not keep rows apart, say which of them are to be written.
 
     Raises:
@@ -255,7 +265,13 @@ def _copy(
         else frozenset()
     )
     tasks = [
-        CopyRange(token_range, again=token_range in before, winners=winners, pieces=pieces)
+        CopyRange(
+            token_range,
+            again=token_range in before,
+            winners=winners,
+            pieces=pieces,
+            run_id=run.context.run.run_id,
+        )
         for token_range, pieces in work.todo.items()
     ]
     underway: dict[TokenRange, RangeCounts] = {}

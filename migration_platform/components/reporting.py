@@ -42,6 +42,7 @@ class Job:
     target: dg.AssetKey
     diff: dg.AssetKey
     plan: dg.AssetKey
+    letters: dg.AssetKey
     partitions: dg.StaticPartitionsDefinition
 
 
@@ -301,8 +302,8 @@ def _with_place(
     }
 
 
-def read_ranges(run: RangedRun) -> list[RangeState]:
-    """Read the state of all ranges of the table."""
+def read_ranges(run: RangedRun, *, before: bool = False) -> list[RangeState]:
+    """Read the state of all ranges of the table, now or as it was before the run."""
     assert run.plan is not None
     return read_states(
         run.context.instance,
@@ -312,6 +313,7 @@ def read_ranges(run: RangedRun) -> list[RangeState]:
         partitions=run.job.partitions,
         fingerprint=run.plan.fingerprint,
         run_id=run.context.run.run_id,
+        before=before,
     )
 
 

@@ -6,7 +6,7 @@ is settled by the next one: what Dagster shows as materialized by that very run 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -31,6 +31,7 @@ from migration_platform.tracking import (
     MIGRATE,
     NOT_STARTED,
     PASS,
+    STARTED,
     VALIDATE,
     TrackingTables,
     banner,
@@ -159,7 +160,19 @@ def divide_comparison(run: RangedRun, states: Sequence[RangeState], copied: Work
     if copied is not None:
         fresh -= {token_range for token_range, pieces in copied.todo.items() if pieces}
     stale = set(run.ranges) - fresh
-    work = _divide(run, previous, _details(run.tables, run, runs), stale)
+    # What was begun to be copied since is not what was compared.
+    copies = {past["run_id"] for past in run.past if past["run_type"] == MIGRATE}
+    recent = [past["run_id"] for past in run.past if past["run_id"] in copies | set(runs)]
+    older = [run_id for run_id in runs if run_id not in recent]
+    details = (
+        [
+            replace(row, status=STARTED) if row.run_id in copies else row
+            for row in rows
+            if row.run_id not in copies or row.status != NOT_STARTED
+        ]
+        for rows in _details(run.tables, run, recent + older)
+    )
+    work = _divide(run, previous, details, stale)
     # A comparison has no pieces: what is not done is done whole.
     carried = {r: division for r, division in work.carried.items() if not division.pending}
     todo = _everything(run).todo
