@@ -261,15 +261,24 @@ def _judge(origin: DigestedRow | None, target: DigestedRow | None) -> Kind:
 
 
 def find_newer(
-    stores: OpenStores, keys: Sequence[bytes], than_us: int, on_retry: Retried
+    stores: OpenStores,
+    keys: Sequence[bytes],
+    than_us: int,
+    on_retry: Retried,
+    *,
+    repaired: bool = False,
 ) -> set[bytes]:
     """Give the rows of which either side has a cell that was written later.
 
-    Cells that a copy gave new writetimes tell nothing: of those the target's are not asked for.
-    Nor are the times of elements, where a server does not tell them.
+    Cells that a copy or a repair gave new writetimes tell nothing: of those the target's are not
+    asked for. Nor are the times of elements, where a server does not tell them. What lies as far
+    in the future as `than_us` lies in the past was not written just now.
     """
-    sides = ("origin", "target") if stores.plan.rules.passes_bytes else ("origin",)
+    migration = stores.plan.migration
+    new_times = repaired and migration.repair_writetime == "now"
+    sides = ("origin",) if new_times or not stores.plan.rules.passes_bytes else SIDES
     newer: set[bytes] = set()
+    until_us = 2 * now_us() - than_us
     for reads, chosen in by_layer(open_reads(stores), keys):
         for name in sides:
             side = reads.origin if name == "origin" else reads.target
@@ -283,7 +292,7 @@ def find_newer(
                 found = [_LONG.unpack(cell)[0] for cell in cells[:count] if cell]
                 for cell in cells[count:]:
                     found += read_writetimes(cell)
-                if max(found, default=than_us) > than_us:
+                if any(than_us < writetime <= until_us for writetime in found):
                     newer.add(key)
     return newer
 

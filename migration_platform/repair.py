@@ -88,11 +88,11 @@ class SettleRows:
         touched = [s.key for s in suspects if s.key in repaired.touched]
         remaining = {s.key: s for s in recheck(stores, touched, self.extra, on_retry)}
         if self.newer_than_us is not None and remaining:
-            newer, ignored = _leave_out_newer(
-                stores, list(remaining.values()), self.newer_than_us, on_retry
+            old, ignored = _leave_out_newer(
+                stores, list(remaining.values()), self.newer_than_us, on_retry, repaired=True
             )
             findings += ignored
-            left = {s.key for s in newer}
+            left = {s.key for s in old}
             # Written anew while it was repaired: nobody can say yet what is right.
             suspects = [s for s in suspects if s.key not in remaining or s.key in left]
         for suspect in suspects:
@@ -117,9 +117,15 @@ class _Repaired:
 
 
 def _leave_out_newer(
-    stores: OpenStores, suspects: list[Suspect], than_us: int, on_retry: Retried
+    stores: OpenStores,
+    suspects: list[Suspect],
+    than_us: int,
+    on_retry: Retried,
+    *,
+    repaired: bool = False,
 ) -> tuple[list[Suspect], Findings]:
-    newer = find_newer(stores, [suspect.key for suspect in suspects], than_us, on_retry)
+    keys = [suspect.key for suspect in suspects]
+    newer = find_newer(stores, keys, than_us, on_retry, repaired=repaired)
     left_out = [suspect for suspect in suspects if suspect.key in newer]
     # Static cells are no rows that were read.
     reads = {suspect.key for suspect in left_out if not _is_static(stores, suspect.key)}

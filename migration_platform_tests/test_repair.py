@@ -478,7 +478,7 @@ def test_a_repair_that_was_killed_is_finished_by_the_next(connection, reader, pa
         (pid,) = pool.process_ids
 
         def kill_within_the_repair(done: int, total: int) -> None:
-            if total > 2 and done == 2:
+            if total > 2 and done == 1:
                 Timer(0.02, os.kill, (pid, signal.SIGKILL)).start()
 
         (killed,) = diff_ranges(pool, plan, plan.migration.ranges, kill_within_the_repair)
@@ -567,12 +567,15 @@ def test_only_rows_with_new_cells_are_ignored(connection, reader, pair):
     reader.execute(f"UPDATE {target} SET v = 7 WHERE k = 'p0' AND c = 0")
     reader.execute(f"INSERT INTO {origin} (k, c, v) VALUES ('p1', 200, 7)")
 
+    # What lies far in the future was not written just now.
+    reader.execute(f"INSERT INTO {target} (k, c, v) VALUES ('p1', 9, 7) USING TIMESTAMP {2**61}")
+
     verdict = compare(connection, plan)
 
-    assert found_and_corrected(verdict) == [(1, 0), (1, 0), (1, 1)]
+    assert found_and_corrected(verdict) == [(1, 0), (1, 0), (2, 1)]
     assert verdict.ignored_newer == 2
     assert verdict.counts.skipped == 2
-    assert (verdict.origin_rows, verdict.target_rows) == (21, 20)
+    assert (verdict.origin_rows, verdict.target_rows) == (21, 21)
 
 
 # -- what is refused -----------------------------------------------------------------------------
