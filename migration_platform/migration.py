@@ -196,7 +196,11 @@ class Filter:
         """Give the part of a range that is read; None if nothing of it is."""
         start = max(token_range.start, self.token_min - 1)
         end = min(token_range.end, self.token_max)
-        end = start + (end - start) * self.coverage_percent // 100
+        if start >= end:
+            return None
+        # As the Cassandra Data Migrator takes a sample, so that both read the same tokens.
+        low, high = replace(token_range, start=start, end=end).bounds
+        end = low + (high - low) * self.coverage_percent // 100
         return replace(token_range, start=start, end=end) if start < end else None
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migration_platform.migration import Filter
 from migration_platform.token_ranges import (
     MAX_RANGES,
     MAX_TOKEN,
@@ -229,3 +230,11 @@ def test_tokens_of_keys_are_those_of_the_server(connection, keyspace, reader):
     for row in found:
         cells = [row["a"].encode(), row["b"], row["c"].to_bytes(8, "big", signed=True)]
         assert token_of_key(serialize_key(cells)) == row["t"]
+
+
+def test_a_sample_of_each_range_is_the_one_of_the_cassandra_data_migrator():
+    windows = [Filter(coverage_percent=10).window(each) for each in split_ring(64)]
+    assert [window.bounds for window in windows[:2] if window] == [
+        (-9223372036854775808, -9194548999239604634),
+        (-8935141660703064064, -8906318623087892890),
+    ]
