@@ -35,6 +35,7 @@ from migration_platform.workers import OpenStores
 SHOWN_CHARACTERS = 100
 _LONG = Struct(">q")
 _NO_ROW = Page(b"", 0, None)
+_UNWRITABLE = "(cannot be written as declared)"
 
 Kind = Literal["agree", "missing", "extra", "mismatched"]
 Retried = Callable[[BaseException], None]
@@ -90,6 +91,11 @@ class Suspect:
     key: bytes
     kind: Kind
     shown: DifferingRow
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the origin's row can be given the target's form."""
+        return self.shown.columns != (_UNWRITABLE,)
 
 
 def open_reads(stores: OpenStores) -> dict[int, LayerReads]:
@@ -319,7 +325,7 @@ def _show(reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page) ->
         return shown
     origin = next((row for row in reads.origin.rows.cells(page) if row[0] == key), None)
     if origin is None:
-        return replace(shown, columns=("(cannot be written as declared)",))
+        return replace(shown, columns=(_UNWRITABLE,))
     if kind == "missing":
         return shown
     rows = reads.target.rows

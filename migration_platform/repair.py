@@ -184,7 +184,8 @@ def _repair(
     plan = stores.plan
     if not plan.migration.repair or not suspects:
         return _Repaired(frozenset(), frozenset())
-    kinds = {suspect.key: suspect.kind for suspect in suspects}
+    # A row that cannot be written would keep those beside it from being repaired.
+    kinds = {suspect.key: suspect.kind for suspect in suspects if suspect.is_writable}
     touched: set[bytes] = set()
     kept: set[bytes] = set()
     for reads, keys in by_layer(open_reads(stores), list(kinds)):

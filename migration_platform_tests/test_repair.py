@@ -382,6 +382,30 @@ def test_entries_of_a_map_that_are_rows_are_repaired_like_rows(connection, reade
     assert rows_of(reader, target) == expected
 
 
+def test_a_row_that_cannot_be_written_keeps_no_other_from_being_repaired(
+    connection, reader, tables
+):
+    origin = tables.make("o", "k int PRIMARY KEY, v text")
+    target = tables.make("t", "k int PRIMARY KEY, v int")
+    insert_rows(connection, origin, [{"k": k, "v": "x" if k == 3 else str(k)} for k in range(6)])
+    plan = plan_copy(
+        connection,
+        origin,
+        target,
+        columns=Columns(codecs=("INT_STRING",)),
+        token_ranges=1,
+        repair=EVERYTHING,
+    )
+
+    verdict = compare(connection, plan)
+
+    assert found_and_corrected(verdict) == [(6, 5), (0, 0), (0, 0)]
+    assert verdict.status == "DIFF"
+    (left,) = [row for row in verdict.missing_rows if not row.corrected]
+    assert str(left) == "k=3: (cannot be written as declared)"
+    assert {row["k"] for row in rows_of(reader, target)} == {0, 1, 2, 4, 5}
+
+
 # -- filters -------------------------------------------------------------------------------------
 
 FILTERS = {
