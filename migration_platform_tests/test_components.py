@@ -565,7 +565,8 @@ def test_a_migration_becomes_an_origin_a_plan_a_target_a_diff_and_two_checks(
     origin, target = dg.AssetKey(["sunbird", "ks", "a"]), dg.AssetKey(["reports", "ks", "b"])
     diff = dg.AssetKey(["reports", "ks", "b_diff"])
     plan = dg.AssetKey(["reports", "ks", "b_plan"])
-    assert graph.get_all_asset_keys() == {origin, target, diff, plan}
+    letters = dg.AssetKey(["reports", "ks", "b_dead_letters"])
+    assert graph.get_all_asset_keys() == {origin, target, diff, plan, letters}
     assert graph.external_asset_keys == {origin}
     assert graph.get(target).parent_keys == {origin}
     assert graph.get(diff).parent_keys == {target}
@@ -576,7 +577,11 @@ def test_a_migration_becomes_an_origin_a_plan_a_target_a_diff_and_two_checks(
         assert node.backfill_policy == dg.BackfillPolicy.single_run()
         assert node.partitions_def is not None
         assert list(node.partitions_def.get_partition_keys())[:2] == ["00-of-4", "01-of-4"]
-    assert {key.name for key in graph.asset_check_keys} == {"row_counts_match", "all_ranges_match"}
+    assert {key.name for key in graph.asset_check_keys} == {
+        "row_counts_match",
+        "all_ranges_match",
+        "no_dead_letters",
+    }
     assert {key.asset_key for key in graph.asset_check_keys} == {target}
 
 
@@ -621,7 +626,7 @@ def test_hostile_table_names_give_assets_that_can_be_selected(project: Project) 
     keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     assert keys == {
         "sunbird/My_Keyspace/a_b_c",
-        *(f"reports/Ks/x_y{suffix}" for suffix in ("", "_diff", "_plan")),
+        *(f"reports/Ks/x_y{suffix}" for suffix in ("", "_diff", "_plan", "_dead_letters")),
     }
 
 

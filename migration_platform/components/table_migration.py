@@ -15,8 +15,10 @@ from pydantic import Field
 from migration_platform.components import ended_runs
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.checks import CHECKS, ORIGIN_ONLY
+from migration_platform.components.dead_letters import NO_DEAD_LETTERS, NO_DEAD_LETTERS_MEANS
 from migration_platform.components.planning import plan_migration
 from migration_platform.components.ranged_run import run_ranges
+from migration_platform.components.replaying import replay_letters
 from migration_platform.components.reporting import Job
 from migration_platform.components.scaffolds import TableMigrationScaffolder
 from migration_platform.components.stores import Stores
@@ -343,6 +345,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         assets: list[Any] = [
             build_ranged_assets(declared=self, job=job, after=after),
             build_plan_asset(declared=self, job=job),
+            build_dead_letters_asset(declared=self, job=job),
         ]
         if self._describes_origin(job, context):
             assets.append(build_origin_asset(job=job, group=self.group))
@@ -559,6 +562,7 @@ def build_job(migration: Migration) -> Job:
         target=target,
         diff=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_diff"]),
         plan=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_plan"]),
+        letters=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_dead_letters"]),
         partitions=dg.StaticPartitionsDefinition([r.key for r in migration.ranges]),
     )
 
@@ -624,7 +628,7 @@ def build_ranged_assets(
         ],
         check_specs=[
             dg.AssetCheckSpec(name, asset=job.target, description=description)
-            for name, description in checks.items()
+            for name, description in (checks | {NO_DEAD_LETTERS: NO_DEAD_LETTERS_MEANS}).items()
         ],
         backfill_policy=dg.BackfillPolicy.multi_run(per_run)
         if per_run
@@ -676,6 +680,34 @@ def build_plan_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefiniti
         )
 
     return plan
+
+
+def build_dead_letters_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefinition:
+    """Build the asset that copies the rows that were set aside."""
+    migration = job.migration
+
+    @dg.asset(
+        key=job.letters,
+        deps=[job.target],
+        group_name=declared.group,
+        owners=declared.owners,
+        kinds={"cassandra"},
+        description=(
+            f"The rows of `{migration.origin.table}` that could not be written and were set aside. "
+            "Materializing it reads them again by their keys and writes them under the present "
+            "declaration; what arrives, or is gone at the origin, is set aside no longer."
+        ),
+        required_resource_keys={migration.origin.store, migration.target.store},
+    )
+    def dead_letters(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return replay_letters(
+            context,
+            job,
+            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            target=_store(context.resources, migration.target.store, CassandraResource),
+        )
+
+    return dead_letters
 
 
 def build_schedule(*, job: Job, cron: str, per_run: int | None) -> dg.ScheduleDefinition:
