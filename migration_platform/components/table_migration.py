@@ -243,7 +243,7 @@ class RunConfig(dg.Config):
     truncate_target: bool | None = Field(
         default=None, description="Overrules the declaration's truncate_target for this run."
     )
-    resume: str | None = Field(
+    resume: Any = Field(
         default=None,
         description="auto, or the id of a tracked run: what passed there is carried over, and only "
         "the rest is done.",
