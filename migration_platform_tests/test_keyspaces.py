@@ -257,7 +257,7 @@ def test_one_launch_can_hold_all_that_is_copied(project: Project) -> None:
     chosen = dg.AssetSelection.from_coercible("group:shop").resolve(graph)
 
     assert dg.AssetKey(["reports", "shop_schema"]) in chosen
-    assert len(chosen) == 1 + 2 * len(SHOP)
+    assert len(chosen) == 2 + 2 * len(SHOP)
     for key in chosen:
         assert graph.get(key).backfill_policy == dg.BackfillPolicy.single_run()
     for name in SHOP:
@@ -411,10 +411,10 @@ def test_a_keyspace_is_created_copied_proven_and_its_gate_tells_what_is_open(
         assert connection.session.execute(f"{count}.orders").one()[0] == 40
         assert connection.session.execute(f'{count}."Users"').one()[0] == 30
         passed, said = gate_of(project, gate)
-        assert said == (
-            f"reports.{there} is ready for the cut-over: the schemas match, and all 4 checks of "
-            "2 tables are green."
-        )
+        assert passed, said
+        ready = f"reports.{there} is ready for the cut-over: the schemas match, and all "
+        assert said.startswith(ready)
+        assert said.endswith(" checks of 2 tables are green.")
 
         connection.session.execute(f"CREATE TABLE {keyspace}.fresh (id int PRIMARY KEY)")
         connection.session.execute(f'ALTER TABLE {quote(there)}."Users" DROP "Name"')

@@ -280,10 +280,13 @@ def build_cutover_asset(
             declared.schema_key,
             *(key for table in known.moved for key in (table.job.target, table.job.diff)),
         ],
-        group_name=f"{declared.asset_group}_details",
+        group_name=declared.asset_group,
         owners=declared.owners,
         kinds={"cassandra"},
         check_specs=[ready],
+        # In a backfill it comes last. In a run that copies tables it is skipped, because these
+        # return no results of their own (see ranged_run.py): launch it after that run.
+        backfill_policy=dg.BackfillPolicy.single_run(),
         description=(
             f"The gate before `{quote(declared.target_keyspace)}` in `{declared.target.store}` "
             "takes over: green only if the schemas match and every check of every table is green "
