@@ -718,9 +718,9 @@ def _compile_set_aside(plan: Plan, tools: _Tools, progress: _Progress) -> _SetAs
 
 def _column_in(told: str, plan: Plan) -> str:
     """Find the column that a server blames."""
-    found = re.search(r"(?:column|collection) '?\"?(\w+)", told)
     names = {column.name for column in plan.target.columns}
-    return found[1] if found and found[1] in names else ""
+    found = re.findall(r"(?:column|collection) '?\"?(\w+)", told)
+    return next((name for name in found if name in names), "")
 
 
 def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Undecided | None]:
