@@ -9,6 +9,10 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster import ComponentTree, DagsterInstance
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext,
+    DefinitionsLoadType,
+)
 
 from migration_platform.components.cutover import MovedTable, judge_checks
 from migration_platform.components.keyspace_assets import KnownTables, build_cutover_sensor
@@ -190,6 +194,25 @@ def test_a_refresh_that_fails_keeps_the_list(project: Project) -> None:
 
     assert state_file(project).read_text() == before
     assert targets(project) == set(SHOP)
+
+
+@pytest.mark.parametrize("load_type", list(DefinitionsLoadType))
+def test_the_list_can_be_kept_in_dagsters_own_storage_also_for_the_process_of_a_run(
+    project: Project, load_type: DefinitionsLoadType
+) -> None:
+    declare(project, defs_state={"management_type": "VERSIONED_STATE_STORAGE"})
+    file = state_file(project)
+    with project.instance() as instance:
+        storage = instance.defs_state_storage
+        assert storage is not None
+        key = "KeyspaceMigration[sunbird.shop->reports.shop]"
+        storage.upload_state_from_path(key, version="one", path=file)
+        file.unlink()
+        DefinitionsLoadContext.set(DefinitionsLoadContext(load_type))
+        try:
+            assert targets(project) == set(SHOP)
+        finally:
+            DefinitionsLoadContext._instance = None
 
 
 # -- what holds for all, and for one -----------------------------------------------------------

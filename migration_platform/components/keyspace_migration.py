@@ -250,6 +250,11 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
                     dg.get_dagster_logger().warning(
                         f"the tables of {self.origin_name} could not be looked up: {error}"
                     )
+        if storage and loading.get_defs_key_state_info(config.key) is None:
+            # `dg launch` hands no version to the run that it executes.
+            latest = storage.get_latest_version(config.key)
+            if latest:
+                loading.add_defs_state_info(config.key, latest)
         with loading.state_path(config, storage, root) as path:
             return self.build_defs_from_state(context, path)
 
