@@ -307,15 +307,18 @@ def find_newer(
 
 
 def show_row(rows: ComparedRows, key: bytes) -> DifferingRow:
-    """Give a row's key as `userid='u1', courseid='c1'`; static cells have a partition's."""
+    """Give a target row's key as `userid='u1', courseid='c1'`; static cells have a partition's."""
     sources = rows.sources[: rows.keys]
     cells = split_cells(key, rows.keys)
     shown = show_key(
         [(s.target, s.target_type, cell) for s, cell in zip(sources, cells, strict=True)]
     )
-    values = tuple(
-        _show_cell(cell, s.target_type) or "null" for s, cell in zip(sources, cells, strict=True)
-    )
+    named = {
+        source.target: _show_cell(cell, source.target_type) or ("null" if cell is None else "")
+        for source, cell in zip(sources, cells, strict=True)
+    }
+    key_names = rows.table.partition_key if rows.statics else rows.table.primary_key
+    values = tuple(named[name] for name in key_names if name in named)
     return DifferingRow(f"static cells of {shown}" if rows.statics else shown, cells=values)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ from migration_platform.resume import read_resume
 from migration_platform.stores.cassandra import Connection, truncate
 from migration_platform.token_ranges import TokenRange, range_of_key
 from migration_platform.tracking import MIGRATE, PASS, VALIDATE
+from migration_platform.verdicts import difference_lines
 from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool
+
+MAX_LOGGED_LINES = 200
+"""So many lines a run logs of rows that differ; each is an entry of Dagster's event log."""
 
 
 def run_ranges(
@@ -376,7 +381,11 @@ def _compare(
         return
     tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
     progress = reporting.build_progress(run.context, "Comparing, scans")
+    lines_left = MAX_LOGGED_LINES
     for verdict in diff_ranges(pool, run.plan, ranges, progress, winners):
+        for line in islice(difference_lines(verdict), lines_left):
+            run.context.log.error(line)
+            lines_left -= 1
         metadata = reporting.verdict_metadata(verdict) | tracked_runs.count_verdict(run, verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
