@@ -1,0 +1,449 @@
+"""Rows that cannot be written: each kind, what is kept of them, and what becomes of them later.
+
+Server limits hold for ordinary users only, so one small server with a login serves what the shared
+one cannot refuse.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from os import kill
+from typing import Any
+
+import pytest
+
+from migration_platform.copy import CopyRange, RangeCounts, copy_range
+from migration_platform.dead_letters import MAX_CAUSE, open_letters, read_summary, slice_of
+from migration_platform.errors import MigrationError, PermanentError
+from migration_platform.local.servers import Cassandra
+from migration_platform.migration import Columns, ExplodeMap, ExtractJson, Guardrails, TableName
+from migration_platform.preflight import Plan, build_plan
+from migration_platform.replay import ReplayCounts, ensure_letters, replay
+from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.workers import Reported, WorkerPool
+from migration_platform_tests.comparing import OneProcess, compare, found, rehearse_all
+from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.tables import (
+    create_keyspace,
+    create_table,
+    declare,
+    fill,
+    in_process,
+    insert_rows,
+    rows_of,
+)
+
+SECRET = "never-in-a-letter"
+
+
+@pytest.fixture(scope="session")
+def strict_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CassandraSettings]:
+    """An ordinary user of a server that refuses large cells, collections and mutations."""
+    server = Cassandra(
+        cluster_name="strict",
+        password=True,
+        heap_mb=SMALL_HEAP_MB,
+        settings={
+            "column_value_size_fail_threshold": "100KiB",
+            "items_per_collection_fail_threshold": "50",
+            "max_mutation_size": "256KiB",
+            "native_transport_max_message_size": "8MiB",
+            "native_transport_max_frame_size": "8MiB",
+            "authorizer": "CassandraAuthorizer",
+        },
+    )
+    with run_server(server, tmp_path_factory.mktemp("strict")) as running:
+        admin = CassandraSettings(port=running.port, username="cassandra", password="cassandra")
+        with Connection(admin) as connection:
+            connection.session.execute("CREATE ROLE mover WITH PASSWORD = 'm' AND LOGIN = true")
+            connection.session.execute("GRANT ALL ON ALL KEYSPACES TO mover")
+            create_keyspace(connection, "strict")
+        yield replace(admin, username="mover", password="m")
+
+
+@pytest.fixture(scope="session")
+def strict_connection(strict_settings: CassandraSettings) -> Iterator[Connection]:
+    with Connection(strict_settings) as connection:
+        yield connection
+
+
+@pytest.fixture
+def strict(strict_connection: Connection) -> Connection:
+    """The connection of that user; no letters are there yet."""
+    tables = strict_connection.cluster.metadata.keyspaces["strict"].tables  # type: ignore[union-attr]
+    if "dead_letters" in tables:
+        strict_connection.session.execute("TRUNCATE strict.dead_letters")
+    return strict_connection
+
+
+def plan_between(
+    origin_side: Connection, target_side: Connection, origin: TableName, target: TableName,
+    **options: Any,
+) -> Plan:  # fmt: skip
+    options = {"dead_letters_max_rows": 10, "token_ranges": 2, **options}
+    options["tracking_keyspace"] = target.keyspace
+    plan = build_plan(declare(origin, target, **options), origin_side, target_side)
+    ensure_letters(target_side, plan.migration)
+    return plan
+
+
+def copy_all(
+    plan: Plan, origin: Connection, target: Connection | None = None, run_id: str = ""
+) -> RangeCounts:
+    stores, total = in_process(plan, origin, target), RangeCounts()
+    for token_range in plan.migration.ranges:
+        counts = copy_range(stores, token_range, lambda _: None, run_id=run_id)
+        assert counts.complete
+        total += counts
+    return total
+
+
+def letters_of(connection: Connection, keyspace: str) -> list[dict[str, Any]]:
+    """Every letter of a keyspace, read without the engine."""
+    found = connection.session.execute(f"SELECT * FROM {keyspace}.dead_letters")
+    names: list[str] = list(found.column_names or ())
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    return sorted(rows, key=lambda row: row["key_text"])
+
+
+def told(connection: Connection, keyspace: str) -> dict[str, tuple[str, str]]:
+    rows = letters_of(connection, keyspace)
+    # Nothing of a row but its key is kept.
+    assert SECRET not in repr(rows)
+    return {row["key_text"]: (row["column_name"], row["cause"]) for row in rows}
+
+
+@pytest.fixture
+def make(connection, keyspace) -> Callable[[str, str], TableName]:
+    return lambda name, body: create_table(connection, keyspace, name, body)
+
+
+# -- rows that cannot be read into the target's form ----------------------------------------------
+
+
+NUMBERS = Columns(codecs=("INT_STRING",))
+
+
+def numbers(connection: Connection, make: Callable) -> tuple[TableName, TableName]:
+    """40 rows, of which two have no number."""
+    origin, target = make("a", "k int PRIMARY KEY, v text"), make("b", "k int PRIMARY KEY, v int")
+    fill(connection, origin, "k, v", [(n, str(n)) for n in range(40)])
+    fill(connection, origin, "k, v", [(n, f"{SECRET} {n}") for n in (7, 17)])
+    return origin, target
+
+
+def test_rows_that_cannot_be_converted_are_set_aside_and_the_others_arrive(
+    connection, reader, make, keyspace
+):
+    origin, target = numbers(connection, make)
+    plan = plan_between(connection, connection, origin, target, columns=NUMBERS)
+    counts = copy_all(plan, connection, run_id="the run")
+    assert (counts.read, counts.written, counts.set_aside) == (40, 38, 2)
+    assert len(counts.set_aside_samples) == 2
+    assert {row["k"] for row in rows_of(reader, target)} == set(range(40)) - {7, 17}
+    cause = "cannot be converted: v: from text to int"
+    assert told(connection, keyspace) == {"k=17": ("v", cause), "k=7": ("v", cause)}
+    tokens = {r["k"]: r["t"] for r in reader.execute(f"SELECT k, token(k) AS t FROM {origin}")}
+    for row in letters_of(connection, keyspace):
+        key = int(row["key_text"][2:])
+        assert row["origin_token"] == tokens[key]
+        assert row["slice"] == slice_of(tokens[key])
+        assert row["origin_key"] == b"\0\0\0\4" + key.to_bytes(4, "big")
+        assert (row["layer"], row["run_id"]) == ("rows", "the run")
+        assert row["set_aside_at"] is not None
+    summary = read_summary(connection, plan.migration)
+    assert (summary.count, summary.causes) == (2, ((cause, 2),))
+    # What was set aside is really missing: the comparison stays red, and names it.
+    verdict = compare(connection, plan)
+    assert found(verdict) == (2, 0, 0)
+    assert {str(row) for row in verdict.missing_rows} == {
+        f"k={k}: (cannot be written as declared)" for k in (7, 17)
+    }
+
+
+def test_without_a_budget_the_first_bad_row_fails_the_range_and_nothing_is_kept(
+    connection, make, keyspace
+):
+    origin, target = numbers(connection, make)
+    plan = build_plan(
+        declare(origin, target, columns=NUMBERS, tracking_keyspace=keyspace, token_ranges=1),
+        connection, connection,
+    )  # fmt: skip
+    with pytest.raises(PermanentError, match=r"^the row k=(7|17) cannot be converted: v: "):
+        copy_all(plan, connection)
+    assert open_letters(connection, plan.migration) is None
+
+
+def test_more_bad_rows_than_the_budget_allows_fail_the_range_and_what_was_found_stays(
+    connection, make, keyspace
+):
+    origin, target = numbers(connection, make)
+    plan = plan_between(
+        connection, connection, origin, target,
+        columns=NUMBERS, token_ranges=1, dead_letters_max_rows=1,
+    )  # fmt: skip
+    with pytest.raises(PermanentError) as refused:
+        copy_all(plan, connection)
+    first = next(iter(told(connection, keyspace)))
+    assert str(refused.value).startswith(
+        "more than 1 rows of the range cannot be written, which dead_letters.max_rows allows; the "
+        f"first: the row {first} cannot be converted: v: from text to int. "
+    )
+    assert len(letters_of(connection, keyspace)) == 1
+    result = rehearse_all(connection, plan)
+    assert result.counts.set_aside == 2
+    assert "and 1 more; dead_letters.max_rows is 1" in result.failed[0][1]
+
+
+def test_each_kind_of_row_that_cannot_be_formed_is_set_aside(connection, reader, make, keyspace):
+    origin = make("a", "k int, c text, v text, j text, st text STATIC, PRIMARY KEY (k, c)")
+    target = make("b", "k int, v text, c text, n int, st int STATIC, PRIMARY KEY (k, v, c)")
+    good = [{"k": k, "c": "x", "v": "v", "j": '{"n": 1}', "st": "1"} for k in range(5)]
+    insert_rows(connection, origin, good)
+    insert_rows(connection, origin, [{"k": 1, "c": "null", "j": "{}"}])
+    insert_rows(connection, origin, [{"k": 2, "c": "json", "v": "v", "j": f'"{SECRET}'}])
+    insert_rows(connection, origin, [{"k": 3, "c": "n", "v": "v", "j": f'{{"n": "{SECRET}"}}'}])
+    insert_rows(connection, origin, [{"k": 4, "st": SECRET}])
+    insert_rows(connection, origin, [{"k": 4, "c": "big", "v": "v" * 3000}])
+    plan = plan_between(
+        connection, connection, origin, target,
+        columns=Columns(codecs=("INT_STRING",), extract_json=ExtractJson("j", {"n": "n"})),
+        guardrails=Guardrails(2, "fail"),
+    )  # fmt: skip
+    counts = copy_all(plan, connection)
+    assert (counts.read, counts.written, counts.set_aside) == (9, 5, 4)
+    assert (counts.statics, counts.statics_set_aside) == (4, 1)
+    assert told(connection, keyspace) == {
+        "k=1, c='null'": (
+            "v", "has no value for the key column v; name one in columns.key_defaults",
+        ),
+        "k=2, c='json'": ("j", "cannot be converted: j: it is no JSON object"),
+        "k=3, c='n'": ("j", "cannot be converted: j: the property n is no int"),
+        "k=4": ("st", "cannot be converted: st: from text to int"),
+        "k=4, c='big'": (
+            "v",
+            "has a cell in v that is too large: guardrails.max_column_kb is 2; make it smaller, "
+            "or set guardrails.action to skip or report",
+        ),
+    }  # fmt: skip
+    verdict = compare(connection, plan)
+    assert found(verdict) == (5, 0, 0)
+    assert any("has no value for the key column v" in str(row) for row in verdict.missing_rows)
+
+
+def test_a_key_that_the_target_does_not_tell_is_kept_too(connection, make, keyspace):
+    origin = make("a", "k text, c int, m map<int, text>, PRIMARY KEY (k, c)")
+    target = make("b", "k int, name int, amount int, PRIMARY KEY (k, name)")
+    insert_rows(connection, origin, [{"k": "1", "c": 1, "m": {1: "1", 2: "two"}}])
+    insert_rows(connection, origin, [{"k": "2", "c": 5, "m": {1: "1", 2: "2"}}])
+    insert_rows(connection, origin, [{"k": "one", "c": 3, "m": {1: "1"}}])
+    plan = plan_between(
+        connection, connection, origin, target,
+        columns=Columns(
+            codecs=("INT_STRING",), skip=("c",), explode_map=ExplodeMap("m", "name", "amount")
+        ),
+        collisions="newest",
+    )  # fmt: skip
+    counts = copy_all(plan, connection)
+    # One entry that cannot be written sets its whole row aside.
+    assert (counts.read, counts.written, counts.set_aside) == (3, 2, 2)
+    assert set(told(connection, keyspace)) == {"k='1', c=1", "k='one', c=3"}
+
+
+# -- rows that the server refuses -----------------------------------------------------------------
+
+
+def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_arrive(
+    connection, strict, make, keyspace
+):
+    body = "k int, c int, v text, s set<int>, w text, l list<int>, PRIMARY KEY (k, c)"
+    origin = make("a", body)
+    target = create_table(strict, "strict", "b", body)
+    fill(connection, origin, "k, c, v", [(n % 3, n, "x") for n in range(60)])
+    large = "x" * 110_000
+    insert_rows(connection, origin, [{"k": 0, "c": 3, "v": large}])
+    # Several statements: each cell with a time of its own, more than a batch may hold.
+    insert_rows(connection, origin, [{"k": 0, "c": 6, "v": "y" * 4000}], "USING TIMESTAMP 9000")
+    insert_rows(connection, origin, [{"k": 0, "c": 6, "w": large}], "USING TIMESTAMP 9001")
+    insert_rows(connection, origin, [{"k": 1, "c": 1, "s": set(range(60))}])
+    insert_rows(connection, origin, [{"k": 1, "c": 4, "l": list(range(60))}])
+    plan = plan_between(connection, strict, origin, target)
+    counts = copy_all(plan, connection, strict)
+    assert (counts.read, counts.written, counts.set_aside) == (60, 56, 4)
+    causes = told(strict, "strict")
+    assert {key: column for key, (column, _) in causes.items()} == {
+        "k=0, c=3": "v", "k=0, c=6": "w", "k=1, c=1": "s", "k=1, c=4": "l",
+    }  # fmt: skip
+    assert all(
+        cause.startswith("was refused: the server said: Invalid query: Guardrail ")
+        and len(cause) <= MAX_CAUSE
+        for _, cause in causes.values()
+    )
+    arrived = {tuple(row) for row in strict.session.execute(f"SELECT k, c FROM {target}")}
+    refused = {(0, 3), (1, 1), (1, 4)}
+    assert arrived - {(0, 6)} == {(n % 3, n) for n in range(60)} - refused - {(0, 6)}
+    # The budget counts rows, not their parts.
+    assert len(letters_of(strict, "strict")) == 4
+
+
+def test_keys_and_mutations_that_are_too_large_are_rows_too(connection, strict, make, keyspace):
+    values = [f"v{n}" for n in range(8)]
+    columns = "k text, c text, " + ", ".join(f"{v} text" for v in values)
+    origin = make("a", f"{columns}, PRIMARY KEY (k, c)")
+    target = create_table(strict, "strict", "keys", f"{columns}, PRIMARY KEY ((k, c))")
+    fill(connection, origin, "k, c, v0", [(str(n), "c", "x") for n in range(20)])
+    insert_rows(connection, origin, [{"k": "k" * 40_000, "c": "c" * 40_000, "v0": "x"}])
+    wide = dict.fromkeys(values, "x" * 60_000)
+    insert_rows(connection, origin, [{"k": "wide", "c": "c", **wide}])
+    plan = plan_between(connection, strict, origin, target)
+    counts = copy_all(plan, connection, strict)
+    assert (counts.read, counts.written, counts.set_aside) == (22, 20, 2)
+    letters = letters_of(strict, "strict")
+    assert [row["cause"].partition(" (")[0] for row in letters] == [
+        "was refused: the server said: Invalid query: Key length of 80000 is longer than maximum "
+        "of 65535",
+        "was refused: the server said: Invalid query: Rejected an oversized mutation",
+    ]
+    assert all(len(row["key_text"]) <= 1000 for row in letters)
+
+
+def test_a_refused_row_is_named_without_a_budget(connection, strict, make):
+    body = "k int, c int, v text, PRIMARY KEY (k, c)"
+    origin, target = make("a", body), create_table(strict, "strict", "named", body)
+    fill(connection, origin, "k, c, v", [(1, n, "x") for n in range(20)])
+    insert_rows(connection, origin, [{"k": 1, "c": 7, "v": "x" * 110_000}])
+    plan = plan_between(connection, strict, origin, target, dead_letters_max_rows=0)
+    with pytest.raises(PermanentError, match=r"^the row k=1, c=7 was refused: the server said: "):
+        copy_all(plan, connection, strict)
+
+
+def test_what_is_no_rows_fault_sets_nothing_aside(connection, strict, make):
+    body = "k int PRIMARY KEY, v text"
+    origin, target = make("a", body), create_table(strict, "strict", "changed", body)
+    fill(connection, origin, "k, v", [(n, "x") for n in range(10)])
+    plan = plan_between(connection, strict, origin, target)
+    stores = in_process(plan, connection, strict)
+    copy_range(stores, plan.migration.ranges[0], lambda _: None)
+    for statement, reason in (
+        (f"ALTER TABLE {target} DROP v", "Undefined column name v"),
+        (f"DROP TABLE {target}", "does not exist"),
+    ):
+        strict.session.execute(statement)
+        with pytest.raises(MigrationError, match=reason):
+            copy_range(stores, plan.migration.ranges[1], lambda _: None)
+    assert letters_of(strict, "strict") == []
+
+
+def test_a_counter_whose_key_is_refused_is_set_aside(connection, reader, make, keyspace):
+    origin = make("a", "k text, c text, n counter, PRIMARY KEY (k, c)")
+    target = make("b", "k text, c text, n counter, PRIMARY KEY ((k, c))")
+    add = connection.session.prepare(f"UPDATE {origin} SET n = n + ? WHERE k = ? AND c = ?")
+    for number in range(5):
+        connection.session.execute(add, [number + 1, str(number), "c"])
+    connection.session.execute(add, [9, "k" * 40_000, "c" * 40_000])
+    plan = plan_between(connection, connection, origin, target)
+    for _ in range(2):
+        counts = copy_all(plan, connection)
+        assert (counts.read, counts.written, counts.set_aside) == (6, 5, 1)
+        assert [row["n"] for row in rows_of(reader, target)] == [1, 2, 3, 4, 5]
+        assert len(letters_of(connection, keyspace)) == 1
+
+
+# -- what becomes of letters ----------------------------------------------------------------------
+
+
+def test_letters_whose_rows_were_mended_go_when_their_range_is_copied_again(
+    connection, make, keyspace
+):
+    origin, target = numbers(connection, make)
+    plan = plan_between(connection, connection, origin, target, columns=NUMBERS)
+    copy_all(plan, connection)
+    insert_rows(connection, origin, [{"k": 7, "v": "7"}])
+    here = [r for r in plan.migration.ranges if letter_of(connection, keyspace, "k=7") in r]
+    copy_range(in_process(plan, connection), here[0], lambda _: None)
+    assert set(told(connection, keyspace)) == {"k=17"}
+    # Also when nothing may be set aside any more, and the ranges are cut otherwise.
+    insert_rows(connection, origin, [{"k": 17, "v": "17"}])
+    other = declare(
+        origin, target, columns=NUMBERS, tracking_keyspace=keyspace, token_ranges=7
+    )  # fmt: skip
+    copy_all(build_plan(other, connection, connection), connection)
+    assert told(connection, keyspace) == {}
+
+
+def letter_of(connection: Connection, keyspace: str, key: str) -> int:
+    return {r["key_text"]: r["origin_token"] for r in letters_of(connection, keyspace)}[key]
+
+
+def run_replay(plan: Plan, connection: Connection) -> tuple[ReplayCounts, int]:
+    pool = OneProcess(plan, connection)
+    done = replay(pool, connection, plan.migration)  # type: ignore[arg-type]
+    assert done.error == ""
+    return done.counts, done.remaining.count
+
+
+def test_a_replay_writes_what_was_mended_and_keeps_the_rest(connection, reader, make, keyspace):
+    origin, target = numbers(connection, make)
+    fill(connection, origin, "k, v", [(n, "gone") for n in (50, 51)])
+    plan = plan_between(connection, connection, origin, target, columns=NUMBERS)
+    copy_all(plan, connection)
+    insert_rows(connection, origin, [{"k": 7, "v": "7"}])
+    reader.execute(f"DELETE FROM {origin} WHERE k IN (50, 51)")
+    assert run_replay(plan, connection) == (ReplayCounts(1, 2, 1), 1)
+    assert set(told(connection, keyspace)) == {"k=17"}
+    # Now the declaration is mended instead: the row is no longer wanted as a number.
+    make("c", "k int PRIMARY KEY, v text")
+    lenient = plan_between(connection, connection, origin, target, columns=Columns(skip=("v",)))
+    assert run_replay(lenient, connection) == (ReplayCounts(1, 0, 0), 0)
+    assert {row["k"] for row in rows_of(reader, target)} == set(range(40))
+    assert run_replay(lenient, connection) == (ReplayCounts(), 0)
+
+
+def test_a_replay_that_is_killed_goes_on_where_it_was(connection, reader, settings, make, keyspace):
+    origin, target = make("a", "k int PRIMARY KEY, v text"), make("b", "k int PRIMARY KEY, v int")
+    fill(connection, origin, "k, v", [(n, "none") for n in range(300)])
+    plan = plan_between(
+        connection, connection, origin, target,
+        columns=NUMBERS, dead_letters_max_rows=300, origin_rows_per_second=400,
+    )  # fmt: skip
+    assert copy_all(plan, connection).set_aside == 300
+    fill(connection, origin, "k, v", [(n, str(n)) for n in range(300)])
+    with WorkerPool(plan, settings, settings, workers=1) as pool:
+        killed = KilledAfter(pool, 40)
+        done = replay(killed, connection, plan.migration)  # type: ignore[arg-type]
+    assert "was killed by signal 9" in done.error
+    left = {row["key_text"] for row in letters_of(connection, keyspace)}
+    written = {f"k={row['k']}" for row in rows_of(reader, target)}
+    assert left
+    assert left | written == {f"k={n}" for n in range(300)}
+    assert run_replay(plan, connection) == (ReplayCounts(len(left), 0, 0), 0)
+    assert len(rows_of(reader, target)) == 300
+
+
+class KilledAfter:
+    """A pool whose worker is killed once so many tasks have reported."""
+
+    def __init__(self, pool: WorkerPool, reports: int):
+        self._pool, self._left = pool, reports
+
+    def run(self, tasks: list[Any]) -> Iterator[Any]:
+        for event in self._pool.run(tasks):
+            yield event
+            if isinstance(event, Reported):
+                self._left -= 1
+                if not self._left:
+                    kill(self._pool.process_ids[0], signal.SIGKILL)
+
+
+def test_letters_survive_the_death_of_a_worker(connection, settings, make, keyspace):
+    origin, target = make("a", "k int PRIMARY KEY, v text"), make("b", "k int PRIMARY KEY, v int")
+    fill(connection, origin, "k, v", [(n, "none") for n in range(1500)])
+    plan = plan_between(
+        connection, connection, origin, target, columns=NUMBERS, token_ranges=1,
+        dead_letters_max_rows=10_000, origin_rows_per_second=500, origin_fetch_size=100,
+    )  # fmt: skip
+    with WorkerPool(plan, settings, settings, workers=1) as pool:
+        for event in pool.run([CopyRange(plan.migration.ranges[0])]):
+            if isinstance(event, Reported) and isinstance(event.value, RangeCounts):
+                kill(pool.process_ids[0], signal.SIGKILL)
+    assert 100 <= len(letters_of(connection, keyspace)) < 1500
