@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cassandra.cluster import Session
+from hypothesis import settings
 
 from migration_platform.local.servers import Cassandra, Kafka
 from migration_platform.local.stack import Running
@@ -19,6 +20,10 @@ from migration_platform_tests.tables import create_keyspace, plain_session
 # A shell that runs the tests in the background lets them ignore Ctrl-C. Dagster hands the handler
 # of SIGINT on to SIGTERM after each run, and servers started later would ignore the request to end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says something of the machine, not of what is tested.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
