@@ -384,6 +384,7 @@ class _Row:
     piece: TokenRange
     status: str = NOT_STARTED
     run_info: str = ""
+    counters: Counts = field(default_factory=dict)
     passes: bool = False
 
 
@@ -440,9 +441,9 @@ class TrackedRun:
             self._write_piece(row, token_max=piece.end, status=NOT_STARTED)
 
     def count_piece(self, piece: TokenRange, counters: Counts) -> str:
-        """Count what came of a piece, and give it as text; the tables are told by `end_piece`."""
-        self.totals.update(counters)
+        """Keep what came of a piece, and give it as text; `end_piece` notes and counts it."""
         row = self._rows[piece.bounds[0]]
+        row.counters = counters
         row.run_info = to_run_info(self.run_type, counters)
         row.passes = not counters.get("Partitions Failed")
         return row.run_info
@@ -451,6 +452,7 @@ class TrackedRun:
         """Note how a piece has ended."""
         row = self._rows[piece.bounds[0]]
         row.status = status
+        self.totals.update(row.counters)
         self._write_piece(row, status=status, run_info=row.run_info)
 
     def end_range(self, token_range: TokenRange, counters: Counts | None = None) -> None:
@@ -481,8 +483,11 @@ class TrackedRun:
         """Give what is counted of each piece of a range, by its first token."""
         return {str(row.piece.bounds[0]): row.run_info for row in self._of_range[token_range.index]}
 
-    def end(self) -> None:
-        """Note that the run has come to its end, whatever came of its pieces."""
+    def end(self, *, settled: bool = True) -> None:
+        """Note that the run has come to its end, whatever came of its pieces.
+
+        It is not `settled` if it was stopped where a piece may have been shown, but not noted.
+        """
         if self.ended:
             return
         self._write_run(end_time=datetime.now(UTC), run_info=self.run_info, status=ENDED)
@@ -491,8 +496,7 @@ class TrackedRun:
             migration=migration_key(self.migration),
             run_id=self.run_id,
             last_seen=datetime.now(UTC),
-            # What has not ended was not done: there is nothing left to find out.
-            settled=True,
+            settled=settled,
         )
         self.tables.flush()
         self.ended = True

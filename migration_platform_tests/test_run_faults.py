@@ -202,6 +202,7 @@ def test_a_run_that_is_stopped_reports_its_end_once_and_leaves_no_process(
 
     (run,) = slow.project.runs()
     assert run.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE)
+    assert_tracked_run_has_ended(slow)
     assert evaluate_sensor(slow) == "Every run that ended has said so."
     assert statuses_of(slow.metrics.read()) == ["FAILED"]
     assert [e["eid"] for e in slow.job_log.read()][-1] == "JOB_END"
@@ -210,6 +211,29 @@ def test_a_run_that_is_stopped_reports_its_end_once_and_leaves_no_process(
     slow.project.run(f"{again[0]}...{again[-1]}").assert_success()
     slow.assert_same_rows()
     assert not_green(slow) == []
+
+
+def assert_tracked_run_has_ended(move: Move) -> None:
+    """The stopped run says so in the tracking tables, and claims what is green and nothing else."""
+    migration = f"reports/{move.keyspace}.{move.target_name}"
+    (run,) = move.reader.execute(
+        "SELECT run_id FROM migration_platform.migration_runs WHERE migration=%s", (migration,)
+    )
+    key = (move.target_name, run["run_id"])
+    (info,) = move.reader.execute(
+        "SELECT * FROM migration_platform.cdm_run_info WHERE table_name=%s AND run_id=%s", key
+    )
+    details = move.reader.execute(
+        "SELECT * FROM migration_platform.cdm_run_details WHERE table_name=%s AND run_id=%s", key
+    )
+    statuses = [row["status"] for row in details]
+    green = list(move.project.statuses(move.target).values()).count("success")
+    assert (info["status"], info["end_time"] is not None) == ("ENDED", True)
+    passed = statuses.count("PASS")
+    assert f"Partitions Passed: {passed};" in info["run_info"]
+    # Stopped between the two notes, it leaves the second one to the next run.
+    assert passed <= green <= passed + 1
+    assert set(statuses) <= {"PASS", "STARTED", "NOT_STARTED"}
 
 
 def evaluate_sensor(move: Move) -> str:

@@ -7,11 +7,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster import DagsterEventType, DagsterRunStatus
 
 from migration_platform.cli import main
+from migration_platform.components.projects import find_migrations
+from migration_platform.tracking import migration_key
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     EVERYTHING,
@@ -23,6 +26,7 @@ from migration_platform_tests.dagster_project import (
     descendants,
     end_tree,
     gone,
+    make_project,
     wait_until,
 )
 
@@ -333,12 +337,25 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
     )
     move.declare()
     assert "paused" not in command(move, "continue", name)
-    resumed = move.project.run(config=move.step_config(resume="auto")).assert_success()
+    # The command of the README.
+    move.project.run_dg(
+        "launch",
+        "--assets",
+        move.selection,
+        "--partition-range",
+        EVERYTHING,
+        "--config-json",
+        json.dumps(move.step_config(resume="auto")),
+    ).assert_success()
 
     move.assert_same_rows()
     assert move.check("all_ranges_match")[0] is True
-    copies = resumed.materializations(move.target)
-    assert {k for k in KEYS if copies[k].get("carried_over_from")} == passed
+    carried = {
+        event.partition
+        for event in materializations_of(move, move.project.runs()[0].run_id)
+        if "carried_over_from" in event.metadata and event.asset_key == move.target
+    }
+    assert carried == passed
     settled = {row["token_min"]: row for row in details_of(move, dead["run_id"])}
     assert settled[victim["token_min"]]["status"] == "PASS"
     assert settled[victim["token_min"]]["run_info"] == victim["run_info"]
@@ -350,16 +367,18 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
     ]
 
 
+def materializations_of(move: Move, dagster_id: str) -> list[dg.AssetMaterialization]:
+    """Give the ranges that a run has shown as materialized."""
+    with move.project.instance() as instance:
+        entries = instance.all_logs(dagster_id, DagsterEventType.ASSET_MATERIALIZATION)
+    found = [entry.asset_materialization for entry in entries]
+    return [event for event in found if event is not None and event.partition]
+
+
 def assert_tables_claim_nothing_that_dagster_does_not(move: Move, run_id: int) -> None:
     """Compare the ranges that have passed with the materializations of that very run."""
     dagster_id = links_of(move)[run_id]["dagster_run_id"]
-    with move.project.instance() as instance:
-        entries = instance.all_logs(dagster_id, DagsterEventType.ASSET_MATERIALIZATION)
-        shown = {
-            str(entry.asset_materialization.metadata["tokens"].value)
-            for entry in entries
-            if entry.asset_materialization and entry.asset_materialization.partition
-        }
+    shown = {str(event.metadata["tokens"].value) for event in materializations_of(move, dagster_id)}
     first = -(2**63)
     claimed = {
         f"({row['token_min'] if row['token_min'] == first else row['token_min'] - 1}, "
@@ -393,6 +412,23 @@ def test_a_command_says_what_would_be_valid(
     assert result.exit_code != 0
     assert sentence in result.output
     assert "Traceback" not in result.output
+
+
+def test_the_tables_of_a_keyspace_migration_are_found_too(tmp_path: Path) -> None:
+    project = make_project(tmp_path, cassandra_port=9)
+    project.declare(
+        "shop",
+        "KeyspaceMigration",
+        origin={"store": "sunbird", "keyspace": "shop"},
+        target={"store": "reports"},
+    )
+    state = project.defs_folder / ".local_defs_state"
+    file = state / "KeyspaceMigration__sunbird.shop-__reports.shop__" / "state"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"origin": "sunbird.shop", "tables": ["a", "b"], "views": []}))
+
+    found = [migration_key(each.migration) for each in find_migrations(project.folder)]
+    assert found == ["reports/shop.a", "reports/shop.b"]
 
 
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 """The migrations that a Dagster project declares, for commands that are not Dagster's."""
 
+import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 from dagster import ComponentTree
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
+from dagster._core.storage.defs_state.base import DefsStateStorage
 
+from migration_platform.components.keyspace_migration import KeyspaceMigration
 from migration_platform.components.stores import read_settings
 from migration_platform.components.table_migration import TableMigration
 from migration_platform.errors import DeclarationError, MigrationError, explain
@@ -32,7 +37,7 @@ def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMi
         DeclarationError: there is no such project or migration; the valid ones are listed.
     """
     tree = _load_tree(project)
-    migrations = sorted(_migrations_of(tree), key=migration_key)
+    migrations = sorted(_migrations_of(tree, project.resolve()), key=migration_key)
     if wanted is not None:
         migrations = [_choose(migrations, wanted)]
     settings = {
@@ -58,13 +63,27 @@ def _load_tree(project: Path) -> ComponentTree:
         raise DeclarationError(f"cannot load the project {folder}: {explain(error)}") from error
 
 
-def _migrations_of(tree: ComponentTree) -> list[Migration]:
+def _migrations_of(tree: ComponentTree, folder: Path) -> list[Migration]:
     try:
-        return [each.to_migration() for each in tree.get_all_components(TableMigration)]
+        single = [each.to_migration() for each in tree.get_all_components(TableMigration)]
+        found = {migration_key(migration): migration for migration in single}
+        for keyspace in tree.get_all_components(KeyspaceMigration):
+            for migration in _tables_of(keyspace, folder):
+                found.setdefault(migration_key(migration), migration)
     except MigrationError:
         raise
     except Exception as error:
         raise DeclarationError(f"cannot load the project's components: {explain(error)}") from error
+    return list(found.values())
+
+
+def _tables_of(keyspace: KeyspaceMigration, folder: Path) -> Iterator[Migration]:
+    """Give the migrations of the tables that a keyspace is known to have; none are looked up."""
+    config, storage = keyspace.defs_state_config, DefsStateStorage.get()
+    with DefinitionsLoadContext.get().state_path(config, storage, folder) as path:
+        names = json.loads(path.read_text())["tables"] if path else []
+    for name in keyspace.select(names):
+        yield keyspace.to_table_migration(name).to_migration()
 
 
 def _choose(migrations: list[Migration], wanted: str) -> Migration:

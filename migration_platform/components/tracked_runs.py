@@ -117,7 +117,7 @@ def ending(run: RangedRun) -> Iterator[None]:
         if run.tracked is not None and not run.tracked.ended:
             try:
                 run.tracked.tables.retry_seconds = ENDING_SECONDS
-                run.tracked.end()
+                run.tracked.end(settled=False)
             except MigrationError as error:
                 run.context.log.warning(f"The tracked run stays {NOT_STARTED} or STARTED: {error}")
         raise
