@@ -11,15 +11,25 @@ from os import kill
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from migration_platform.copy import CopyRange, RangeCounts, copy_range
-from migration_platform.dead_letters import MAX_CAUSE, open_letters, read_summary, slice_of
-from migration_platform.errors import MigrationError, PermanentError
+from migration_platform.dead_letters import (
+    MAX_CAUSE,
+    Letter,
+    open_letters,
+    read_summary,
+    slice_of,
+    summarize,
+)
+from migration_platform.errors import MigrationError, PermanentError, PreflightError
 from migration_platform.local.servers import Cassandra
 from migration_platform.migration import Columns, ExplodeMap, ExtractJson, Guardrails, TableName
 from migration_platform.preflight import Plan, build_plan
 from migration_platform.replay import ReplayCounts, ensure_letters, replay
 from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 from migration_platform.workers import Reported, WorkerPool
 from migration_platform_tests.comparing import OneProcess, compare, found, rehearse_all
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
@@ -229,6 +239,13 @@ def test_each_kind_of_row_that_cannot_be_formed_is_set_aside(connection, reader,
     verdict = compare(connection, plan)
     assert found(verdict) == (5, 0, 0)
     assert any("has no value for the key column v" in str(row) for row in verdict.missing_rows)
+    # Static cells are replayed as rows are.
+    insert_rows(connection, origin, [{"k": 4, "st": "4"}, {"k": 2, "c": "json", "j": '{"n": 7}'}])
+    assert run_replay(plan, connection) == (ReplayCounts(2, 0, 3), 3)
+    arrived = {(row["k"], row["c"]): row for row in rows_of(reader, target)}
+    assert arrived[4, "x"]["st"] == 4
+    assert arrived[2, "json"]["n"] == 7
+    assert found(compare(connection, plan)) == (3, 0, 0)
 
 
 def test_a_key_that_the_target_does_not_tell_is_kept_too(connection, make, keyspace):
@@ -347,6 +364,53 @@ def test_a_counter_whose_key_is_refused_is_set_aside(connection, reader, make, k
         assert (counts.read, counts.written, counts.set_aside) == (6, 5, 1)
         assert [row["n"] for row in rows_of(reader, target)] == [1, 2, 3, 4, 5]
         assert len(letters_of(connection, keyspace)) == 1
+
+
+def test_a_row_that_cannot_be_stored_as_a_letter_fails_its_range(connection, make, keyspace):
+    origin, target = numbers(connection, make)
+    plan = plan_between(connection, connection, origin, target, columns=NUMBERS, token_ranges=1)
+    stores = in_process(plan, connection)
+    copy_range(stores, plan.migration.ranges[0], lambda _: None)
+    connection.session.execute(f"DROP TABLE {keyspace}.dead_letters")
+    with pytest.raises(PermanentError, match=r"dead_letters cannot be read or written: .*exist"):
+        copy_range(stores, plan.migration.ranges[0], lambda _: None)
+    with pytest.raises(PermanentError, match=r"there is no table .*dead_letters"):
+        copy_all(plan, connection)
+
+
+def test_a_keyspace_for_letters_that_cannot_be_made_is_refused_before_anything_is_written(
+    strict_settings, strict, make
+):
+    admin = replace(strict_settings, username="cassandra", password="cassandra")
+    with Connection(admin) as connection:
+        connection.session.execute("CREATE ROLE poor WITH PASSWORD = 'p' AND LOGIN = true")
+    body = "k int PRIMARY KEY"
+    origin, target = make("a", body), create_table(strict, "strict", "poor", body)
+    migration = declare(origin, target, dead_letters_max_rows=1, tracking_keyspace="others")
+    with (
+        Connection(replace(strict_settings, username="poor", password="p")) as poor,
+        pytest.raises(PreflightError) as refused,
+    ):
+        ensure_letters(poor, migration)
+    assert str(refused.value).startswith("rows cannot be set aside in the keyspace others of the ")
+    assert "leave out dead_letters" in str(refused.value)
+
+
+@given(st.integers(MIN_TOKEN, MAX_TOKEN), st.integers(MIN_TOKEN, MAX_TOKEN))
+def test_slices_follow_the_ring(one: int, other: int) -> None:
+    low, high = sorted((one, other))
+    assert 0 <= slice_of(low) <= slice_of(high) < 1024
+    assert slice_of(MIN_TOKEN) == 0
+    assert slice_of(MAX_TOKEN) == 1023
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 10**9)), max_size=60))
+def test_causes_are_counted_whatever_their_sizes(found: list[tuple[str, int]]) -> None:
+    letters = [Letter("rows", n, b"", f"k={n}", "", f"{kind}: {n:,} bytes") for kind, n in found]
+    summary = summarize(letters)
+    assert summary.count == len(found) == sum(count for _, count in summary.causes)
+    assert len(summary.causes) == len({kind for kind, _ in found})
+    assert list(summary.samples) == letters[:20]
 
 
 # -- what becomes of letters ----------------------------------------------------------------------
