@@ -23,6 +23,7 @@ from migration_platform_tests.cells import (
     ManyTables,
     Place,
     RandomTable,
+    assert_same_cells,
     many_tables,
     random_tables,
     read_cells,
@@ -159,6 +160,27 @@ def test_random_damage_is_found_and_repaired_and_nothing_else_is_touched(
 
     is_repaired()
     assert all(seen[what] > 5 for what in (*EVERYTHING, "corrected", "defeated"))
+
+
+def test_rows_arrive_by_repair_as_they_do_by_copy(connection, reader, tables):
+    @given(random_tables(max_writes=50))
+    @settings(reproducible, max_examples=4)
+    def arrives(table: RandomTable) -> None:
+        origin, target = tables.name(), tables.name()
+        table.create(connection.session, origin)
+        table.create(connection.session, target, as_target=True)
+        table.fill(connection.session, origin)
+        plan = plan_copy(
+            connection, origin, target, token_ranges=2, repair=EVERYTHING, compare_writetime=True
+        )
+
+        verdict = compare(connection, plan)
+
+        assert verdict.status == "DIFF_CORRECTED"
+        assert verdict.corrected_missing == verdict.found
+        assert_same_cells(read_cells(reader, origin), read_cells(reader, target))
+
+    arrives()
 
 
 # -- what a repair does, and what it leaves ------------------------------------------------------
