@@ -305,19 +305,23 @@ def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_a
 
 def test_keys_and_mutations_that_are_too_large_are_rows_too(connection, strict, make, keyspace):
     values = [f"v{n}" for n in range(8)]
-    columns = "k text, c text, " + ", ".join(f"{v} text" for v in values)
+    # What is in a list at the target is read before it is written.
+    columns = "k text, c text, l list<int>, " + ", ".join(f"{v} text" for v in values)
     origin = make("a", f"{columns}, PRIMARY KEY (k, c)")
     target = create_table(strict, "strict", "keys", f"{columns}, PRIMARY KEY ((k, c))")
     fill(connection, origin, "k, c, v0", [(str(n), "c", "x") for n in range(20)])
     insert_rows(connection, origin, [{"k": "k" * 40_000, "c": "c" * 40_000, "v0": "x"}])
+    insert_rows(connection, origin, [{"k": "k" * 40_001, "c": "c" * 40_000, "l": [1]}])
     wide = dict.fromkeys(values, "x" * 60_000)
     insert_rows(connection, origin, [{"k": "wide", "c": "c", **wide}])
     plan = plan_between(connection, strict, origin, target)
     counts = copy_all(plan, connection, strict)
-    assert (counts.read, counts.written, counts.set_aside) == (22, 20, 2)
+    assert (counts.read, counts.written, counts.set_aside) == (23, 20, 3)
     letters = letters_of(strict, "strict")
     assert [row["cause"].partition(" (")[0] for row in letters] == [
         "was refused: the server said: Invalid query: Key length of 80000 is longer than maximum "
+        "of 65535",
+        "was refused: the server said: Invalid query: Key length of 80001 is longer than maximum "
         "of 65535",
         "was refused: the server said: Invalid query: Rejected an oversized mutation",
     ]
