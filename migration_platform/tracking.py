@@ -460,12 +460,14 @@ class TrackedRun:
 
         `counters` are of a range that failed: a piece that was under way has failed with it.
         """
+        rows = self._of_range[token_range.index]
         for row in self._open_rows(token_range):
             if row.passes:
                 self.end_piece(row.piece, PASS)
             elif counters is not None and row.status == STARTED:
-                if not row.run_info:
-                    self.count_piece(row.piece, counters)
+                # Counts of a range cut into several are not those of the one that failed.
+                known = counters if len(rows) == 1 else {"Partitions Failed": 1}
+                self.count_piece(row.piece, known)
                 self.end_piece(row.piece, FAIL)
 
     def pieces_of(self, token_range: TokenRange) -> list[TokenRange]:

@@ -265,6 +265,32 @@ def test_a_run_of_another_program_is_resumed_and_its_ranges_cut(tracked: Move) -
     assert "carried_over_from" not in fresh.materializations(move.target)[KEYS[0]]
 
 
+def test_ranges_that_differ_are_copied_again_by_the_id_of_their_comparison(tracked: Move) -> None:
+    move = tracked
+    move.project.run().assert_success()
+    user = move.origin_rows(KEYS[5])[0]["userid"]
+    move.execute(
+        f"INSERT INTO {{origin}} (userid, courseid, batchid) VALUES ('{user}', 'new', 'new')"
+    )
+    assert not move.project.run(assets=[move.diff]).success
+    verdict = runs_of(move, "VALIDATE")[0]
+    states = [row["status"] for row in details_of(move, verdict["run_id"])]
+    assert states == ["PASS"] * 5 + ["DIFF"] + ["PASS"] * 2
+    counts = read_counts(verdict["run_info"])
+    assert (counts["Read"], counts["Valid"], counts["Missing"]) == (ROWS + 1, ROWS, 1)
+
+    config = move.step_config(resume=verdict["run_id"])
+    move.project.run(config=config).assert_success()
+
+    move.assert_same_rows()
+    copy, again = runs_of(move, "MIGRATE")[0], runs_of(move, "VALIDATE")[0]
+    assert copy["prev_run_id"] == again["prev_run_id"] == verdict["run_id"]
+    for run in (copy, again):
+        (row,) = details_of(move, run["run_id"])
+        assert row["status"] == "PASS"
+    assert move.check("all_ranges_match")[0] is True
+
+
 def test_after_an_emptied_target_nothing_is_carried_over(tracked: Move) -> None:
     move = tracked
     move.project.run(assets=[move.target]).assert_success()

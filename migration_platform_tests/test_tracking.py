@@ -257,6 +257,39 @@ def test_a_piece_that_is_cut_becomes_rows_of_its_own(
     ]
 
 
+def test_a_range_whose_worker_died_fails_with_what_is_known_of_it(
+    tables: TrackingTables, migration: Migration, reader: Session
+) -> None:
+    run = create(tables, migration)
+    alone, cut, done = migration.ranges[:3]
+    for piece in (alone, cut, done):
+        run.begin_piece(piece)
+    parts = split_range(cut, 3)
+    run.cut_piece(cut, parts)
+    run.begin_piece(parts[0])
+    run.count_piece(parts[0], copy_counters(RangeCounts(read=4, written=4), failed=False))
+    run.end_piece(parts[0], "PASS")
+    run.begin_piece(parts[1])
+    run.count_piece(done, copy_counters(RangeCounts(read=2, written=2), failed=False))
+    lost = copy_counters(RangeCounts(read=9, written=6), failed=True)
+    for token_range in (alone, cut):
+        run.end_range(token_range, lost)
+    run.end_range(done)
+    tables.flush()
+
+    rows = details_of(reader, run)
+    assert [row["status"] for row in rows] == [
+        "FAIL",
+        *("PASS", "FAIL", "NOT_STARTED"),
+        "PASS",
+        "NOT_STARTED",
+    ]
+    assert rows[0]["run_info"].startswith("Read: 9; Write: 6; Skipped: 0; Error: 3;")
+    assert run.run_info == (
+        "Read: 15; Write: 12; Skipped: 0; Error: 3; Partitions Passed: 2; Partitions Failed: 2"
+    )
+
+
 def test_a_filter_leaves_only_the_ranges_that_are_read(
     tables: TrackingTables, migration: Migration, reader: Session
 ) -> None:

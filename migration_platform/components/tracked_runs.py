@@ -7,6 +7,7 @@ is settled by the next one: what Dagster shows as materialized by that very run 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -84,7 +85,7 @@ def open_tracking(run: RangedRun, target: Connection) -> None:
         refuse_run_id(run.tables, migration.target.table.table, run.own_id)
     run.past = sorted(
         run.tables.read("migration_runs", migration=migration_key(migration)),
-        key=lambda row: (row["begun"], row["run_id"]),
+        key=lambda row: (row["begun"] or datetime.min, row["run_id"]),
         reverse=True,
     )
     for past in run.past:
