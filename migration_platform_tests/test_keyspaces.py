@@ -196,6 +196,23 @@ def test_a_refresh_that_fails_keeps_the_list(project: Project) -> None:
     assert targets(project) == set(SHOP)
 
 
+def test_a_keyspace_can_be_copied_to_two_places_and_on_from_there(project: Project) -> None:
+    project.declare("more", "Stores", cassandra={"archive": {"port": 9}, "last": {"port": 9}})
+    declare(project)
+    declare(project, "archive", target={"store": "archive"})
+    declare(project, "last", origin={"store": "archive"}, target={"store": "last"})
+    for key in ("sunbird.shop-__archive.shop", "archive.shop-__last.shop"):
+        file = state_file(project, key)
+        file.parent.mkdir()
+        file.write_text(state_file(project).read_text())
+
+    graph = project.load().resolve_asset_graph()
+
+    path = [dg.AssetKey([store, "shop", "orders"]) for store in ("sunbird", "archive", "last")]
+    assert path[0] in graph.get(path[1]).parent_keys
+    assert path[1] in graph.get(path[2]).parent_keys
+
+
 @pytest.mark.parametrize("load_type", list(DefinitionsLoadType))
 def test_the_list_can_be_kept_in_dagsters_own_storage_also_for_the_process_of_a_run(
     project: Project, load_type: DefinitionsLoadType

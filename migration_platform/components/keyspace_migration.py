@@ -297,12 +297,17 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         if wrong:
             raise DeclarationError("; ".join(wrong))
         clashes = self._clashes({name: job for name, (_, job) in parts.items()}, context)
-        moved, merged = [], dg.Definitions()
+        describes_origin = self._describes_origin(context)
+        moved, built = [], []
         for name, (part, job) in parts.items():
             if name in clashes:
                 continue
             defs = part.build_defs(context, after=[self.schema_key])
-            assets = list(dg.map_asset_specs(self._place, defs.assets or ()))  # type: ignore[arg-type]
+            assets = [
+                asset
+                for asset in dg.map_asset_specs(self._place, defs.assets or ())  # type: ignore[arg-type]
+                if describes_origin or not isinstance(asset, dg.AssetSpec)
+            ]
             checks = tuple(
                 key
                 for one in (*assets, *(defs.asset_checks or ()))
@@ -310,18 +315,17 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
                 for key in one.check_keys
             )
             moved.append(MovedTable(name, job, checks))
-            merged = dg.Definitions.merge(
-                merged,
+            built.append(
                 dg.Definitions(
                     assets=assets,
                     asset_checks=defs.asset_checks,
                     jobs=defs.jobs,
                     schedules=defs.schedules,
                     sensors=defs.sensors,
-                ),
+                )
             )
         known = KnownTables(tuple(found["tables"]) if found else None, tuple(moved), clashes)
-        return dg.Definitions.merge(merged, build_keyspace_assets(self, known))
+        return dg.Definitions.merge(*built, build_keyspace_assets(self, known))
 
     def _place(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Put beside the group what is not done range by range.
@@ -331,6 +335,15 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         if spec.partitions_def is None:
             return spec.replace_attributes(group_name=f"{self.asset_group}_details")
         return spec
+
+    def _describes_origin(self, context: dg.ComponentLoadContext) -> bool:
+        """Say whether this declaration describes the origin's assets: only one of several may."""
+        declared = context.component_tree.get_all_components(KeyspaceMigration)
+        if any(other.target_name == self.origin_name for other in declared):
+            return False
+        return self.target_name == next(
+            other.target_name for other in declared if other.origin_name == self.origin_name
+        )
 
     def _clashes(self, jobs: Mapping[str, Job], context: dg.ComponentLoadContext) -> dict[str, str]:
         """Find tables whose assets would have the name of others', and say so.
