@@ -13,7 +13,13 @@ from datetime import UTC, datetime
 from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.migration import MAX_BYTES_PER_SECOND, MAX_ROWS_PER_SECOND, Migration
 from migration_platform.rate import RateBudget
-from migration_platform.tracking import TableForm, TrackedRun, TrackingTables, migration_key
+from migration_platform.tracking import (
+    STATEMENT_SECONDS,
+    TableForm,
+    TrackedRun,
+    TrackingTables,
+    migration_key,
+)
 
 LOOK_SECONDS = 1.0
 TOUCH_SECONDS = 3.0
@@ -174,7 +180,8 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        # A server that hangs must not keep a run from its end.
+        self._thread.join(STATEMENT_SECONDS)
 
     def _watch(self) -> None:
         looks = 0
