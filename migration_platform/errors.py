@@ -109,8 +109,7 @@ _NOT_ABOUT_A_ROW = re.compile(
 
 
 def is_about_row(error: BaseException | None) -> bool:
-    """Say whether a server refused a write because of its values: a key that is too long, a cell or
-    a mutation that is too large.
+    """Say whether a server refused a write for its values: a key too long, a cell too large.
 
     Servers since Cassandra 4.1 refuse all of that as invalid, just as a write to a table that was
     dropped or at a level that is not allowed, which would be refused for every row.

@@ -269,7 +269,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     """Copies a Cassandra table, range by range, and proves that it arrived.
 
     The target becomes an asset with one partition for each token range. Beside it stands a diff
-    asset with each range's verdict, and two checks give the verdict on the whole table.
+    asset with each range's verdict, and checks give the verdict on the whole table.
     """
 
     origin: OriginAttributes = Field(description="Where rows come from.")
