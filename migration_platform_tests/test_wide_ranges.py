@@ -7,7 +7,9 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
+import dagster as dg
 import pytest
 
 from migration_platform.copy import PieceReport, RangeCounts, copy_range
@@ -27,6 +29,7 @@ from migration_platform.stores.cassandra import (
 from migration_platform.token_ranges import TokenRange, split_ring, token_of_key
 from migration_platform.workers import OpenStores
 from migration_platform_tests.comparing import compare, found, rehearse_all
+from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
 from migration_platform_tests.servers import SMALL_HEAP_MB, proxy_before, run_server
 from migration_platform_tests.tables import (
     copy_ranges,
@@ -38,6 +41,8 @@ from migration_platform_tests.tables import (
 )
 from migration_platform_tests.test_faults import Weather, lose
 from migration_platform_tests.test_rate import budget_of
+
+pytestmark = DAGSTERS_OWN_WARNINGS
 
 MOST_KIB, MOST_TOMBSTONES = 256, 200
 STRICT = {
@@ -394,6 +399,65 @@ def test_a_partition_that_cannot_be_read_costs_a_copy_one_piece(strict, make):
     assert [token(k) in r.piece for k, r in zip(broken, bad, strict=True)] == [True] * 2
     assert all("cannot be read" in report.reason for report in bad)
     assert {k for k, _, _ in three_columns(strict, target)} - set(broken) == set(whole)
+
+
+def test_pieces_of_a_run_are_rows_of_its_details_and_what_failed_is_resumed(strict, make, tmp_path):
+    origin, target = make(), make()
+    whole, broken = bury_two(strict, origin)
+    project = make_project(tmp_path, cassandra_port=strict.settings.port)
+    project.declare(
+        "moved",
+        "TableMigration",
+        origin={"store": "sunbird", "table": str(origin)},
+        target={"store": "reports", "table": str(target)},
+        token_ranges=1,
+        workers=1,
+        retry_seconds=0.5,
+    )
+    asset = dg.AssetKey(["reports", "strict", target.table])
+    resumes = {"ops": {"__".join(asset.path): {"config": {"resume": "auto"}}}}
+    first = project.run("00-of-1", assets=[asset])
+    assert "cannot be read" in first.error
+    details = details_of(strict, target)
+    statuses = Counter(row.status for row in details)
+    assert statuses["FAIL"] == 2
+    assert statuses["PASS"] == len(details) - 2
+    assert (details[0].token_min, details[-1].token_max) == (RING.start, RING.end)
+    assert all(a.token_max + 1 == b.token_min for a, b in pairwise(details))
+    assert {k for k, _, _ in three_columns(strict, target)} - set(broken) == set(whole)
+
+    for k in broken:
+        strict.session.execute(f"DELETE FROM {origin} WHERE k = {k}")
+        strict.session.execute(f"INSERT INTO {origin} (k, c) VALUES ({k}, 0)")
+    project.run("00-of-1", assets=[asset], config=resumes).assert_success()
+    again = details_of(strict, target)
+    assert [(row.token_min, row.token_max) for row in again] == [
+        (row.token_min, row.token_max) for row in details if row.status == "FAIL"
+    ]
+    assert [row.status for row in again] == ["PASS"] * 2
+    assert {k for k, _, _ in three_columns(strict, target)} == {*whole, *broken}
+
+
+class Detail(NamedTuple):
+    token_min: int
+    token_max: int
+    status: str
+    run_info: str
+
+
+def details_of(connection: Connection, target: TableName) -> list[Detail]:
+    """Give the pieces of the newest tracked run into a table, by their tokens."""
+    keyspace = "migration_platform"
+    run = connection.session.execute(
+        f"SELECT run_id FROM {keyspace}.cdm_run_info WHERE table_name=%s ORDER BY run_id DESC",
+        (target.table,),
+    )
+    rows = connection.session.execute(
+        "SELECT token_min, token_max, status, run_info "
+        f"FROM {keyspace}.cdm_run_details WHERE table_name=%s AND run_id=%s ORDER BY token_min",
+        (target.table, run.one()[0]),
+    )
+    return [Detail(*row) for row in rows]
 
 
 def test_a_server_that_does_not_answer_is_waited_for_and_nothing_is_cut(
