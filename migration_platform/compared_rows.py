@@ -40,7 +40,7 @@ EXPIRY_TOLERANCE_SECONDS = 5
 
 _LONG = Struct(">q")
 _ONE_TIME = b"="
-_BAD_ROW = b"!"
+NO_CONTENT = b"!"
 """The content of a row that cannot be written: no row of the target has it."""
 AS_IT_IS = TimeRules("cell", "cell")
 
@@ -159,11 +159,11 @@ def compile_compared(
     def digested(page: Page) -> Iterator[DigestedRow]:
         if not (compares or loose):
             for key, values, times, _ in reader.rows(page, Tally()):
-                yield key, values if times is not BAD_ROW else key + _BAD_ROW, b""
+                yield key, values if times is not BAD_ROW else key + NO_CONTENT, b""
             return
         for key, values, times, entry in reader.rows(page, Tally()):
             if times is BAD_ROW:
-                yield key, key + _BAD_ROW, b""
+                yield key, key + NO_CONTENT, b""
                 continue
             if one_time and type(times) is bytes and not loose:
                 yield key, values + _ONE_TIME + times, b""

@@ -15,6 +15,7 @@ from cassandra.query import PreparedStatement
 
 from migration_platform.cell_times import TimesLayout, read_writetimes
 from migration_platform.compared_rows import (
+    NO_CONTENT,
     SIDES,
     ComparedRows,
     compile_compared,
@@ -72,6 +73,13 @@ class Side:
     def find(self, page: Page, key: bytes) -> DigestedRow | None:
         """Find the row among those of a page: a map's entries make several of one."""
         return next((row for row in self.rows.digested(page) if row[0] == key), None)
+
+    def may_hold(self, page: Page, key: bytes) -> bool:
+        """Say whether the row is there, or one that has no form in the target and so may be it."""
+        return any(
+            found == key or content == found + NO_CONTENT
+            for found, content, _ in self.rows.digested(page)
+        )
 
 
 @dataclass(frozen=True)

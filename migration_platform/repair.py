@@ -33,6 +33,7 @@ from migration_platform.rechecks import (
     KeyedRead,
     LayerReads,
     Retried,
+    Side,
     Suspect,
     by_layer,
     find_newer,
@@ -51,6 +52,8 @@ from migration_platform.verdicts import Findings
 from migration_platform.workers import OpenStores, Report
 
 _LONG = Struct(">q")
+CELLS_AT_ONCE = 48
+"""Rows of the target that are held until the origin was asked for them."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ def _delete_rows(
     gone = [
         key
         for key, page in read_side(stores, "origin", side.read, keys, on_retry)
-        if side.find(page, key) is None
+        if not side.may_hold(page, key)
     ]
     target = reads.target
     name = f"delete {reads.layer.name}"
@@ -357,9 +360,9 @@ def _remove_cells(
     values = [(n, s) for n, s in enumerate(rows.sources) if not s.is_key and n not in rows.loose]
 
     def deletions() -> Iterator[tuple[PreparedStatement, list[bytes | None]]]:
-        here = read_side(stores, "origin", origin.read, keys, on_retry)
-        other = read_side(stores, "target", there.read, keys, on_retry)
-        for (key, page), (_, other_page) in zip(here, other, strict=True):
+        for (key, page), (_, other_page) in _read_origin_last(
+            stores, origin, there, keys, on_retry
+        ):
             cells = next((row[1] for row in rows.cells(page) if row[0] == key), None)
             if cells is None or not other_page.row_count:
                 continue
@@ -376,6 +379,25 @@ def _remove_cells(
                     yield statement, [*element, _LONG.pack(writetime), *bound]
 
     _send(stores, deletions(), on_retry)
+
+
+def _read_origin_last(
+    stores: OpenStores,
+    origin: Side,
+    there: _TargetCells,
+    keys: Sequence[bytes],
+    on_retry: Retried,
+) -> Iterator[tuple[tuple[bytes, Page], tuple[bytes, Page]]]:
+    """Give each row of the origin as it is after the target's was read.
+
+    Whoever writes to both writes to the origin first: what the target has by then and the origin
+    still lacks was not written in between.
+    """
+    for first in range(0, len(keys), CELLS_AT_ONCE):
+        some = keys[first : first + CELLS_AT_ONCE]
+        other = list(read_side(stores, "target", there.read, some, on_retry))
+        here = read_side(stores, "origin", origin.read, some, on_retry)
+        yield from zip(here, other, strict=True)
 
 
 def _target_cells(stores: OpenStores, reads: LayerReads) -> _TargetCells:

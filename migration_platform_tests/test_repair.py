@@ -15,7 +15,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from migration_platform import diff
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import PreflightError
-from migration_platform.migration import ColumnFilter, Columns, ExplodeMap, Filter, TableName
+from migration_platform.migration import (
+    ColumnFilter,
+    Columns,
+    ExplodeMap,
+    ExtractJson,
+    Filter,
+    TableName,
+)
 from migration_platform.verdicts import RangeVerdict, difference_lines
 from migration_platform.workers import WorkerPool
 from migration_platform_tests.cells import (
@@ -426,6 +433,29 @@ def test_a_row_that_cannot_be_written_keeps_no_other_from_being_repaired(
     (left,) = [row for row in verdict.missing_rows if not row.corrected]
     assert str(left) == "k=3: (cannot be written as declared)"
     assert {row["k"] for row in rows_of(reader, target)} == {0, 1, 2, 4, 5}
+
+
+def test_what_came_of_a_row_that_can_no_longer_be_read_is_never_deleted(connection, reader, tables):
+    origin = tables.make("o", "k int PRIMARY KEY, m map<text, int>, j text")
+    target = tables.make("t", "k int, name text, value int, n int, PRIMARY KEY (k, name)")
+    rows = [{"k": k, "m": {"a": 1, "b": k}, "j": '{"n": 1}'} for k in range(3)]
+    insert_rows(connection, origin, rows)
+    columns = Columns(
+        explode_map=ExplodeMap(column="m", key="name", value="value"),
+        extract_json=ExtractJson(column="j", properties={"n": "n"}),
+    )
+    copy_table(connection, origin, target, columns=columns)
+    before = rows_of(reader, target)
+    reader.execute(f"UPDATE {origin} SET j = '{{broken' WHERE k = 1")
+
+    verdict = compare(
+        connection,
+        plan_copy(connection, origin, target, columns=columns, token_ranges=1, repair=EVERYTHING),
+    )
+
+    assert verdict.status == "DIFF"
+    assert verdict.corrected_extra == 0
+    assert rows_of(reader, target) == before
 
 
 # -- filters -------------------------------------------------------------------------------------
