@@ -143,8 +143,8 @@ class Plan:
     @property
     def keys_agree(self) -> bool:
         """Whether a row has the same token in both tables."""
-        names = self.origin_names
-        return tuple(names.get(c) for c in self.origin.partition_key) == self.target.partition_key
+        names = tuple(self.origin_names.get(c) for c in self.origin.partition_key)
+        return self.target.is_murmur3 and names == self.target.partition_key
 
     @property
     def tells_origin_token(self) -> bool:
@@ -222,6 +222,12 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
             tables.append(describe_table(connection, endpoint.table))
         except PreflightError as error:
             objections.append(str(error))
+    if tables and tables[0].name == migration.origin.table and not tables[0].is_murmur3:
+        objections.append(
+            f"the server of {migration.origin.store} hashes keys otherwise than Murmur3, so that "
+            "no token range of it can be told; such a server, YugabyteDB for instance, can be a "
+            "target only"
+        )
     if not objections:
         plan, objections = plan_tables(migration, *tables)
         if plan and migration.filter.where:

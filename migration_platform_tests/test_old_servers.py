@@ -1,6 +1,6 @@
-"""Servers before Cassandra 5.0 tell no writetimes of elements: such cells get their row's.
+"""Servers that tell less: before Cassandra 5.0 no writetimes of elements, or no Murmur3 tokens.
 
-The server here is newer; the plan is told that it is not, and then no query asks for more.
+The server here tells all; the plan is told that it does not, and then no query asks for more.
 """
 
 from dataclasses import replace
@@ -10,11 +10,12 @@ import pytest
 from migration_platform.fidelity import describe_fidelity
 from migration_platform.preflight import plan_tables
 from migration_platform.stores.cassandra import describe_table
-from migration_platform_tests.comparing import compare
+from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.tables import (
     copy_ranges,
     create_table,
     declare,
+    fill,
     in_process,
     rows_of,
 )
@@ -74,3 +75,30 @@ def test_the_report_names_what_is_not_exact_and_why(connection, tables):
         assert "this server tells no times of elements" in lines[name].times
     assert lines["v"].exact
     assert not lines["l"].exact
+
+
+def test_a_target_that_hashes_keys_its_own_way_is_compared_and_repaired_range_by_range(
+    connection, keyspace, reader
+):
+    body = "k int, c int, v int, s int static, PRIMARY KEY (k, c)"
+    origin, target = (create_table(connection, keyspace, name, body) for name in ("a", "b"))
+    assert describe_table(connection, origin).is_murmur3
+    fill(connection, origin, "k, c, v, s", [(k, c, k, k) for k in range(40) for c in range(2)])
+    everything = ("missing", "mismatched", "extra")
+    migration = declare(origin, target, token_ranges=8, repair=everything)
+    there = replace(describe_table(connection, target), is_murmur3=False)
+    plan, objections = plan_tables(migration, describe_table(connection, origin), there)
+    assert objections == []
+    assert plan is not None
+    copy_ranges(in_process(plan, connection))
+    unrepaired = replace(plan, migration=replace(migration, repair=()))
+    assert compare(connection, unrepaired).matches
+
+    reader.execute(f"DELETE FROM {target} WHERE k = 3 AND c = 1")
+    reader.execute(f"DELETE v FROM {target} WHERE k = 4 AND c = 0")
+    reader.execute(f"INSERT INTO {target} (k, c, v) VALUES (99, 0, 1)")
+    assert found(compare(connection, unrepaired)) == (1, 1, 1)
+    by_token = sum(compare(connection, unrepaired, [r]).missing for r in migration.ranges)
+    assert by_token == 1
+    assert compare(connection, plan).corrected_extra == 1
+    assert 99 not in {row["k"] for row in rows_of(reader, target)}

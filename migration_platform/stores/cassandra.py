@@ -51,6 +51,7 @@ from migration_platform.errors import (
     causes_of,
     explain,
     is_about_row,
+    is_transient,
     may_be_too_much,
 )
 from migration_platform.migration import TableName, quote
@@ -133,6 +134,8 @@ class Table:
     default_ttl_seconds: int
     tells_elements: bool = True
     """Whether writetime() and ttl() work on unfrozen collections: since Cassandra 5.0."""
+    is_murmur3: bool = True
+    """Whether tokens are what Murmur3 gives: YugabyteDB says so, and hashes keys its own way."""
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -390,7 +393,21 @@ def _to_table(
         clustering_columns=tuple(c.name for c in table.clustering_key),
         default_ttl_seconds=int(table.options.get("default_time_to_live") or 0),
         tells_elements=not multicell or _tells_elements(connection, name, multicell[0]),
+        is_murmur3=_is_murmur3(connection),
     )
+
+
+def _is_murmur3(connection: Connection) -> bool:
+    """Let the server hash a key that every one has."""
+    try:
+        found = connection.session.execute("SELECT token(key) FROM system.local").one()
+    except Exception as error:
+        if is_transient(error):
+            raise PreflightError(
+                f"cannot read the schema at {connection.settings}: {explain(error)}"
+            ) from error
+        return False
+    return found is not None and found[0] == token_of_key(b"local")
 
 
 def _tells_elements(connection: Connection, name: TableName, column: str) -> bool:
@@ -473,7 +490,7 @@ def prepare_range_read(
 
 def _in_slice(table: Table) -> str:
     key = ", ".join(quote(name) for name in table.partition_key)
-    return f"token({key}) > ? AND token({key}) <= ?"
+    return f"token({key}) >= ? AND token({key}) <= ?"
 
 
 def read_pages(
@@ -548,10 +565,11 @@ class _Left:
 
     @property
     def slice(self) -> tuple[int, int]:
-        """The bounds of the query. A state goes on from its own row, whatever the lower one is."""
-        if self.token is None:
-            return self.piece.start, self.piece.end
-        return self.token - 1, self.token
+        """The bounds of the query, both inclusive, so that the lowest token of all is read, too.
+
+        A state goes on from its own row, whatever the lower one is.
+        """
+        return self.piece.bounds if self.token is None else (self.token, self.token)
 
 
 @dataclass
@@ -630,7 +648,8 @@ class _Reading:
         Raises:
             PermanentError, TransientError: neither would help.
         """
-        if not may_be_too_much(error):
+        # Where tokens are unknown, nothing can be cut at one.
+        if not may_be_too_much(error) or not self.read.table.is_murmur3:
             return attempts.delay_after(error)
         is_alone = left.token is not None
         try:
@@ -679,7 +698,7 @@ class _Reading:
             statement = self.connection.prepare(
                 f"SELECT DISTINCT {names} FROM {table.name} WHERE {_in_slice(table)} LIMIT 2"  # noqa: S608
             )
-            page = page_of(self._ask_slice(statement, (piece.start, piece.end)))
+            page = page_of(self._ask_slice(statement, piece.bounds))
         except Exception as error:
             self.on_retry(error)
             return None
