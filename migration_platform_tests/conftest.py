@@ -1,5 +1,6 @@
-"""One real Cassandra and one real Kafka for the whole session, started when first asked for."""
+"""Real servers, one of each kind for the whole session, started when first asked for."""
 
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from cassandra.cluster import Session
 from hypothesis import settings
 
-from migration_platform.local.servers import Cassandra, Kafka
+from migration_platform.local.servers import Cassandra, DynamoDb, Kafka
 from migration_platform.local.stack import Running
 from migration_platform.migration import quote
 from migration_platform.stores.cassandra import CassandraSettings, Connection
@@ -40,6 +41,29 @@ def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The running broker that tests share; topics are made by the first message."""
     with run_server(Kafka(), tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def aws_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Credentials that DynamoDB Local takes, for this process and its workers, and no others."""
+    nowhere = str(tmp_path_factory.mktemp("aws") / "none")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "local")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+        patch.setenv("AWS_CONFIG_FILE", nowhere)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", nowhere)
+        # Else a test without credentials asks the network for them.
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+@pytest.fixture(scope="session")
+def dynamodb(tmp_path_factory: pytest.TempPathFactory, aws_environment: None) -> Iterator[Running]:
+    """The running DynamoDB Local that tests share; tables are told apart by their names."""
+    with run_server(DynamoDb(), tmp_path_factory.mktemp("dynamodb")) as server:
         yield server
 
 
