@@ -11,7 +11,7 @@ A guess that would be wrong: nothing inside of a type is ever unfrozen, whatever
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -182,7 +182,7 @@ def read_elements(value: bytes) -> list[bytes | None]:
     raise ValueError(f"{len(value)} bytes are no list or set")
 
 
-def write_elements(elements: list[bytes | None]) -> bytes:
+def write_elements(elements: Sequence[bytes | None]) -> bytes:
     """Put a list or set together."""
     return INT32.pack(len(elements)) + write_fields(elements)
 
@@ -268,7 +268,12 @@ def write_fields(fields: Iterable[bytes | None]) -> bytes:
     return b"".join(parts)
 
 
-def _read_vector(value: bytes, cql_type: CqlType) -> list[bytes]:
+def read_vector(value: bytes, cql_type: CqlType) -> list[bytes]:
+    """Cut a vector into its elements.
+
+    Raises:
+        ValueError: the bytes are no such vector.
+    """
     size = _fixed_size(cql_type.parameters[0])
     count = cql_type.dimensions or 0
     if size is not None:
@@ -289,7 +294,8 @@ def _read_vector(value: bytes, cql_type: CqlType) -> list[bytes]:
     return elements
 
 
-def _write_vector(elements: list[bytes], cql_type: CqlType) -> bytes:
+def write_vector(elements: Sequence[bytes], cql_type: CqlType) -> bytes:
+    """Put a vector together."""
     if _fixed_size(cql_type.parameters[0]) is not None:
         return b"".join(elements)
     return b"".join(uvint_pack(len(element)) + element for element in elements)
@@ -386,7 +392,7 @@ def _order_nested(
         case "tuple" | "udt":
             return lambda value: tuple(map(_null_first, read_fields(value, len(keys)), keys))
         case "vector":
-            return lambda value: tuple(keys[0](e) for e in _read_vector(value, cql_type))
+            return lambda value: tuple(keys[0](e) for e in read_vector(value, cql_type))
     return None
 
 
@@ -530,8 +536,8 @@ def _convert_entries(
 
 def _convert_vector(convert_element: Converter, cql_type: CqlType) -> Converter:
     def convert(value: bytes) -> bytes:
-        elements = [convert_element(element) for element in _read_vector(value, cql_type)]
-        return _write_vector(elements, cql_type)
+        elements = [convert_element(element) for element in read_vector(value, cql_type)]
+        return write_vector(elements, cql_type)
 
     return convert
 
@@ -700,7 +706,7 @@ def _encode_tuple(value: Any, cql_type: CqlType) -> bytes:
 def _encode_vector(value: Any, cql_type: CqlType) -> bytes:
     if not isinstance(value, list | tuple) or len(value) != cql_type.dimensions:
         raise _refusal(value, cql_type, f"a list of {cql_type.dimensions} values")
-    return _write_vector([encode_value(item, cql_type.parameters[0]) for item in value], cql_type)
+    return write_vector([encode_value(item, cql_type.parameters[0]) for item in value], cql_type)
 
 
 _NESTED: dict[str, Callable[[Any, CqlType], bytes]] = {
@@ -984,7 +990,7 @@ def _show(value: bytes, cql_type: CqlType) -> str:
         pairs = zip(read_fields(value, len(inner)), inner, strict=True)
         return f"({', '.join(_show_inner(field, kind) for field, kind in pairs)})"
     if name == "vector":
-        elements = _read_vector(value, cql_type)
+        elements = read_vector(value, cql_type)
         return f"[{', '.join(_show_inner(element, inner[0]) for element in elements)}]"
     scalar = _SCALARS.get(name, _OPAQUE)
     if not value and name not in ("blob", "custom"):
