@@ -122,7 +122,7 @@ def apply_control(
     ):
         rows = getattr(control, f"{side}_rows") or endpoint.rows_per_second
         size = getattr(control, f"{side}_bytes") or endpoint.bytes_per_second
-        if (rows, size) != (budget.rows_per_second, budget.bytes_per_second):
+        if (rows, size) != (budget.rows_per_second, budget.size_per_second):
             budget.set_limits(rows, size)
         if control.paused and not budget.paused:
             budget.pause()

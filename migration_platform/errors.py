@@ -4,8 +4,10 @@
     ├── DeclarationError    a user's mistake, found before anything is written
     ├── PreflightError      the stores do not allow the declared migration; nothing is written
     ├── PermanentError      the server refused; the same request would be refused again
-    │   └── UnreadableError it is up, and yet cannot read a partition, however little at a time
+    │   ├── UnreadableError it is up, and yet cannot read a partition, however little at a time
+    │   └── RefusedValuesError  it refused the values in a request, as an item that is too large
     └── TransientError      the server was unreachable or busy for longer than `retry_seconds`
+        └── AttemptError    one try failed, at a store whose requests this package sends itself
 
 The driver's own exceptions are sorted once, by `is_transient`, and turned into one sentence by
 `explain`; no other place looks into them.
@@ -56,8 +58,16 @@ class UnreadableError(PermanentError):
     """A server that is up cannot read a partition, however little of it at a time."""
 
 
+class RefusedValuesError(PermanentError):
+    """A server refused a request for the values in it."""
+
+
 class TransientError(MigrationError):
     """A server did not answer as it should for longer than the time given to retries."""
+
+
+class AttemptError(TransientError):
+    """One try of a request failed, and another may succeed."""
 
 
 _PERMANENT = (AuthenticationFailed, InvalidRequest, Unauthorized, SyntaxException)
@@ -73,6 +83,7 @@ _TRANSIENT = (
     TruncateError,
     ServerError,
     OSError,
+    AttemptError,
 )
 
 # How the driver writes down what a server answered.
@@ -114,6 +125,8 @@ def is_about_row(error: BaseException | None) -> bool:
     Servers since Cassandra 4.1 refuse all of that as invalid, just as a write to a table that was
     dropped or at a level that is not allowed, which would be refused for every row.
     """
+    if isinstance(error, RefusedValuesError):
+        return True
     return isinstance(error, InvalidRequest) and not _NOT_ABOUT_A_ROW.search(str(error))
 
 

@@ -189,7 +189,7 @@ def _open_budget(endpoint: Endpoint) -> RateBudget:
     return RateBudget(
         _CONTEXT,
         rows_per_second=endpoint.rows_per_second,
-        bytes_per_second=endpoint.bytes_per_second,
+        size_per_second=endpoint.bytes_per_second,
     )
 
 

@@ -49,7 +49,7 @@ def budgets(migration: Migration) -> tuple[RateBudget, RateBudget]:
 
 
 def limits_of(budget: RateBudget) -> tuple[int | None, int | None]:
-    return budget.rows_per_second, budget.bytes_per_second
+    return budget.rows_per_second, budget.size_per_second
 
 
 def test_what_is_set_holds_until_it_is_set_back(

@@ -21,7 +21,7 @@ SOON = 0.3
 
 
 def budget_of(rows: int | None = None, size: int | None = None) -> RateBudget:
-    return RateBudget(CONTEXT, rows_per_second=rows, bytes_per_second=size)
+    return RateBudget(CONTEXT, rows_per_second=rows, size_per_second=size)
 
 
 def seconds_of(budget: RateBudget, takes: list[tuple[int, int]]) -> float:
@@ -69,7 +69,7 @@ def test_a_higher_limit_frees_at_once_who_waits_already():
         budget.set_limits(100_000, None)
         waiting.join(SOON)
         assert not waiting.is_alive()
-    assert (budget.rows_per_second, budget.bytes_per_second) == (100_000, None)
+    assert (budget.rows_per_second, budget.size_per_second) == (100_000, None)
 
 
 def test_a_lower_limit_holds_for_who_waits_already():

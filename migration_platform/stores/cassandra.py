@@ -634,7 +634,7 @@ class _Reading:
                         f"{self.read.table.name}, the server gave one with token {found}"
                     )
             mean = max(1, len(page.data) // page.row_count)
-            size = min(PAGE_BYTES, self.budget.bytes_per_second or PAGE_BYTES)
+            size = min(PAGE_BYTES, self.budget.size_per_second or PAGE_BYTES)
             self.connection.page_rows = max(10, min(MAX_PAGE_ROWS, size // mean))
         if self.most_rows <= rows:
             self.most_rows += self.most_rows // 16 + 1
