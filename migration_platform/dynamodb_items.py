@@ -10,6 +10,7 @@ partition, whose sort key no row can have.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from json import dumps, loads
 from json.encoder import encode_basestring
 from typing import Any, Literal
@@ -120,7 +121,7 @@ class ItemForm:
             is_key = column.name in self.key_columns
             if levels_of(column.cql_type, column.attribute_type, is_key) > MAX_LEVELS:
                 raise DeclarationError(
-                    f"{quote(column.name)} is deeper than the {MAX_LEVELS} levels of DynamoDB; "
+                    f"{quote(column.name)} is deeper than DynamoDB's {MAX_LEVELS} levels; "
                     "write S or B for it"
                 )
         if self.is_static != (self.sort is not None and not self.sort.columns):
@@ -492,8 +493,13 @@ def _value_size(value: dict[str, Any]) -> int:
 
 
 def _number_size(text: str) -> int:
-    digits = text.lstrip("-+").upper().partition("E")[0].replace(".", "").strip("0")
-    return (len(digits) + 1) // 2 + 1 + text.startswith("-")
+    # Two digits share a byte, counted from the decimal point; so 1.5 has two bytes and 15 one.
+    plain = f"{Decimal(text):f}" if "E" in text.upper() else text
+    whole, _, part = plain.lstrip("-").partition(".")
+    digits = "0" * (len(whole) % 2) + whole + part + "0" * (len(part) % 2)
+    pairs = [digits[at : at + 2] != "00" for at in range(0, len(digits), 2)]
+    used = len(pairs) - pairs.index(True) - pairs[::-1].index(True) if any(pairs) else 0
+    return max(1, used) + 1 + text.startswith("-")
 
 
 def _binary_size(text: str) -> int:

@@ -53,8 +53,8 @@ Raises ValueError if no encoder can have made the value."""
 Canonical = Callable[[bytes], bytes]
 """Gives the one cell that stands for all that become the same attribute value."""
 
-MAX_LEVELS = 32
-"""How deep lists and maps may lie in each other.
+MAX_LEVELS = 31
+"""How many lists and maps may lie in each other: what is in the innermost is the 32nd level.
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
 """
 
@@ -126,6 +126,7 @@ def _shortest_varint(cell: bytes) -> bytes:
 
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
 _SCALE = Struct(">i")
+_LEAST_SCALE = -(2**31)
 
 
 def _read_decimal(cell: bytes) -> Decimal:
@@ -136,7 +137,7 @@ def _read_decimal(cell: bytes) -> Decimal:
 
 
 def _write_decimal(number: Decimal) -> bytes:
-    scale = -number.as_tuple().exponent  # type: ignore[operator] # it is finite
+    scale = max(_LEAST_SCALE, -number.as_tuple().exponent)  # type: ignore[operator] # finite
     return _SCALE.pack(scale) + _write_varint(int(_EXACT.scaleb(number, scale)))
 
 
@@ -207,6 +208,8 @@ def _uuid_text(cell: bytes) -> str:
 
 
 def _inet_text(cell: bytes) -> str:
+    if len(cell) not in (4, 16):
+        raise ValueError(f"its {len(cell)} bytes are no inet")
     return inet_ntop(AF_INET if len(cell) == 4 else AF_INET6, cell)
 
 
@@ -449,7 +452,8 @@ def _real_number(name: str) -> _Number:
     def write(cell: bytes) -> str | None:
         (number,) = unpack(cell)
         if 1e-130 <= number < 1e126 or -1e126 < number <= -1e-130:
-            return text.write(cell)
+            # A server too leaves out what says nothing, and then reading back is quicker.
+            return text.write(cell).removesuffix(".0")
         return "0" if number == 0 and copysign(1, number) > 0 else None
 
     def read(shown: str) -> bytes:
