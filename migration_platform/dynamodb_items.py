@@ -8,7 +8,7 @@ Wrong guess: static cells are no attributes of the partition's rows. They are on
 partition, whose sort key no row can have.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from json import dumps, loads
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from migration_platform.cql_types import CqlType, shorten
 from migration_platform.dynamodb_types import (
     MAX_LEVELS,
+    MAX_NAME_BYTES,
     attribute_type_of,
     compile_decoder,
     compile_encoder,
@@ -31,7 +32,7 @@ from migration_platform.transform import NO_KEY
 
 MAX_PARTITION_BYTES, MAX_SORT_BYTES = 2048, 1024
 MAX_ITEM_BYTES = 400 * 1024
-MAX_NAME_BYTES, MAX_KEY_NAME_BYTES = 65_535, 255
+MAX_KEY_NAME_BYTES = 255
 """Limits of DynamoDB, of which names count in an item's size.
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html
 """
@@ -102,15 +103,15 @@ class ItemForm:
         extra += [each for each in (self.ttl_attribute, self.writetime_attribute) if each]
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise DeclarationError(f"two columns would be the attribute {quote(name)}; rename one")
+        for part in self.parts:
+            for name in part.columns:
+                if name not in names:
+                    raise DeclarationError(f"the key names {quote(name)}, which is no column")
         for number, name in enumerate(extra):
             if name in names or name in extra[:number]:
                 raise DeclarationError(
                     f"the attribute {quote(name)} would be two things; give one another name"
                 )
-        for part in self.parts:
-            for name in part.columns:
-                if name not in names:
-                    raise DeclarationError(f"the key names {quote(name)}, which is no column")
         for name in names + extra:
             limit = MAX_KEY_NAME_BYTES if name in self.key_names else MAX_NAME_BYTES
             if not 0 < len(name.encode()) <= limit:
@@ -346,20 +347,6 @@ def _check_size(text: str) -> None:
             f"DynamoDB cannot hold the row: an item of {size:,} bytes is larger than "
             f"{MAX_ITEM_BYTES:,}; most of it is {quote(largest)}"
         )
-    for column, value in item.items():
-        for name in _names_in(value):
-            if len(name) > MAX_NAME_BYTES // 4 and len(name.encode()) > MAX_NAME_BYTES:
-                raise _unholdable(column, f"a map's key is longer than {MAX_NAME_BYTES:,} bytes")
-
-
-def _names_in(value: dict[str, Any]) -> Iterator[str]:
-    ((kind, inner),) = value.items()
-    if kind == "M":
-        yield from inner
-        inner = list(inner.values())
-    if kind in ("L", "M"):
-        for each in inner:
-            yield from _names_in(each)
 
 
 # -- an item as a row --------------------------------------------------------------------------
@@ -499,7 +486,7 @@ def _number_size(text: str) -> int:
     digits = "0" * (len(whole) % 2) + whole + part + "0" * (len(part) % 2)
     pairs = [digits[at : at + 2] != "00" for at in range(0, len(digits), 2)]
     used = len(pairs) - pairs.index(True) - pairs[::-1].index(True) if any(pairs) else 0
-    return max(1, used) + 1 + text.startswith("-")
+    return used + 1 + text.startswith("-")
 
 
 def _binary_size(text: str) -> int:

@@ -58,6 +58,9 @@ MAX_LEVELS = 31
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
 """
 
+MAX_NAME_BYTES = 65_535
+"""How long a map's key and an attribute's name may be."""
+
 _EMPTY = '{"S":""}'
 _NULL = '{"NULL":true}'
 _NOT_OF_THE_TYPE = (error, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
@@ -900,6 +903,13 @@ def _map_codec(key_type: CqlType, inner: _Codec) -> _Codec:
         entries = {write_key(key): value for key, value in pairs}
         if len(entries) != len(pairs):
             raise ValueError("a key stands twice in its map")
+        # Only a long map has a long key, of which the text is the longest as digits.
+        if len(cell) > MAX_NAME_BYTES // 3:
+            longest = max(len(key.encode()) for key in entries)
+            if longest > MAX_NAME_BYTES:
+                raise ValueError(
+                    f"a key of its map has {longest:,} bytes, and {MAX_NAME_BYTES:,} at most may be"
+                )
         quote = encode_basestring
         shown = [f"{quote(key)}:{encode(value)}" for key, value in entries.items()]
         return f'{{"M":{{{",".join(shown)}}}}}'
