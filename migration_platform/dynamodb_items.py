@@ -238,7 +238,8 @@ def _compile_part(
 def _compile_join(form: ItemForm, part: KeyPart, order: Sequence[str]) -> Callable[[Cells], str]:
     """Build what joins the columns of a part of the key, by `#`."""
     steps = [
-        (name, order.index(name), compile_text(form.column(name).cql_type)) for name in part.columns
+        (name, order.index(name), compile_text(form.column(name).cql_type, is_key=True))
+        for name in part.columns
     ]
 
     def join(cells: Cells) -> str:
@@ -412,10 +413,14 @@ def compile_cells(
                 why = "is missing" if cell is None else cell[len(NO_KEY) :].decode()
                 raise PermanentError(f"{_show_item(form, item)}: {quote(name)}: {why}")
         for name, join in joined:
-            if item.get(name) != {"S": join(cells)}:
+            try:
+                expected = join(cells)
+            except UnholdableRow as failure:
+                raise PermanentError(f"{_show_item(form, item)}: {failure}") from failure
+            if item.get(name) != {"S": expected}:
                 raise PermanentError(
                     f"{_show_item(form, item)}: {quote(name)} is not what its columns give: "
-                    f"{shorten(join(cells), 200)!r}"
+                    f"{shorten(expected, 200)!r}"
                 )
         return cells
 

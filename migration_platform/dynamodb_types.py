@@ -351,14 +351,31 @@ def _text_of(cql_type: CqlType) -> _Text:
     return _TEXTS.get(cql_type.name, _HEX)
 
 
-def compile_text(cql_type: CqlType) -> Callable[[bytes], str]:
+def compile_text(cql_type: CqlType, *, is_key: bool = False) -> Callable[[bytes], str]:
     """Build what writes a cell as its canonical text: another text for each value.
+
+    In a key two cells never give one text: those not in the one form of their value are refused.
 
     Raises (what is built):
         ValueError: the bytes are no value of the type.
     """
     text = _text_of(cql_type)
-    return _explained(lambda cell: text.write(cell) if cell else "", cql_type)
+    write = _only_the_usual(text.write, text.canonical) if is_key else text.write
+    return _explained(lambda cell: write(cell) if cell else "", cql_type)
+
+
+def _only_the_usual(
+    use: Callable[[bytes], str], canonical: Canonical | None
+) -> Callable[[bytes], str]:
+    if canonical is None:
+        return use
+
+    def use_exactly(cell: bytes) -> str:
+        if canonical(cell) != cell:
+            raise ValueError("its bytes are not the usual ones of its value: another row's may be")
+        return use(cell)
+
+    return use_exactly
 
 
 def escape(text: str) -> str:
@@ -602,16 +619,8 @@ def compile_encoder(
         DeclarationError: the type is not offered for the column, or `numbers` is unknown.
     """
     codec = _compile(cql_type, attribute_type, numbers, is_key)
-    encode, canonical = codec.encode, codec.canonical
-    if not is_key or canonical is None:
-        return _explained(encode, cql_type)
-
-    def encode_exactly(cell: bytes) -> str:
-        if canonical(cell) != cell:
-            raise ValueError("its bytes are not the usual ones of its value: another row's may be")
-        return encode(cell)
-
-    return _explained(encode_exactly, cql_type)
+    encode = _only_the_usual(codec.encode, codec.canonical) if is_key else codec.encode
+    return _explained(encode, cql_type)
 
 
 def _explained(use: Callable[[bytes], str], cql_type: CqlType) -> Callable[[bytes], str]:

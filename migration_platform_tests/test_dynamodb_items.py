@@ -262,6 +262,19 @@ def test_a_joined_key_is_refused_with_column_and_reason(cells, reason):
         compile_item(visits())([*cells, None], None, None)
 
 
+def test_rows_whose_unusual_bytes_would_join_alike_are_refused():
+    form = ItemForm(
+        (column("a"), column("n", "varint", "B")),
+        KeyPart("pk", ("a", "n")),
+    )
+    assert compile_key(form)([b"x", b"\1"]) == '{"pk":{"S":"x#1"}}'
+    with pytest.raises(UnholdableRow, match="n: its bytes are not the usual ones"):
+        compile_key(form)([b"x", b"\0\1"])
+    item, _ = written(form, b"x", b"\1")
+    with pytest.raises(PermanentError, match=r"the item .* was not written: .* not the usual ones"):
+        compile_cells(form)({**item, "n": {"B": "AAE="}})
+
+
 def test_an_item_that_is_too_large_names_what_is_large():
     form = users(column("v"), column("w"))
     reason = "an item of 500,007 bytes is larger than 409,600; most of it is w"
