@@ -21,12 +21,15 @@ from migration_platform.cell_times import (
 )
 from migration_platform.cql_types import parse_type, sort_elements
 from migration_platform.digest import DigestedRow
+from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.dynamodb_types import Canonical, compile_canonical
 from migration_platform.preflight import Layer, Plan, Source, times_layout
 from migration_platform.row_writes import build_form
 from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells
 from migration_platform.stores.cassandra import Connection, RangeRead, Table, prepare_range_read
 from migration_platform.transform import (
     BAD_ROW,
+    Row,
     RowReader,
     Tally,
     Wins,
@@ -106,6 +109,7 @@ def compile_compared(
     }
     per_element, time_of = form.per_element, form.time_of
     is_origin = side == "origin"
+    canonical = _canonical_cells(plan, sources)
     if is_origin:
         reader = compile_rows(
             plan,
@@ -125,6 +129,8 @@ def compile_compared(
         rules = AS_IT_IS
         time_of = tuple(_time_there(layout, name) for name in names)
         per_element = tuple(isinstance(e, tuple) or e for e in per_element)
+    if canonical:
+        reader = _with_canonical(reader, len(sources), canonical)
     positions = tuple(value.position for value in form.values)
     # A constant has the row's time, and of a row of nulls no query tells that; times that are
     # declared are known.
@@ -258,6 +264,41 @@ def _target_reader(
             yield key, values, times, 0
 
     return RowReader(names, layout, rows)
+
+
+def _canonical_cells(plan: Plan, sources: Sequence[Source]) -> dict[int, Canonical]:
+    """Say which cells an item of DynamoDB gives back in the one form of their value only."""
+    if not plan.migration.target.dynamodb:
+        return {}
+    layer = next(each for each in plan.layers if set(sources) <= set(each.sources))
+    item = build_item_form(plan, layer, tuple(sources))
+    found = {
+        position: compile_canonical(
+            column.cql_type,
+            column.attribute_type,
+            numbers=item.numbers,
+            is_key=column.name in item.key_columns,
+        )
+        for position, column in enumerate(item.columns)
+    }
+    return {position: change for position, change in found.items() if change is not None}
+
+
+def _with_canonical(reader: RowReader, columns: int, canonical: dict[int, Canonical]) -> RowReader:
+    def rows(page: Page, tally: Tally) -> Iterator[Row]:
+        for row in reader.rows(page, tally):
+            key, values, times, entry = row
+            if times is BAD_ROW:
+                yield row
+                continue
+            cells = split_cells(values, columns)
+            for position, change in canonical.items():
+                cell = cells[position]
+                if cell is not None:
+                    cells[position] = change(cell)
+            yield key, join_cells(cells, NULL), times, entry
+
+    return replace(reader, rows=rows)
 
 
 def _with_ttl(found: SettledTimes) -> SettledTimes:

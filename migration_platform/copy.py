@@ -41,6 +41,9 @@ from migration_platform.dead_letters import (
     remove_settled,
     to_letter,
 )
+from migration_platform.dynamodb_items import ItemForm
+from migration_platform.dynamodb_rows import RowWriter
+from migration_platform.dynamodb_shape import build_item_form
 from migration_platform.errors import (
     MigrationError,
     PermanentError,
@@ -64,7 +67,13 @@ from migration_platform.stores.cassandra import (
     read_pages,
     read_rows,
 )
-from migration_platform.stores.cassandra_writes import Item, Part, Writer, WriteStatement
+from migration_platform.stores.cassandra_writes import (
+    Item,
+    OnRefused,
+    Part,
+    Writer,
+    WriteStatement,
+)
 from migration_platform.token_ranges import TokenRange, serialize_key
 from migration_platform.transform import (
     MAX_SAMPLES,
@@ -230,6 +239,8 @@ class _Tools:
     leading: int
     origin_keys: dict[bytes, bytes] | None = None
     """The origin's keys by the target's, of rows on their way, where these do not tell those."""
+    items: ItemForm | None = None
+    """What rows become where they are items of DynamoDB."""
 
 
 @dataclass
@@ -302,7 +313,7 @@ class _Progress:
     counts: RangeCounts = field(default_factory=RangeCounts)
     tally: Tally = field(default_factory=Tally)
     static_tally: Tally = field(default_factory=Tally)
-    writers: list[Writer] = field(default_factory=list)
+    writers: list[Writer | RowWriter] = field(default_factory=list)
     retries: int = 0
     last_retry: str = ""
     retry_reported: float = 0.0
@@ -337,11 +348,13 @@ class _Progress:
 
     def so_far(self) -> RangeCounts:
         tally, static = self.tally, self.static_tally
+        left_alone = self.counts.left_alone + sum(w.rows_left_alone for w in self.writers)
         large = Counter(tally.large) + Counter(static.large)
         return replace(
             self.counts,
             added=tally.added,
-            skipped=tally.skipped + self.counts.left_alone,
+            skipped=tally.skipped + left_alone,
+            left_alone=left_alone,
             filtered=tally.filtered,
             too_large=tally.too_large,
             collided=tally.lost,
@@ -456,7 +469,7 @@ def open_aside(stores: OpenStores, token_range: TokenRange | None, run_id: str) 
 def _letters(stores: OpenStores) -> LetterStore | None:
     store = stores.cache.get("dead letters")
     if store is None:
-        store = open_letters(stores.target, stores.plan.migration)
+        store = open_letters(stores.tracking, stores.plan.migration)
         stores.cache["dead letters"] = store
     return store
 
@@ -596,23 +609,18 @@ def _copy_rows(
 ) -> None:
     plan, migration = stores.plan, stores.plan.migration
     is_rows = tools.layer.name == "rows"
-    writer = Writer(
-        stores.target,
-        tools.statements,
-        plan.target,
-        consistency=migration.target.consistency,
-        budget=stores.target_budget,
-        retry_seconds=migration.retry_seconds,
-        on_retry=progress.note_retry,
-        ttl_seconds=migration.ttl if isinstance(migration.ttl, int) else None,
-        has_rows=is_rows,
-        on_refused=lambda item, counted, why: set_aside(_key_of(item, tools.form), why, counted),
+    writer = _open_writer(
+        stores,
+        tools,
+        progress,
+        lambda item, counted, why: set_aside(_key_of(item, tools.form), why, counted),
     )
     progress.writers.append(writer)
     to_item = _compile_item(plan, tools)
     set_aside = _compile_set_aside(plan, tools, progress)
     tally = progress.tally if is_rows else progress.static_tally
-    grouped = migration.group_writes_by != ()
+    # Items of DynamoDB travel together whatever their keys are.
+    grouped = migration.group_writes_by != () and tools.items is None
     groups: dict[bytes, list[Item | _Undecided]] = {}
     gathered = size = 0
     for page in pages:
@@ -655,6 +663,33 @@ def _copy_rows(
     writer.flush()
     if tools.origin_keys:
         tools.origin_keys.clear()
+
+
+def _open_writer(
+    stores: OpenStores, tools: _Tools, progress: _Progress, on_refused: OnRefused
+) -> Writer | RowWriter:
+    plan, migration = stores.plan, stores.plan.migration
+    is_rows = tools.layer.name == "rows"
+    if tools.items is not None:
+        return RowWriter(
+            stores,
+            tools.items,
+            on_retry=progress.note_retry,
+            on_refused=on_refused,
+            has_rows=is_rows,
+        )
+    return Writer(
+        stores.target_cluster,
+        tools.statements,
+        plan.target,
+        consistency=migration.target.consistency,
+        budget=stores.target_budget,
+        retry_seconds=migration.retry_seconds,
+        on_retry=progress.note_retry,
+        ttl_seconds=migration.ttl if isinstance(migration.ttl, int) else None,
+        has_rows=is_rows,
+        on_refused=on_refused,
+    )
 
 
 _SetAside = Callable[[list[bytes | None], MigrationError, bool], None]
@@ -735,6 +770,21 @@ def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Und
     one_time = rules.writetime != "cell" and rules.ttl != "cell"
     explicit = rules.writetime != "now"
 
+    def to_whole_row(row: Row, asked_us: int) -> Item | None:
+        _, values, times, _ = row
+        if not is_rows and all(
+            cell is None
+            for source, cell in zip(form.sources, split_cells(values, count), strict=True)
+            if not source.is_key
+        ):
+            return None
+        if not keeps:
+            return values
+        return (Part(INSERT, values, rules.settle(*read_row_time(times, asked_us))),)
+
+    if tools.items is not None:
+        return to_whole_row
+
     def to_item(row: Row, asked_us: int) -> Item | _Undecided | None:
         _, values, times, entry = row
         if not keeps and is_rows:
@@ -764,7 +814,7 @@ def _compile_item(plan: Plan, tools: _Tools) -> Callable[[Row, int], Item | _Und
 def _write_groups(
     stores: OpenStores,
     tools: _Tools,
-    writer: Writer,
+    writer: Writer | RowWriter,
     groups: dict[bytes, list],
     progress: _Progress,
     set_aside: _SetAside,
@@ -802,7 +852,7 @@ def _decide_lists(
         set_aside([row.cells[key] for key in form.keys], why, True)
 
     for (items, position), page in read_rows(
-        stores.target,
+        stores.target_cluster,
         tools.read_lists,
         undecided,
         consistency=migration.target.consistency,
@@ -879,7 +929,7 @@ def _copy_counters(
     set_aside = _compile_set_aside(stores.plan, tools, progress)
     for page in pages:
         found = add_differences(
-            stores.target,
+            stores.target_cluster,
             tools.counters,
             (row[1] for row in tools.reader.rows(page, tally)),
             again=again and "counters" not in migration.repair,
@@ -933,12 +983,15 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
         statics=not is_rows,
         retry_seconds=seconds,
     )
+    if plan.migration.target.dynamodb:
+        items = build_item_form(plan, layer, sources)
+        return _Tools(layer, reader, select, form, [], None, None, (), 0, carried, items)
     if layer.has_counters:
-        counters = prepare_counters(stores.target, plan, layer, retry_seconds=seconds)
+        counters = prepare_counters(stores.target_cluster, plan, layer, retry_seconds=seconds)
         return _Tools(layer, reader, select, form, [], counters, None, (), len(leading), carried)
-    statements = prepare_writes(stores.target, plan, form, retry_seconds=seconds)
+    statements = prepare_writes(stores.target_cluster, plan, form, retry_seconds=seconds)
     # Only with several hosts is it worth knowing which one owns a partition.
-    routed = stores.target.host_count > 1 and set(plan.target.partition_key) <= set(leading)
+    routed = stores.target_cluster.host_count > 1 and set(plan.target.partition_key) <= set(leading)
     return _Tools(
         layer=layer,
         reader=reader,
@@ -975,7 +1028,7 @@ def _prepare_lists(stores: OpenStores, form: RowForm) -> PreparedStatement:
         name = quote(form.sources[position].target)
         selected += [name, f"writetime({name})"] if table.tells_elements else [name]
     condition = " AND ".join(f"{quote(name)} = ?" for name in form.key_names)
-    return stores.target.prepare(
+    return stores.target_cluster.prepare(
         f"SELECT {', '.join(selected)} FROM {table.name} WHERE {condition}",  # noqa: S608
         retry_seconds=stores.plan.migration.retry_seconds,
     )

@@ -423,7 +423,7 @@ def build_converter(origin: CqlType, target: CqlType) -> Converter | None:
 
 
 def _convert(origin: CqlType, target: CqlType) -> Converter | None:
-    if _freeze(origin) == _freeze(target) or (origin.name, target.name) in _SAME_BYTES:
+    if freeze(origin) == freeze(target) or (origin.name, target.name) in _SAME_BYTES:
         return None
     if (
         origin.name != target.name
@@ -546,7 +546,8 @@ def _keep(value: bytes) -> bytes:
     return value
 
 
-def _freeze(cql_type: CqlType) -> CqlType:
+def freeze(cql_type: CqlType) -> CqlType:
+    """Give the type as one cell, whatever it holds."""
     return replace(cql_type, is_frozen=True)
 
 

@@ -125,7 +125,7 @@ class LetterStore:
         self._connection = connection
         self._table = TableName(migration.tracking_keyspace, TABLE)
         self._migration = migration_key(migration)
-        self._consistency = getattr(ConsistencyLevel, migration.target.consistency)
+        self._consistency = getattr(ConsistencyLevel, migration.tracked_at.consistency)
         self._retry_seconds = migration.retry_seconds
         self._statements: dict[str, object] = {}
 

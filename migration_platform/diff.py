@@ -15,6 +15,7 @@ from pathlib import Path
 from migration_platform.collisions import open_winners
 from migration_platform.compared_rows import (
     SIDES,
+    ComparedRows,
     compile_compared,
     loosely_agree,
 )
@@ -27,12 +28,15 @@ from migration_platform.digest import (
     buckets_per_range,
     list_rows,
 )
+from migration_platform.dynamodb_items import ItemForm
+from migration_platform.dynamodb_rows import scan_pages
+from migration_platform.dynamodb_shape import build_item_form
 from migration_platform.errors import explain
 from migration_platform.preflight import Layer, Plan
 from migration_platform.rechecks import Kind, now_us, show_row
 from migration_platform.repair import SettleRows
 from migration_platform.rows import count_cells
-from migration_platform.stores.cassandra import read_pages
+from migration_platform.stores.cassandra import RangeRead, read_pages
 from migration_platform.token_ranges import TokenRange
 from migration_platform.verdicts import MAX_SAMPLES, DifferingRow, Findings, RangeVerdict
 from migration_platform.workers import (
@@ -488,7 +492,6 @@ def _scan(
     """Give the rows of a layer of a slice of one side."""
     plan, migration = stores.plan, stores.plan.migration
     is_origin = side == "origin"
-    connection = stores.origin if is_origin else stores.target
     endpoint = migration.origin if is_origin else migration.target
     # Only what the filter's window leaves of a range was copied.
     whole = not is_origin and not plan.keys_agree
@@ -499,9 +502,17 @@ def _scan(
     if name not in stores.cache:
         wins = open_winners(winners) if winners else None
         compared = compile_compared(plan, layer, side, wins=wins)
-        prepared = compared.prepare(connection, migration.retry_seconds)
-        stores.cache[name] = (compared, prepared)
+        stores.cache[name] = (compared, _prepare(stores, layer, compared, is_origin))
     rows, statement = stores.cache[name]
+
+    def on_retry(error: BaseException) -> None:
+        report(explain(error))
+
+    if isinstance(statement, ItemForm):
+        for page in scan_pages(stores, statement, token_range, on_retry):
+            yield from rows.digested(page)
+        return
+    connection = stores.origin if is_origin else stores.target_cluster
     for page in read_pages(
         connection,
         statement,
@@ -510,6 +521,15 @@ def _scan(
         fetch_size=migration.origin.fetch_size,
         budget=stores.origin_budget if is_origin else stores.target_budget,
         retry_seconds=migration.retry_seconds,
-        on_retry=lambda error: report(explain(error)),
+        on_retry=on_retry,
     ):
         yield from rows.digested(page)
+
+
+def _prepare(
+    stores: OpenStores, layer: Layer, compared: ComparedRows, is_origin: bool
+) -> RangeRead | ItemForm:
+    if stores.plan.migration.target.dynamodb and not is_origin:
+        return build_item_form(stores.plan, layer, compared.sources)
+    connection = stores.origin if is_origin else stores.target_cluster
+    return compared.prepare(connection, stores.plan.migration.retry_seconds)

@@ -5,12 +5,26 @@ servers. Attributes that depend on each other are checked together, in one messa
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeGuard, cast
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from migration_platform.cql_names import TableName, quote
+from migration_platform.dynamodb_target import DynamoDbTarget, object_to_table_name
 from migration_platform.errors import DeclarationError
+from migration_platform.objections import (
+    is_name,
+    is_number,
+    is_whole,
+    object_to_choice,
+    object_to_choices,
+    object_to_flag,
+    object_to_mapping,
+    object_to_names,
+    object_to_number,
+    show,
+)
 from migration_platform.token_ranges import (
     MAX_RANGES,
     MAX_TOKEN,
@@ -59,57 +73,11 @@ MAX_SET_ASIDE = 100_000
 
 
 @dataclass(frozen=True)
-class TableName:
-    """`keyspace.table` as CQL knows them: case and every character kept, quotes removed."""
-
-    keyspace: str
-    table: str
-
-    def __str__(self) -> str:
-        return f"{quote(self.keyspace)}.{quote(self.table)}"
-
-    @classmethod
-    def parse(cls, text: str) -> "TableName":
-        """Read `keyspace.table`; a part in double quotes keeps its case, others are folded.
-
-        Raises:
-            DeclarationError: the text has not exactly two parts.
-        """
-        part = r'(?:"((?:[^"]|"")+)"|([A-Za-z][A-Za-z0-9_]*))'
-        found = re.fullmatch(rf"{part}\.{part}", text.strip())
-        if not found:
-            raise DeclarationError(
-                f"{text!r} is no table name; write keyspace.table, and names with capitals or "
-                'special characters in double quotes: "My Keyspace"."Table"'
-            )
-        quoted_keyspace, keyspace, quoted_table, table = found.groups()
-        return cls(
-            quoted_keyspace.replace('""', '"') if quoted_keyspace else keyspace.lower(),
-            quoted_table.replace('""', '"') if quoted_table else table.lower(),
-        )
-
-
-def quote(identifier: str) -> str:
-    """Quote an identifier where CQL needs it; hostile names cannot end the quotes."""
-    if re.fullmatch(r"[a-z][a-z0-9_]*", identifier) and identifier not in _RESERVED:
-        return identifier
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-# The reserved words of Cassandra's CQL grammar: the ones that are no name without quotes.
-_RESERVED = frozenset(
-    """
-    add allow alter and apply asc authorize batch begin by columnfamily create default delete desc
-    describe drop entries execute from full grant if in index infinity insert into is keyspace limit
-    materialized mbean mbeans modify nan norecursive not null of on or order primary rename replace
-    revoke schema select set table to token truncate unlogged unset update use using view where with
-    """.split()  # noqa: SIM905, a hundred quotes would hide the words
-)
-
-
-@dataclass(frozen=True)
 class Endpoint:
-    """One side of a migration: a store by name, a table in it, and how to talk to it."""
+    """One side of a migration: a store by name, a table in it, and how to talk to it.
+
+    `dynamodb` says that the table is DynamoDB's, and how it is written.
+    """
 
     store: str
     table: TableName
@@ -117,6 +85,7 @@ class Endpoint:
     rows_per_second: int | None = None
     bytes_per_second: int | None = None
     fetch_size: int | None = None
+    dynamodb: DynamoDbTarget | None = None
 
 
 @dataclass(frozen=True)
@@ -270,6 +239,7 @@ class Migration:
             *self._wrong_columns(),
             *self._wrong_filter(),
             *self._wrong_guardrails(),
+            *self._wrong_dynamodb(),
         ]
         if wrong:
             raise DeclarationError("; ".join(wrong))
@@ -278,29 +248,35 @@ class Migration:
     @property
     def name(self) -> str:
         """The target's name, which is how users speak of a migration."""
-        return f"{self.target.table.keyspace}.{self.target.table.table}"
+        table = self.target.table
+        return f"{table.keyspace}.{table.table}" if table.keyspace else table.table
+
+    @property
+    def tracked_at(self) -> Endpoint:
+        """The side whose cluster keeps what is known of runs, and rows that were set aside."""
+        return self.origin if self.target.dynamodb else self.target
 
     def _wrong_sides(self) -> list[str]:
         wrong = []
         for side, endpoint in (("origin", self.origin), ("target", self.target)):
             if not isinstance(endpoint, Endpoint):
-                wrong.append(f"{side} is {_show(endpoint)}; it must be a store and a table")
+                wrong.append(f"{side} is {show(endpoint)}; it must be a store and a table")
                 continue
-            if not _is_name(endpoint.store):
-                wrong.append(f"{side}.store is {_show(endpoint.store)}; name a store")
+            if not is_name(endpoint.store):
+                wrong.append(f"{side}.store is {show(endpoint.store)}; name a store")
             if not isinstance(endpoint.table, TableName):
-                wrong.append(f"{side}.table is {_show(endpoint.table)}; write keyspace.table")
-            wrong += _object_to_choice(
+                wrong.append(f"{side}.table is {show(endpoint.table)}; write keyspace.table")
+            wrong += object_to_choice(
                 f"{side}.consistency", endpoint.consistency, CONSISTENCY_LEVELS
             )
             if endpoint.rows_per_second is not None:
                 name = f"{side}.rows_per_second"
-                wrong += _object_to_number(name, endpoint.rows_per_second, 1, MAX_ROWS_PER_SECOND)
+                wrong += object_to_number(name, endpoint.rows_per_second, 1, MAX_ROWS_PER_SECOND)
             if endpoint.bytes_per_second is not None:
                 name = f"{side}.bytes_per_second"
-                wrong += _object_to_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
+                wrong += object_to_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
             if endpoint.fetch_size is not None:
-                wrong += _object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
+                wrong += object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
         sides = (self.origin, self.target)
         if all(isinstance(side, Endpoint) and isinstance(side.table, TableName) for side in sides):
             origin, target = ((side.store, side.table) for side in sides)
@@ -309,40 +285,40 @@ class Migration:
         return wrong
 
     def _wrong_settings(self) -> list[str]:
-        wrong = _object_to_number("token_ranges", self.token_ranges, 1, MAX_RANGES)
+        wrong = object_to_number("token_ranges", self.token_ranges, 1, MAX_RANGES)
         if self.workers is not None:
-            wrong += _object_to_number("workers", self.workers, 1, 256)
+            wrong += object_to_number("workers", self.workers, 1, 256)
         seconds = self.retry_seconds
-        if not _is_number(seconds) or not 0 <= seconds <= 86_400:
-            wrong.append(f"retry_seconds is {_show(seconds)}; valid are 0 to 86400")
-        wrong += _object_to_choice("diff.mode", self.diff_mode, DIFF_MODES)
-        wrong += _object_to_choice("collisions", self.collisions, COLLISION_MODES)
-        wrong += _object_to_flag("truncate_target", self.truncate_target)
-        wrong += _object_to_flag("diff.compare_writetime", self.compare_writetime)
+        if not is_number(seconds) or not 0 <= seconds <= 86_400:
+            wrong.append(f"retry_seconds is {show(seconds)}; valid are 0 to 86400")
+        wrong += object_to_choice("diff.mode", self.diff_mode, DIFF_MODES)
+        wrong += object_to_choice("collisions", self.collisions, COLLISION_MODES)
+        wrong += object_to_flag("truncate_target", self.truncate_target)
+        wrong += object_to_flag("diff.compare_writetime", self.compare_writetime)
         wrong += self._wrong_repair()
-        wrong += _object_to_number(
+        wrong += object_to_number(
             "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_SET_ASIDE
         )
-        wrong += _object_to_flag("tracking", self.tracking)
-        if not _is_name(self.tracking_keyspace) or not re.fullmatch(
+        wrong += object_to_flag("tracking", self.tracking)
+        if not is_name(self.tracking_keyspace) or not re.fullmatch(
             r"\w{1,48}", self.tracking_keyspace, re.ASCII
         ):
             wrong.append(
-                f"tracking_keyspace is {_show(self.tracking_keyspace)}; valid are 1 to 48 letters, "
+                f"tracking_keyspace is {show(self.tracking_keyspace)}; valid are 1 to 48 letters, "
                 "digits and underscores"
             )
         if self.group_writes_by is not None:
-            wrong += _object_to_names("group_writes_by", self.group_writes_by)
+            wrong += object_to_names("group_writes_by", self.group_writes_by)
         return wrong
 
     def _wrong_repair(self) -> list[str]:
         wrong = [
-            *_object_to_choices("diff.repair", self.repair, REPAIRS),
-            *_object_to_choice("diff.repair_writetime", self.repair_writetime, REPAIR_WRITETIMES),
+            *object_to_choices("diff.repair", self.repair, REPAIRS),
+            *object_to_choice("diff.repair_writetime", self.repair_writetime, REPAIR_WRITETIMES),
         ]
         if self.ignore_newer_than_seconds is not None:
             name = "diff.ignore_newer_than_seconds"
-            wrong += _object_to_number(name, self.ignore_newer_than_seconds, 1, 86_400)
+            wrong += object_to_number(name, self.ignore_newer_than_seconds, 1, 86_400)
         if not wrong and self.repair_writetime != "origin" and not self.repair:
             wrong.append("diff.repair_writetime does nothing without diff.repair; leave it out")
         if not wrong and "extra" in self.repair and self.diff_mode == "origin_only":
@@ -356,20 +332,20 @@ class Migration:
         wrong = []
         valid = f"valid are {', '.join(WRITETIME_MODES)}, or microseconds since 1970"
         writetime, added = self.writetime, self.writetime_increment_by
-        if _is_whole(writetime):
+        if is_whole(writetime):
             if not 1 <= writetime <= MAX_WRITETIME_US:
                 wrong.append(
-                    f"writetime is {_show(writetime)}; {valid}, 1 to {MAX_WRITETIME_US} "
+                    f"writetime is {show(writetime)}; {valid}, 1 to {MAX_WRITETIME_US} "
                     "(the year 9999: no later write would win over more)"
                 )
         elif writetime not in WRITETIME_MODES:
-            wrong.append(f"writetime is {_show(writetime)}; {valid}")
+            wrong.append(f"writetime is {show(writetime)}; {valid}")
         valid = f"valid are {', '.join(TTL_MODES)}, or 1 to {MAX_TTL_SECONDS} seconds"
-        if not (self.ttl in TTL_MODES if isinstance(self.ttl, str) else _is_whole(self.ttl)) or (
-            _is_whole(self.ttl) and not 1 <= self.ttl <= MAX_TTL_SECONDS
+        if not (self.ttl in TTL_MODES if isinstance(self.ttl, str) else is_whole(self.ttl)) or (
+            is_whole(self.ttl) and not 1 <= self.ttl <= MAX_TTL_SECONDS
         ):
-            wrong.append(f"ttl is {_show(self.ttl)}; {valid}")
-        faults = _object_to_number("writetime_increment_by", added, 0, MAX_WRITETIME_US)
+            wrong.append(f"ttl is {show(self.ttl)}; {valid}")
+        faults = object_to_number("writetime_increment_by", added, 0, MAX_WRITETIME_US)
         wrong += [f"{fault} microseconds" for fault in faults]
         if not faults and added and writetime == "now":
             wrong.append("writetime_increment_by does nothing with writetime: now; leave one out")
@@ -380,15 +356,62 @@ class Migration:
             )
         return wrong
 
+    def _wrong_dynamodb(self) -> list[str]:
+        """Refuse what a DynamoDB table cannot keep: it has one time for an item, or none."""
+        declared = self.target.dynamodb if isinstance(self.target, Endpoint) else None
+        if declared is None:
+            return []
+        wrong = [*declared.wrong(), *object_to_table_name(self.target.table.table)]
+        if self.writetime not in ("now", "row_max"):
+            wrong.append(
+                f"writetime is {show(self.writetime)}, but an item of DynamoDB has one time at "
+                "most; valid are now, and row_max with target.writetime_attribute"
+            )
+        if self.ttl == "cell":
+            wrong.append(
+                "ttl is cell, but an item of DynamoDB expires as a whole; valid are none, and "
+                "row_max or seconds with target.ttl_attribute"
+            )
+        for name, needed, attribute in (
+            ("writetime", self.writetime == "row_max", declared.writetime_attribute),
+            ("ttl", self.ttl not in ("none", "cell"), declared.ttl_attribute),
+        ):
+            if needed and not attribute:
+                wrong.append(
+                    f"{name} is {show(getattr(self, name))}, but target.{name}_attribute is "
+                    "missing; name the attribute that keeps it"
+                )
+            elif attribute and not needed and getattr(self, name) != "cell":
+                wrong.append(
+                    f"target.{name}_attribute does nothing with {name}: "
+                    f"{getattr(self, name)}; set {name} to row_max, or leave the attribute out"
+                )
+        if self.truncate_target:
+            wrong.append(
+                f"truncate_target cannot empty {self.target.table}: DynamoDB deletes items one by "
+                "one; delete the table there, and let target.create make it anew"
+            )
+        if self.compare_writetime:
+            wrong.append(
+                "diff.compare_writetime is not known of a DynamoDB target: items are compared by "
+                "their values; leave it out"
+            )
+        if self.target.bytes_per_second is not None:
+            wrong.append(
+                "target.bytes_per_second is not known of a DynamoDB target; set "
+                "target.write_units_per_second"
+            )
+        return wrong
+
     def _wrong_row_max(self) -> list[str]:
         chosen = self.row_max
         if not isinstance(chosen, RowMax):
-            return [f"row_max is {_show(chosen)}; it must be RowMax"]
+            return [f"row_max is {show(chosen)}; it must be RowMax"]
         wrong = [
-            *_object_to_names("row_max.writetime_columns", chosen.writetime_columns),
-            *_object_to_names("row_max.ttl_columns", chosen.ttl_columns),
-            *_object_to_flag("row_max.collections", chosen.collections),
-            *_object_to_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
+            *object_to_names("row_max.writetime_columns", chosen.writetime_columns),
+            *object_to_names("row_max.ttl_columns", chosen.ttl_columns),
+            *object_to_flag("row_max.collections", chosen.collections),
+            *object_to_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
         ]
         if wrong:
             return wrong
@@ -418,13 +441,13 @@ class Migration:
     def _wrong_columns(self) -> list[str]:
         columns = self.columns
         if not isinstance(columns, Columns):
-            return [f"columns is {_show(columns)}; it must be Columns"]
+            return [f"columns is {show(columns)}; it must be Columns"]
         wrong = [
-            *_object_to_mapping("columns.rename", columns.rename, to_names=True),
-            *_object_to_names("columns.skip", columns.skip),
-            *_object_to_mapping("columns.constants", columns.constants),
-            *_object_to_mapping("columns.key_defaults", columns.key_defaults),
-            *_object_to_choices("columns.codecs", columns.codecs, CODECS),
+            *object_to_mapping("columns.rename", columns.rename, to_names=True),
+            *object_to_names("columns.skip", columns.skip),
+            *object_to_mapping("columns.constants", columns.constants),
+            *object_to_mapping("columns.key_defaults", columns.key_defaults),
+            *object_to_choices("columns.codecs", columns.codecs, CODECS),
             *_object_to_timestamps(columns),
             *_object_to_explode_map(columns.explode_map),
             *_object_to_extract_json(columns.extract_json),
@@ -435,10 +458,10 @@ class Migration:
     def _wrong_filter(self) -> list[str]:
         chosen = self.filter
         if not isinstance(chosen, Filter):
-            return [f"filter is {_show(chosen)}; it must be a Filter"]
+            return [f"filter is {show(chosen)}; it must be a Filter"]
         tokens = [
-            *_object_to_number("filter.token_min", chosen.token_min, MIN_TOKEN, MAX_TOKEN),
-            *_object_to_number("filter.token_max", chosen.token_max, MIN_TOKEN, MAX_TOKEN),
+            *object_to_number("filter.token_min", chosen.token_min, MIN_TOKEN, MAX_TOKEN),
+            *object_to_number("filter.token_max", chosen.token_max, MIN_TOKEN, MAX_TOKEN),
         ]
         if not tokens and chosen.token_min > chosen.token_max:
             tokens = [
@@ -449,7 +472,7 @@ class Migration:
             f"{fault} microseconds since 1970"
             for name, value in (("filter.writetime_from", low), ("filter.writetime_to", high))
             if value is not None
-            for fault in _object_to_number(name, value, 0, MAX_TOKEN)
+            for fault in object_to_number(name, value, 0, MAX_TOKEN)
         ]
         if not times and low is not None and high is not None and low > high:
             times = [
@@ -457,7 +480,7 @@ class Migration:
             ]
         return [
             *tokens,
-            *_object_to_number("filter.coverage_percent", chosen.coverage_percent, 1, 100),
+            *object_to_number("filter.coverage_percent", chosen.coverage_percent, 1, 100),
             *times,
             *([] if chosen.where is None else _object_to_where(chosen.where)),
             *([] if chosen.column is None else _object_to_column_filter(chosen.column)),
@@ -468,84 +491,14 @@ class Migration:
         if limits is None:
             return []
         if not isinstance(limits, Guardrails):
-            return [f"guardrails is {_show(limits)}; it must be Guardrails"]
+            return [f"guardrails is {show(limits)}; it must be Guardrails"]
         return [
-            *_object_to_number("guardrails.max_column_kb", limits.max_column_kb, 1, 2_000_000),
-            *_object_to_choice("guardrails.action", limits.action, GUARDRAIL_ACTIONS),
+            *object_to_number("guardrails.max_column_kb", limits.max_column_kb, 1, 2_000_000),
+            *object_to_choice("guardrails.action", limits.action, GUARDRAIL_ACTIONS),
         ]
 
 
 # -- objections: one sentence each, with the way out; all are found before any is raised ----------
-
-
-def _show(value: object) -> str:
-    """Write a value as it was given, on one line and never long."""
-    if isinstance(value, int) and abs(value) >= 10**40:
-        return "a number of more than 40 digits"
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_name(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and value != ""
-
-
-def _object_to_number(name: str, value: object, low: int, high: int) -> list[str]:
-    if _is_whole(value) and low <= value <= high:
-        return []
-    return [f"{name} is {_show(value)}; valid are {low} to {high}"]
-
-
-def _object_to_flag(name: str, value: object) -> list[str]:
-    return [] if isinstance(value, bool) else [f"{name} is {_show(value)}; valid are true, false"]
-
-
-def _object_to_choice(name: str, value: object, valid: tuple[str, ...]) -> list[str]:
-    if isinstance(value, str) and value in valid:
-        return []
-    return [f"{name} is {_show(value)}; valid are {', '.join(valid)}"]
-
-
-def _object_to_choices(name: str, values: object, valid: tuple[str, ...]) -> list[str]:
-    if faults := _object_to_names(name, values):
-        return faults
-    return [
-        f"{name} names {_show(value)}; valid are {', '.join(valid)}"
-        for value in cast(Iterable[str], values)
-        if value not in valid
-    ]
-
-
-def _object_to_names(name: str, values: object) -> list[str]:
-    if not isinstance(values, (tuple, list)):
-        return [f"{name} is {_show(values)}; it must be a list of names"]
-    wrong = [f"{name} holds {_show(v)}, which is no name" for v in values if not _is_name(v)]
-    twice = dict.fromkeys(v for v in values if _is_name(v) and values.count(v) > 1)
-    return wrong + [f"{name} names {quote(v)} more than once; once is enough" for v in twice]
-
-
-def _object_to_mapping(name: str, values: object, *, to_names: bool = False) -> list[str]:
-    if not isinstance(values, Mapping):
-        return [f"{name} is {_show(values)}; it must be a block of name: value"]
-    wrong = [f"{name} holds {_show(key)}, which is no name" for key in values if not _is_name(key)]
-    for key, value in values.items():
-        if to_names and not _is_name(value):
-            wrong.append(f"{name}.{_plain(key)} is {_show(value)}, which is no name")
-        elif value is None:
-            wrong.append(f"{name}.{_plain(key)} is null, which writes nothing; give a value")
-    return wrong
-
-
-def _plain(key: object) -> str:
-    return quote(key) if _is_name(key) else _show(key)
 
 
 def _object_to_timestamps(columns: Columns) -> list[str]:
@@ -566,17 +519,17 @@ def _object_to_timestamps(columns: Columns) -> list[str]:
     pattern = columns.timestamp_format
     if not isinstance(pattern, str) or not pattern.strip():
         wrong.append(
-            f"columns.timestamp_format is {_show(pattern)}; write a pattern such as yyyyMMddHHmmss"
+            f"columns.timestamp_format is {show(pattern)}; write a pattern such as yyyyMMddHHmmss"
         )
     elif found := re.search(_NO_PART_OF_A_DATE, re.sub("'[^']*'", "", pattern)):
         wrong.append(
-            f"columns.timestamp_format is {_show(pattern)}, where {found[0]!r} is no part of a "
+            f"columns.timestamp_format is {show(pattern)}, where {found[0]!r} is no part of a "
             "date; put text in single quotes, as in yyyy-MM-dd'T'HH:mm:ss"
         )
     zone = columns.timestamp_zone
-    if not _is_name(zone) or not _is_zone(zone):
+    if not is_name(zone) or not _is_zone(zone):
         wrong.append(
-            f"columns.timestamp_zone is {_show(zone)}; name a zone of the IANA database, such as "
+            f"columns.timestamp_zone is {show(zone)}; name a zone of the IANA database, such as "
             "UTC, Europe/Berlin or Etc/GMT-2"
         )
     return wrong
@@ -597,11 +550,11 @@ def _object_to_explode_map(exploded: ExplodeMap | None) -> list[str]:
     if exploded is None:
         return []
     if not isinstance(exploded, ExplodeMap):
-        return [f"columns.explode_map is {_show(exploded)}; it must be column, key and value"]
+        return [f"columns.explode_map is {show(exploded)}; it must be column, key and value"]
     return [
-        f"columns.explode_map.{part} is {_show(getattr(exploded, part))}; name a column"
+        f"columns.explode_map.{part} is {show(getattr(exploded, part))}; name a column"
         for part in ("column", "key", "value")
-        if not _is_name(getattr(exploded, part))
+        if not is_name(getattr(exploded, part))
     ]
 
 
@@ -609,15 +562,15 @@ def _object_to_extract_json(extracted: ExtractJson | None) -> list[str]:
     if extracted is None:
         return []
     if not isinstance(extracted, ExtractJson):
-        return [f"columns.extract_json is {_show(extracted)}; it must be column and properties"]
+        return [f"columns.extract_json is {show(extracted)}; it must be column and properties"]
     name = "columns.extract_json"
     wrong = [
-        *_object_to_mapping(f"{name}.properties", extracted.properties, to_names=True),
-        *_object_to_flag(f"{name}.exclusive", extracted.exclusive),
-        *_object_to_flag(f"{name}.overwrite", extracted.overwrite),
+        *object_to_mapping(f"{name}.properties", extracted.properties, to_names=True),
+        *object_to_flag(f"{name}.exclusive", extracted.exclusive),
+        *object_to_flag(f"{name}.overwrite", extracted.overwrite),
     ]
-    if not _is_name(extracted.column):
-        wrong.append(f"{name}.column is {_show(extracted.column)}; name a column")
+    if not is_name(extracted.column):
+        wrong.append(f"{name}.column is {show(extracted.column)}; name a column")
     if not extracted.properties:
         wrong.append(f"{name}.properties is empty; name property: column")
     return wrong
@@ -700,12 +653,12 @@ def _contradictions(columns: Columns) -> list[str]:
 
 def _object_to_column_filter(chosen: ColumnFilter) -> list[str]:
     if not isinstance(chosen, ColumnFilter):
-        return [f"filter.column is {_show(chosen)}; it must be name and value"]
+        return [f"filter.column is {show(chosen)}; it must be name and value"]
     wrong = []
-    if not _is_name(chosen.name):
-        wrong.append(f"filter.column.name is {_show(chosen.name)}; name a column")
+    if not is_name(chosen.name):
+        wrong.append(f"filter.column.name is {show(chosen.name)}; name a column")
     if not isinstance(chosen.value, str):
-        wrong.append(f"filter.column.value is {_show(chosen.value)}; it must be text")
+        wrong.append(f"filter.column.value is {show(chosen.value)}; it must be text")
     return wrong
 
 
@@ -713,7 +666,7 @@ def _object_to_where(where: object) -> list[str]:
     """Refuse what would change the query around the condition, quoted text aside."""
     valid = "it must be conditions joined by AND, such as status = 'active' AND amount > 0"
     if not isinstance(where, str):
-        return [f"filter.where is {_show(where)}; {valid}"]
+        return [f"filter.where is {show(where)}; {valid}"]
     if not where.strip():
         return ["filter.where is empty; leave it out"]
     # What is quoted becomes a word: blanks around it keep its neighbours what they are.

@@ -209,7 +209,7 @@ class Plan:
 
 
 def build_plan(migration: Migration, origin: Connection, target: Connection) -> Plan:
-    """Hold a migration against the tables that are really there.
+    """Hold a migration between Cassandra tables against those that are really there.
 
     Raises:
         PreflightError: one message with every reason why it cannot run.
@@ -222,16 +222,11 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
             tables.append(describe_table(connection, endpoint.table))
         except PreflightError as error:
             objections.append(str(error))
-    if tables and tables[0].name == migration.origin.table and not tables[0].is_murmur3:
-        objections.append(
-            f"the server of {migration.origin.store} hashes keys otherwise than Murmur3, so that "
-            "no token range of it can be told; such a server, YugabyteDB for instance, can be a "
-            "target only"
-        )
+    if tables and tables[0].name == migration.origin.table:
+        objections += object_to_ring(migration, tables[0])
     if not objections:
         plan, objections = plan_tables(migration, *tables)
-        if plan and migration.filter.where:
-            objections += _object_to_where(plan, origin)
+        objections += object_to_where(plan, origin) if plan else []
         # A restored snapshot may share the table's id with its source, but never the hosts' ids.
         if tables[0].table_id == tables[1].table_id and origin.host_ids & target.host_ids:
             objections.append(
@@ -241,6 +236,17 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
     return plan
+
+
+def object_to_ring(migration: Migration, origin: Table) -> list[str]:
+    """Refuse an origin of which no token range can be told."""
+    if origin.is_murmur3:
+        return []
+    return [
+        f"the server of {migration.origin.store} hashes keys otherwise than Murmur3, so that "
+        "no token range of it can be told; such a server, YugabyteDB for instance, can be a "
+        "target only"
+    ]
 
 
 def plan_tables(
@@ -610,9 +616,11 @@ def _object_to_counters(
     return objections
 
 
-def _object_to_where(plan: Plan, connection: Connection) -> list[str]:
-    """Let the server look at a user's condition before anything is written."""
+def object_to_where(plan: Plan, connection: Connection) -> list[str]:
+    """Let the server look at a user's condition, if there is one, before anything is written."""
     table, where = plan.origin, plan.migration.filter.where
+    if not where:
+        return []
     key = ", ".join(map(quote, table.partition_key))
     objections = []
     for layer in plan.layers:

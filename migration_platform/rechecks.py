@@ -24,6 +24,9 @@ from migration_platform.compared_rows import (
 )
 from migration_platform.cql_types import parse_type, shorten, show_value
 from migration_platform.digest import DigestedRow
+from migration_platform.dynamodb_rows import ItemRead
+from migration_platform.dynamodb_rows import read_rows as read_items
+from migration_platform.dynamodb_shape import build_item_form
 from migration_platform.errors import PermanentError
 from migration_platform.migration import Filter, quote
 from migration_platform.preflight import Layer, Plan, times_layout
@@ -66,7 +69,7 @@ class Side:
 
     rows: ComparedRows
     where: str | None
-    read: KeyedRead
+    read: KeyedRead | ItemRead
     newest: KeyedRead | None
     times: TimesLayout
 
@@ -175,8 +178,12 @@ def keyed_select(
 
 def _open_side(stores: OpenStores, plan: Plan, layer: Layer, side: str) -> Side:
     is_origin = side == "origin"
-    connection = stores.origin if is_origin else stores.target
     rows = compile_compared(plan, layer, side)
+    if plan.migration.target.dynamodb and not is_origin:
+        # An item has no times that a query would tell.
+        read = ItemRead(build_item_form(plan, layer, rows.sources), rows.keys)
+        return Side(rows, None, read, None, TimesLayout((), (), ttls=False))
+    connection = stores.origin if is_origin else stores.target_cluster
     selected = (*map(quote, rows.columns), *rows.times.selections())
     where = rows.where
     try:
@@ -199,7 +206,11 @@ def _open_side(stores: OpenStores, plan: Plan, layer: Layer, side: str) -> Side:
 
 
 def read_side(
-    stores: OpenStores, side: str, read: KeyedRead, keys: Sequence[bytes], on_retry: Retried
+    stores: OpenStores,
+    side: str,
+    read: KeyedRead | ItemRead,
+    keys: Sequence[bytes],
+    on_retry: Retried,
 ) -> Iterator[tuple[bytes, Page]]:
     """Read single rows of a side, at its consistency and within its budget, in the given order.
 
@@ -208,13 +219,16 @@ def read_side(
     Raises:
         PermanentError, TransientError: a row could not be read.
     """
+    if isinstance(read, ItemRead):
+        yield from read_items(stores, read, keys, on_retry)
+        return
     is_origin, migration = side == "origin", stores.plan.migration
     endpoint = migration.origin if is_origin else migration.target
     budget = stores.origin_budget if is_origin else stores.target_budget
 
     asked = iter(keys)
     for key, page in read_rows(
-        stores.origin if is_origin else stores.target,
+        stores.origin if is_origin else stores.target_cluster,
         read.statement,
         ((key, read.bind(key)) for key in keys),
         consistency=endpoint.consistency,

@@ -26,6 +26,7 @@ from migration_platform.cql_types import (
     read_fields,
     sort_elements,
 )
+from migration_platform.dynamodb_rows import ItemRead, delete_rows
 from migration_platform.errors import explain
 from migration_platform.migration import Migration, quote
 from migration_platform.preflight import Layer, Plan, Source, times_layout
@@ -196,7 +197,8 @@ def _repair(
         written = [key for key in chosen if kinds[key] != "extra"]
         extra = [key for key in chosen if kinds[key] == "extra"]
         if written:
-            if not reads.layer.has_counters:
+            # An item is written as a whole; what it lacks is gone.
+            if not (reads.layer.has_counters or plan.migration.target.dynamodb):
                 changed = [key for key in written if kinds[key] == "mismatched"]
                 _remove_cells(stores, reads, changed, on_retry)
             _write_rows(stores, reads, written, on_retry, report)
@@ -262,6 +264,9 @@ def _delete_rows(
         if not side.may_hold(page, key)
     ]
     target = reads.target
+    if isinstance(target.read, ItemRead):
+        delete_rows(stores, target.read, gone, on_retry)
+        return set(gone)
     name = f"delete {reads.layer.name}"
     if name not in stores.cache:
         statics = [s.target for s in target.rows.sources if not s.is_key]
@@ -280,7 +285,7 @@ def _prepare_delete(stores: OpenStores, reads: LayerReads, what: str) -> Prepare
     table = stores.plan.target
     key_names = table.partition_key if reads.target.rows.statics else table.primary_key
     condition = " AND ".join(f"{quote(name)} = ?" for name in key_names)
-    return stores.target.prepare(
+    return stores.target_cluster.prepare(
         f"DELETE {what} FROM {table.name} USING TIMESTAMP ? WHERE {condition}",
         retry_seconds=stores.plan.migration.retry_seconds,
     )
@@ -306,7 +311,7 @@ def _send(
             skip_meta=True,
             result_metadata_id=statement.result_metadata_id,
         )
-        future = stores.target.send(message, statement=statement)
+        future = stores.target_cluster.send(message, statement=statement)
         future.send_request()
         return future
 
@@ -367,6 +372,7 @@ def _remove_cells(
             if cells is None or not other_page.row_count:
                 continue
             found = _with_times(there, other_page)
+            assert isinstance(reads.target.read, KeyedRead)
             bound = reads.target.read.bind(key)
             for position, source in values:
                 cell, writetimes = found[source.target]
@@ -408,7 +414,9 @@ def _target_cells(stores: OpenStores, reads: LayerReads) -> _TargetCells:
         names = tuple(source.target for source in rows.sources if not source.is_key)
         times = times_layout(rows.table, names, ttls=False)
         selected = (*map(quote, names), *times.selections())
-        read = prepare_keyed_read(stores.target, stores.plan, rows, selected, is_origin=False)
+        read = prepare_keyed_read(
+            stores.target_cluster, stores.plan, rows, selected, is_origin=False
+        )
         found = stores.cache[name] = _TargetCells(read, names, times)
     return found
 

@@ -48,15 +48,15 @@ def ensure_letters(connection: Connection, migration: Migration) -> None:
             connection,
             migration.tracking_keyspace,
             {TABLE: TableForm(COLUMNS, KEY)},
-            like=migration.target.table.keyspace,
+            like=migration.tracked_at.table.keyspace,
             retry_seconds=migration.retry_seconds,
         )
     except PreflightError as error:
         raise PreflightError(
             f"rows cannot be set aside in the keyspace {quote(migration.tracking_keyspace)} of the "
-            f"target's cluster: {explain(error.__cause__ or error)}; grant its user CREATE, ALTER, "
-            "SELECT and MODIFY there, name another one in tracking_keyspace, or leave out "
-            "dead_letters"
+            f"cluster of {migration.tracked_at.store}: {explain(error.__cause__ or error)}; grant "
+            "its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
+            "tracking_keyspace, or leave out dead_letters"
         ) from error
 
 
@@ -93,7 +93,7 @@ class ReplaySlice:
         Raises:
             MigrationError: a row could not be read or written, or its letter not be removed.
         """
-        store = open_letters(stores.target, stores.plan.migration)
+        store = open_letters(stores.tracking, stores.plan.migration)
         if store is None:
             return ReplayCounts()
         # However many rows cannot be written again, the others are.

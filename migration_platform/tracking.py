@@ -297,13 +297,13 @@ def open_tables(
         connection,
         migration.tracking_keyspace,
         TABLES | dict(more or {}),
-        like=migration.target.table.keyspace,
+        like=migration.tracked_at.table.keyspace,
         retry_seconds=migration.retry_seconds,
     )
     return TrackingTables(
         connection,
         migration.tracking_keyspace,
-        consistency=migration.target.consistency,
+        consistency=migration.tracked_at.consistency,
         retry_seconds=migration.retry_seconds,
     )
 

@@ -32,6 +32,7 @@ from migration_platform.preflight import Plan
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
 from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.dynamodb import DynamoDb, DynamoDbSettings
 
 _CONTEXT = multiprocessing.get_context("spawn")
 STOP_SECONDS = 5.0
@@ -45,12 +46,25 @@ class OpenStores:
 
     plan: Plan
     origin: Connection
-    target: Connection
+    target: Connection | DynamoDb
     origin_budget: RateBudget
     target_budget: RateBudget
+    target_read_budget: RateBudget
     cache: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def target_cluster(self) -> Connection:
+        """The target, where it is a Cassandra cluster."""
+        assert isinstance(self.target, Connection)
+        return self.target
 
+    @property
+    def tracking(self) -> Connection:
+        """The cluster that keeps rows that were set aside."""
+        return self.origin if self.plan.migration.target.dynamodb else self.target_cluster
+
+
+Settings = CassandraSettings | DynamoDbSettings
 Report = Callable[[Any], None]
 
 
@@ -114,14 +128,20 @@ class WorkerPool:
     changed, and they may be paused, while the run goes on.
     """
 
-    def __init__(
-        self, plan: Plan, origin: CassandraSettings, target: CassandraSettings, *, workers: int
-    ):
+    def __init__(self, plan: Plan, origin: CassandraSettings, target: Settings, *, workers: int):
         # Kept for the life of the pool: a budget's lock is removed from the system with its last
         # owner here, and a process that is still starting would not find it.
         self.origin_budget = _open_budget(plan.migration.origin)
         self.target_budget = _open_budget(plan.migration.target)
-        shared = (plan, origin, target, self.origin_budget, self.target_budget)
+        # DynamoDB's read and write units are two budgets; of Cassandra's rows there is one.
+        dynamodb = plan.migration.target.dynamodb
+        self.target_read_budget = (
+            RateBudget(_CONTEXT, size_per_second=dynamodb.read_units_per_second)
+            if dynamodb
+            else self.target_budget
+        )
+        budgets = (self.origin_budget, self.target_budget, self.target_read_budget)
+        shared = (plan, origin, target, *budgets)
         self._workers = [_Worker(shared) for _ in range(workers)]
 
     def __enter__(self) -> "WorkerPool":
@@ -189,7 +209,9 @@ def _open_budget(endpoint: Endpoint) -> RateBudget:
     return RateBudget(
         _CONTEXT,
         rows_per_second=endpoint.rows_per_second,
-        size_per_second=endpoint.bytes_per_second,
+        size_per_second=endpoint.dynamodb.write_units_per_second
+        if endpoint.dynamodb
+        else endpoint.bytes_per_second,
     )
 
 
@@ -205,9 +227,10 @@ def _work(
     pipe: pipes.Connection,
     plan: Plan,
     origin: CassandraSettings,
-    target: CassandraSettings,
+    target: Settings,
     origin_budget: RateBudget,
     target_budget: RateBudget,
+    target_read_budget: RateBudget,
 ) -> None:
     """Take tasks from the pipe until told to stop or until the parent is gone."""
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
@@ -226,6 +249,7 @@ def _work(
                     _connect_patiently(target, seconds),
                     origin_budget,
                     target_budget,
+                    target_read_budget,
                 )
             stores.plan = current
             result = task.run(stores, lambda value: pipe.send(("report", value)))
@@ -252,11 +276,11 @@ def _impatient(plan: Plan) -> Plan:
     return replace(plan, migration=replace(plan.migration, retry_seconds=seconds))
 
 
-def _connect_patiently(settings: CassandraSettings, retry_seconds: float) -> Connection:
+def _connect_patiently(settings: Settings, retry_seconds: float) -> Any:
     attempts = Attempts(retry_seconds)
     while True:
         try:
-            return Connection(settings)
+            return settings.connect()
         except PreflightError as error:
             if error.__cause__ is None or not is_transient(error.__cause__):
                 raise

@@ -109,6 +109,14 @@ class CassandraSettings:
     password: str | None = field(default=None, repr=False)
     tls: TlsSettings | None = None
 
+    def connect(self) -> "Connection":
+        """Connect once; close what it gives, or use it as a context manager.
+
+        Raises:
+            PreflightError: nobody answers, or the server refuses the user; one sentence.
+        """
+        return Connection(self)
+
     def __str__(self) -> str:
         return f"{', '.join(self.contact_points)} port {self.port}"
 

@@ -207,6 +207,7 @@ class Writer:
         in_flight: int = WRITES_IN_FLIGHT,
     ):
         self.rows_written = 0
+        self.rows_left_alone = 0
         self.parts_expired = 0
         self._connection = connection
         self._keyspace = table.name.keyspace

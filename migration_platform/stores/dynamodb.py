@@ -667,7 +667,7 @@ def describe(connection: DynamoDb, name: str, *, retry_seconds: float = 0.0) -> 
     if table is None:
         raise PreflightError(
             f"there is no table {name} in region {connection.region} at {connection.endpoint_url}; "
-            "check its name and the store's region, or let it be created"
+            "check its name and the store's region, or set target.create: true"
         )
     return table
 

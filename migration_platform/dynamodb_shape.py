@@ -1,0 +1,331 @@
+"""The shape of a DynamoDB table to the engine, and the items that its rows become.
+
+To the engine it is a table with the origin's columns, some renamed or left out, and a key of its
+own. No column is made of cells that have times of their own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from migration_platform.cql_types import freeze, parse_type
+from migration_platform.dynamodb_items import ItemColumn, ItemForm, KeyPart, key_schema
+from migration_platform.dynamodb_target import GlobalIndex
+from migration_platform.dynamodb_types import attribute_type_of
+from migration_platform.errors import DeclarationError, MigrationError, PreflightError
+from migration_platform.migration import Migration, quote
+from migration_platform.preflight import (
+    Layer,
+    Plan,
+    Source,
+    object_to_ring,
+    object_to_where,
+    plan_tables,
+)
+from migration_platform.stores.cassandra import Column, Connection, Table, describe_table
+from migration_platform.stores.dynamodb import (
+    DynamoDb,
+    DynamoTable,
+    Index,
+    KeyAttribute,
+    create_table,
+    describe,
+    find_table,
+)
+
+_CONSTANTS = ((bool, "boolean"), (int, "bigint"), (float, "double"))
+
+
+def shape_origin(origin: Table) -> Table:
+    """Give the origin as what its values are: a counter is a number that nothing adds to."""
+    columns = tuple(
+        replace(column, cql_type="bigint") if column.cql_type == "counter" else column
+        for column in origin.columns
+    )
+    return replace(origin, columns=columns)
+
+
+def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
+    """Give the target's columns and key as the declaration makes them.
+
+    Raises:
+        DeclarationError: the key names what is no column, or a type is none.
+    """
+    declared = migration.target.dynamodb
+    assert declared is not None
+    types = _types_of(migration, origin)
+    for name, text in declared.column_types.items():
+        try:
+            types[name] = str(parse_type(text)), types.get(name, ("", False))[1]
+        except ValueError:
+            raise DeclarationError(
+                f"target.attributes.{name}.cql_type is {text!r}, which is no CQL type"
+            ) from None
+    partition, sort = _key_of(migration, origin)
+    unknown = [name for name in (*partition, *sort) if name not in types]
+    if unknown:
+        raise DeclarationError(
+            f"target.key names {', '.join(map(quote, unknown))}, which nothing fills; valid are "
+            f"{', '.join(map(quote, types))}"
+        )
+    unknown = [name for name in declared.attribute_types if name not in types]
+    if unknown:
+        raise DeclarationError(
+            f"target.attributes names {', '.join(map(quote, unknown))}, which nothing fills; valid "
+            f"are {', '.join(map(quote, types))}"
+        )
+    return Table(
+        name=migration.target.table,
+        table_id=table_id,
+        columns=tuple(
+            Column(name, str(freeze(parse_type(text))), is_static)
+            for name, (text, is_static) in types.items()
+        ),
+        partition_key=partition,
+        clustering_columns=sort,
+        default_ttl_seconds=0,
+        tells_elements=False,
+        is_murmur3=False,
+    )
+
+
+def _types_of(migration: Migration, origin: Table) -> dict[str, tuple[str, bool]]:
+    """Give type and staticness of each column that something fills."""
+    columns = migration.columns
+    explode, extract = columns.explode_map, columns.extract_json
+    found: dict[str, tuple[str, bool]] = {}
+    for column in origin.columns:
+        is_key = column.name in origin.primary_key
+        left_out = column.name in columns.skip or (explode and column.name == explode.column)
+        if left_out or (extract and extract.exclusive and not is_key):
+            continue
+        if extract and column.name == extract.column and column.name not in columns.rename:
+            continue
+        name = columns.rename.get(column.name, column.name)
+        found[name] = column.cql_type, column.is_static
+    if explode and explode.column in {column.name for column in origin.columns}:
+        kind = parse_type(origin.type_of(explode.column))
+        if kind.name == "map":
+            found[explode.key], found[explode.value] = (
+                (str(part), False) for part in kind.parameters
+            )
+    for name in extract.properties.values() if extract else ():
+        found[name] = "text", False
+    for name, value in columns.constants.items():
+        found[name] = _type_of_constant(value), False
+    return found
+
+
+def _type_of_constant(value: Any) -> str:
+    return next((name for kind, name in _CONSTANTS if isinstance(value, kind)), "text")
+
+
+def _key_of(migration: Migration, origin: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    declared = migration.target.dynamodb
+    assert declared is not None
+    if declared.partition:
+        return declared.partition, declared.sort
+    rename: Mapping[str, str] = migration.columns.rename
+    partition, sort = (
+        tuple(rename.get(name, name) for name in names)
+        for names in (origin.partition_key, origin.clustering_columns)
+    )
+    explode = migration.columns.explode_map
+    return partition, (*sort, explode.key) if explode else sort
+
+
+def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Plan:
+    """Hold a migration to DynamoDB against the tables that are really there.
+
+    A table that is to be created has no id in the plan: create it, and plan again.
+
+    Raises:
+        PreflightError: one message with every reason why it cannot run.
+    """
+    declared, name = migration.target.dynamodb, migration.target.table.table
+    assert declared is not None
+    objections: list[str] = []
+    plan: Plan | None = None
+    table: Table | None = None
+    found: DynamoTable | None = None
+    try:
+        table = shape_origin(describe_table(origin, migration.origin.table))
+        objections += object_to_ring(migration, table)
+    except PreflightError as error:
+        objections.append(str(error))
+    try:
+        if declared.create:
+            found = find_table(target, name, retry_seconds=migration.retry_seconds)
+        else:
+            found = describe(target, name, retry_seconds=migration.retry_seconds)
+    except PreflightError as error:
+        objections.append(str(error))
+    except MigrationError as error:
+        objections.append(f"cannot describe the table {name}: {error}")
+    if table is not None:
+        try:
+            shaped = shape_target(migration, table, found.table_id if found else "")
+            plan, more = plan_tables(migration, table, shaped)
+            objections += more
+        except DeclarationError as error:
+            objections.append(str(error))
+    if plan is not None:
+        objections += object_to_where(plan, origin)
+        objections += object_to_items(plan, found)
+    if objections or plan is None:
+        raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
+    return plan
+
+
+# -- items ---------------------------------------------------------------------------------------
+
+
+def build_item_form(plan: Plan, layer: Layer, sources: tuple[Source, ...]) -> ItemForm:
+    """Say what the items of a layer are made of, whose rows have their cells in this order.
+
+    Raises:
+        DeclarationError: names clash, or an attribute cannot have the type that is declared.
+    """
+    declared, table = plan.migration.target.dynamodb, plan.target
+    assert declared is not None
+    has_statics = any(each.name == "statics" for each in plan.layers)
+    partition = _key_part(table.partition_key, declared.partition_attribute)
+    if layer.name == "statics":
+        sort = KeyPart(declared.sort_attribute, ())
+    elif has_statics:
+        # The sort key of a partition's static cells is a text, so all are.
+        sort = KeyPart(declared.sort_attribute, table.clustering_columns)
+    else:
+        columns = table.clustering_columns
+        sort = _key_part(columns, declared.sort_attribute) if columns else None
+    return ItemForm(
+        columns=tuple(
+            ItemColumn(
+                source.target,
+                parse_type(_type_in_items(plan, source)),
+                declared.attribute_types.get(source.target),
+            )
+            for source in sources
+        ),
+        partition=partition,
+        sort=sort,
+        is_static=layer.name == "statics",
+        nulls=declared.nulls,  # type: ignore[arg-type]
+        numbers=declared.numbers,  # type: ignore[arg-type]
+        ttl_attribute=declared.ttl_attribute,
+        writetime_attribute=declared.writetime_attribute,
+    )
+
+
+def _key_part(columns: tuple[str, ...], joined: str) -> KeyPart:
+    return KeyPart(columns[0] if len(columns) == 1 else joined, columns)
+
+
+def _type_in_items(plan: Plan, source: Source) -> str:
+    """Give a column's type; the origin's tells whether a set may be empty."""
+    passes = source.kind == "column" and source.converter(plan.migration.columns) is None
+    return source.origin_type if passes else source.target_type
+
+
+def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
+    """Refuse items that no table could have, and a table that has another key."""
+    forms: list[ItemForm] = []
+    objections: list[str] = []
+    declared = plan.migration.target.dynamodb
+    assert declared is not None
+    for layer in plan.layers:
+        try:
+            forms.append(build_item_form(plan, layer, layer.ordered(())))
+        except DeclarationError as error:
+            objections.append(str(error))
+    if objections:
+        return list(dict.fromkeys(objections))
+    wanted = _to_key(key_schema(forms[0]))
+    if found is not None and found.key != wanted:
+        objections.append(
+            f"the table {found.name} has the key {_show(found.key)}, but its items would have "
+            f"{_show(wanted)}; name the key's columns in target.key, or another table"
+        )
+    wanted_ttl = declared.ttl_attribute
+    if found is not None and wanted_ttl and found.ttl_attribute != wanted_ttl:
+        objections.append(
+            f"items of {found.name} do not expire by {quote(wanted_ttl)}: "
+            + (
+                f"its TTL attribute is {quote(found.ttl_attribute)}"
+                if found.ttl_attribute
+                else "its TTL is not enabled"
+            )
+            + "; enable it on the table, or change target.ttl_attribute"
+        )
+    names = [column.name for column in forms[0].columns]
+    for index in declared.indexes:
+        unknown = [n for n in (index.partition, index.sort) if n is not None and n not in names]
+        objections += [
+            f"target.indexes.{index.name} names {quote(name)}, which nothing fills; valid are "
+            f"{', '.join(map(quote, names))}"
+            for name in unknown
+        ]
+        if not unknown:
+            try:
+                _to_index(forms[0], index)
+            except DeclarationError as error:
+                objections.append(str(error))
+    return objections
+
+
+def _show(key: tuple[KeyAttribute, ...]) -> str:
+    return ", ".join(f"{quote(each.name)} ({each.key_type})" for each in key)
+
+
+def create_target(connection: DynamoDb, plan: Plan, report: Callable[[str], None]) -> DynamoTable:
+    """Create the table that a plan's items need, and wait until it is active.
+
+    `report` is told each status that is waited in.
+
+    Raises:
+        DeclarationError: a column cannot be the key of an index.
+        PreflightError: the table was refused, or does not become active.
+    """
+    declared = plan.migration.target.dynamodb
+    assert declared is not None
+    form = build_item_form(plan, plan.rows, plan.rows.ordered(()))
+    return create_table(
+        connection,
+        plan.target.name.table,
+        _to_key(key_schema(form)),
+        billing_mode=declared.billing_mode,  # type: ignore[arg-type]
+        read_units=declared.read_units,
+        write_units=declared.write_units,
+        indexes=[_to_index(form, index) for index in declared.indexes],
+        ttl_attribute=declared.ttl_attribute,
+        retry_seconds=plan.migration.retry_seconds,
+        report=report,
+    )
+
+
+def _to_key(schema: Iterable[tuple[str, str]]) -> tuple[KeyAttribute, ...]:
+    return tuple(KeyAttribute(name, kind) for name, kind in schema)  # type: ignore[arg-type]
+
+
+def _to_index(form: ItemForm, index: GlobalIndex) -> Index:
+    names = [name for name in (index.partition, index.sort) if name is not None]
+    named = not isinstance(index.projection, str)
+    return Index(
+        index.name,
+        _to_key((name, _index_type(form, index.name, name)) for name in names),
+        projection="INCLUDE" if named else index.projection,  # type: ignore[arg-type]
+        attributes=tuple(index.projection) if named else (),
+        read_units=index.read_units,
+        write_units=index.write_units,
+    )
+
+
+def _index_type(form: ItemForm, index: str, name: str) -> str:
+    column = form.column(name)
+    kind = attribute_type_of(column.cql_type, column.attribute_type, name in form.key_columns)
+    if kind not in ("S", "N", "B"):
+        raise DeclarationError(
+            f"target.indexes.{index} names {quote(name)}, whose attribute type is {kind}; the key "
+            f"of an index is S, N or B: choose another column, or set target.attributes.{name}.type"
+        )
+    return kind
