@@ -120,7 +120,11 @@ class ItemForm:
                 )
         for column in self.columns:
             is_key = column.name in self.key_columns
-            if levels_of(column.cql_type, column.attribute_type, is_key) > MAX_LEVELS:
+            try:
+                levels = levels_of(column.cql_type, column.attribute_type, is_key)
+            except DeclarationError as failure:
+                raise DeclarationError(f"{quote(column.name)}: {failure}") from failure
+            if levels > MAX_LEVELS:
                 raise DeclarationError(
                     f"{quote(column.name)} is deeper than DynamoDB's {MAX_LEVELS} levels; "
                     "write S or B for it"
@@ -446,7 +450,8 @@ def _read_whole(value: Any) -> int | None:
 
 def _show_item(form: ItemForm, item: Item) -> str:
     key = {name: item.get(name) for name in form.key_names}
-    return f"the item {shorten(dumps(key, default=str, ensure_ascii=False), 300)} was not written"
+    shown = shorten(dumps(key, default=str, ensure_ascii=False), 300)
+    return f"the item {shown} is none that a row gives"
 
 
 # -- sizes -------------------------------------------------------------------------------------

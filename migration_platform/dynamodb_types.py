@@ -466,8 +466,8 @@ def _write_plain(number: Decimal) -> bytes:
 
 
 def _real_number(name: str) -> _Number:
-    text = _TEXTS[name]
-    unpack = Struct(">f" if name == "float" else ">d").unpack
+    text, layout = _TEXTS[name], Struct(">f" if name == "float" else ">d")
+    unpack, pack = layout.unpack, layout.pack
 
     def write(cell: bytes) -> str | None:
         (number,) = unpack(cell)
@@ -485,7 +485,6 @@ def _real_number(name: str) -> _Number:
             raise ValueError(shown)
         return cell
 
-    pack = Struct(">f" if name == "float" else ">d").pack
     return _Number(write, read, text.canonical, always=False)
 
 

@@ -271,7 +271,9 @@ def test_rows_whose_unusual_bytes_would_join_alike_are_refused():
     with pytest.raises(UnholdableRow, match="n: its bytes are not the usual ones"):
         compile_key(form)([b"x", b"\0\1"])
     item, _ = written(form, b"x", b"\1")
-    with pytest.raises(PermanentError, match=r"the item .* was not written: .* not the usual ones"):
+    with pytest.raises(
+        PermanentError, match=r"the item .* is none that a row gives: .* not the usual ones"
+    ):
         compile_cells(form)({**item, "n": {"B": "AAE="}})
 
 
@@ -302,7 +304,10 @@ WRONG_FORMS = [
     ({"partition": KeyPart("k" * 256, ("id", "v"))}, "name has 1 to 255 bytes"),
     ({"columns": (column("id"), column("v" * 65_536))}, "name has 1 to 65535 bytes"),
     ({"is_static": True}, "a table with static columns needs a sort key"),
-    ({"columns": (column("id"), column("v", "int", "SS"))}, "write one of N, S, B"),
+    (
+        {"columns": (column("id"), column("v", "int", "SS"))},
+        "v: SS is no attribute type for values of int; write one of N, S, B",
+    ),
     (
         {"columns": (column("id"), column("v", "list<" * 32 + "int" + ">" * 32))},
         "v is deeper than DynamoDB's 31 levels; write S or B for it",
@@ -338,7 +343,9 @@ def test_an_item_whose_key_is_not_its_own_is_named(item, reason):
     whole, _ = written(visits(), b"x", number(1), b"c", None)
     if "missing" in reason:
         del whole["a"]
-    with pytest.raises(PermanentError, match=r'the item {"pk": .* was not written') as caught:
+    with pytest.raises(
+        PermanentError, match=r'the item {"pk": .* is none that a row gives'
+    ) as caught:
         compile_cells(visits())({**whole, **item})
     assert reason in str(caught.value)
 

@@ -30,6 +30,7 @@ from migration_platform.dynamodb_types import (
     offered_types,
 )
 from migration_platform.errors import DeclarationError
+from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.typed_cells import SCALARS, cells_of, scalar, typed_cells
 
 
@@ -57,7 +58,7 @@ def same(canonical, one, other):
 # -- there and back ----------------------------------------------------------------------------
 
 
-@given(typed_cells, st.data())
+@given(typed_cells(), st.data())
 def test_every_cell_comes_back_from_every_attribute_type_that_is_offered(typed, data):
     cql_type, cell = typed
     kind = data.draw(st.sampled_from(offered_types(cql_type)))
@@ -82,7 +83,7 @@ def test_every_cell_of_a_type_comes_back(name):
     comes_back()
 
 
-@given(typed_cells)
+@given(typed_cells())
 def test_a_cell_that_is_refused_where_numbers_must_fit_is_refused_for_a_number(typed):
     cql_type, cell = typed
     encode, decode = compile_encoder(cql_type), compile_decoder(cql_type)
@@ -91,7 +92,7 @@ def test_a_cell_that_is_refused_where_numbers_must_fit_is_refused_for_a_number(t
         assert same(compile_canonical(cql_type), decode(encoded), cell)
 
 
-@given(typed_cells)
+@given(typed_cells())
 def test_the_one_form_of_a_cell_is_the_form_of_itself(typed):
     cql_type, cell = typed
     canonical = compile_canonical(cql_type, numbers="string")
@@ -99,7 +100,7 @@ def test_the_one_form_of_a_cell_is_the_form_of_itself(typed):
         assert canonical(canonical(cell)) == canonical(cell)
 
 
-@given(typed_cells, st.data())
+@given(typed_cells(), st.data())
 def test_cells_of_a_key_come_back_byte_for_byte_or_are_refused(typed, data):
     cql_type, cell = typed
     kind = data.draw(st.sampled_from(offered_types(cql_type, is_key=True)))
@@ -109,7 +110,7 @@ def test_cells_of_a_key_come_back_byte_for_byte_or_are_refused(typed, data):
         assert compile_decoder(cql_type, kind, is_key=True)(encoded) == cell
 
 
-@given(typed_cells, st.data())
+@given(typed_cells(), st.data())
 def test_two_cells_have_one_canonical_text_only_if_they_are_one_value(typed, data):
     cql_type, cell = typed
     other = data.draw(cells_of(cql_type))
@@ -409,3 +410,22 @@ def test_bytes_that_are_no_value_stay_as_they_are_in_a_comparison():
         canonical = compile_canonical(parse_type(text), numbers="string")
         assert canonical is not None
         assert canonical(b"\x00\x01") == b"\x00\x01"
+
+
+def test_the_document_tells_the_attribute_types_of_every_type():
+    text = (REPOSITORY / "docs" / "dynamodb.md").read_text()
+    told = set()
+    for line in text.partition("## Numbers")[0].splitlines():
+        types, _, rest = line.removeprefix("| ").partition(" | ")
+        if not line.startswith("| `") or " of " in types:
+            continue
+        kind, _, others = rest.partition(" | ")
+        names = re.findall("`([a-z]+)`", types)
+        for name in names:
+            inner = (CqlType("int"),) * {"list": 1, "tuple": 1, "vector": 1, "map": 2}.get(name, 0)
+            cql_type = CqlType(parse_type(name).name if not inner else name, inner)
+            offered = offered_types(cql_type)
+            assert f"`{offered[0]}`" == kind, line
+            assert re.findall("`([A-Z]+)`", others.rpartition(" | ")[2]) == [*offered[1:]], line
+        told.update(names)
+    assert told >= {*SCALARS, "list", "tuple", "vector", "map", "varchar"} - {"custom"}
