@@ -13,6 +13,7 @@ from migration_platform.errors import MigrationError
 from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform.token_ranges import TokenRange
 from migration_platform.verdicts import Findings
 from migration_platform.workers import Done, Event, Failed, Reported, Started, Task
@@ -22,8 +23,10 @@ from migration_platform_tests.tables import in_process
 class OneProcess:
     """Does a pool's tasks one after the other, in this process."""
 
-    def __init__(self, plan: Plan, connection: Connection):
-        self._stores = in_process(plan, connection)
+    def __init__(
+        self, plan: Plan, connection: Connection, target: Connection | DynamoDb | None = None
+    ):
+        self._stores = in_process(plan, connection, target)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
         for task in tasks:
@@ -44,10 +47,11 @@ def compare(
     plan: Plan,
     ranges: Sequence[TokenRange] | None = None,
     winners: Path | None = None,
+    target: Connection | DynamoDb | None = None,
 ) -> RangeVerdict:
     """Compare ranges, all of them unless some are named, and give what was found in sum."""
     ranges = plan.migration.ranges if ranges is None else ranges
-    pool, path = OneProcess(plan, connection), str(winners) if winners else None
+    pool, path = OneProcess(plan, connection, target), str(winners) if winners else None
     verdicts = list(diff_ranges(pool, plan, ranges, winners=path))  # type: ignore[arg-type]
     assert sorted(v.token_range for v in verdicts) == sorted(ranges)
     return replace(

@@ -18,6 +18,7 @@ from migration_platform.migration import Endpoint, Migration, TableName, quote
 from migration_platform.preflight import Plan, build_plan
 from migration_platform.rate import RateBudget
 from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform.token_ranges import TokenRange
 from migration_platform.workers import OpenStores
 
@@ -72,18 +73,21 @@ def plan_copy(connection: Connection, origin: TableName, target: TableName, **op
     return build_plan(declare(origin, target, **options), connection, connection)
 
 
-def in_process(plan: Plan, origin: Connection, target: Connection | None = None) -> OpenStores:
+def in_process(
+    plan: Plan, origin: Connection, target: Connection | DynamoDb | None = None
+) -> OpenStores:
     """What a worker process holds, for a test that runs a task in its own process."""
     context = multiprocessing.get_context("spawn")
+    migration = plan.migration
     reads, writes = (
         RateBudget(
             context,
             rows_per_second=endpoint.rows_per_second,
-            bytes_per_second=endpoint.bytes_per_second,
+            size_per_second=endpoint.bytes_per_second,
         )
-        for endpoint in (plan.migration.origin, plan.migration.target)
+        for endpoint in (migration.origin, migration.target)
     )
-    return OpenStores(plan, origin, target or origin, reads, writes)
+    return OpenStores(plan, origin, target or origin, reads, writes, writes)
 
 
 def copy_ranges(stores: OpenStores, ranges: Iterable[TokenRange] | None = None) -> RangeCounts:

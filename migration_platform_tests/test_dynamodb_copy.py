@@ -1,0 +1,287 @@
+"""A Cassandra table becomes a DynamoDB table: every row an item, and nothing lost on the way."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import boto3
+import pytest
+
+from migration_platform.copy import RangeCounts
+from migration_platform.dynamodb_shape import create_target, plan_items
+from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.errors import PermanentError, PreflightError
+from migration_platform.local.stack import Running
+from migration_platform.migration import Columns, Endpoint, Migration, TableName
+from migration_platform.preflight import Plan
+from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform_tests.comparing import compare, found
+from migration_platform_tests.dynamodb_tables import dynamodb_settings
+from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
+
+
+@pytest.fixture(scope="module")
+def dynamo(dynamodb: Running) -> Iterator[DynamoDb]:
+    with dynamodb_settings(dynamodb.port).connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def client(dynamodb: Running) -> Any:
+    """The SDK's own client: what arrived is read without the engine."""
+    return boto3.client(
+        "dynamodb", endpoint_url=f"http://127.0.0.1:{dynamodb.port}", region_name="us-west-2"
+    )
+
+
+Plans = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan_to(connection: Connection, dynamo: DynamoDb) -> Plans:
+    """Plan a migration to a table of its own, which is created."""
+
+    def plan(origin: TableName, *, into: str = "", **options: Any) -> Plan:
+        declared = DynamoDbTarget(create=True, **options.pop("dynamodb", {}))
+        name = into or f"t{uuid.uuid4().hex}"
+        migration = Migration(
+            Endpoint("a", origin),
+            Endpoint("b", TableName("", name), dynamodb=declared),
+            **{
+                "token_ranges": 3,
+                "retry_seconds": 20.0,
+                "writetime": "now",
+                "ttl": "none",
+                **options,
+            },
+        )
+        plan = plan_items(migration, connection, dynamo)
+        if not plan.target.table_id:
+            create_target(dynamo, plan, lambda _: None)
+            plan = plan_items(migration, connection, dynamo)
+        return plan
+
+    return plan
+
+
+def items_in(client: Any, plan: Plan) -> list[dict[str, Any]]:
+    pages = client.get_paginator("scan").paginate(TableName=plan.target.name.table)
+    return [item for page in pages for item in page["Items"]]
+
+
+def test_rows_become_items_and_are_found_equal(connection, dynamo, client, keyspace, plan_to):
+    table = create_table(
+        connection, keyspace, "users", "id uuid PRIMARY KEY, name text, email text"
+    )
+    rows = [(uuid.uuid4(), f"User{n}", f"user{n}@example.com") for n in range(2500)]
+    fill(connection, table, "id, name, email", rows)
+    plan = plan_to(table)
+
+    counts = copy_ranges(in_process(plan, connection, dynamo))
+
+    assert (counts.read, counts.written, counts.complete) == (2500, 2500, True)
+    there = {item["id"]["S"]: item for item in items_in(client, plan)}
+    assert there == {
+        str(key): {"id": {"S": str(key)}, "name": {"S": name}, "email": {"S": email}}
+        for key, name, email in rows
+    }
+    verdict = compare(connection, plan, target=dynamo)
+    assert found(verdict) == (0, 0, 0)
+    assert (verdict.origin_rows, verdict.target_rows) == (2500, 2500)
+    # A second copy changes nothing.
+    copy_ranges(in_process(plan, connection, dynamo))
+    assert len(items_in(client, plan)) == 2500
+
+
+EVERYTHING = """
+    k int, c text, a ascii, b bigint, bl blob, bo boolean, d date, de decimal, du duration,
+    f float, do double, i inet, s smallint, ti tinyint, t time, ts timestamp, u uuid, tu timeuuid,
+    vi varint, li list<text>, se set<int>, st set<text>, ma map<int, text>, fs frozen<set<int>>,
+    tp frozen<tuple<int, text>>, nested map<text, frozen<list<frozen<set<double>>>>>,
+    PRIMARY KEY (k, c)
+"""
+
+
+def test_values_of_every_type_arrive_and_agree(connection, dynamo, client, keyspace, plan_to):
+    table = create_table(connection, keyspace, "everything", EVERYTHING)
+    full = {
+        "k": 1, "c": "#%", "a": "a", "b": -(2**63), "bl": b"\0\xff", "bo": False,
+        "d": "1582-10-15", "de": Decimal("1.10"), "f": 0.1, "do": 1e-10,
+        "i": "2001:db8::1", "s": -1, "ti": 127, "t": 86_399_999_999_999,
+        "ts": datetime(2024, 1, 31, 10, 20, 30, 123_000, tzinfo=UTC), "u": uuid.uuid4(),
+        "tu": uuid.uuid1(), "vi": 10**30, "li": ["x", "x", ""], "se": {3, 1, 2}, "st": {"", "é"},
+        "ma": {5: "five", -5: ""}, "fs": set(), "tp": (None, "x"),
+        "nested": {"": [{1.5, 0.25}], "%x": []},
+    }  # fmt: skip
+    insert_rows(connection, table, [full, {"k": 1, "c": ""}, {"k": 2, "c": "x", "li": ["only"]}])
+    connection.session.execute(f"UPDATE {table} SET du = 1y2mo3d4h WHERE k = 1 AND c = '#%'")
+    plan = plan_to(table)
+    if "" in {item["c"]["S"] for item in items_in(client, plan)}:
+        raise AssertionError("the table is not empty")
+
+    with pytest.raises(PermanentError, match="a key of DynamoDB cannot be empty"):
+        copy_ranges(in_process(plan, connection, dynamo))
+    connection.session.execute(f"DELETE FROM {table} WHERE k = 1 AND c = ''")
+    assert copy_ranges(in_process(plan, connection, dynamo)).written == 2
+    assert found(compare(connection, plan, target=dynamo)) == (0, 0, 0)
+    (item,) = [item for item in items_in(client, plan) if item["c"]["S"] == "#%"]
+    assert item["li"] == {"L": [{"S": "x"}, {"S": "x"}, {"S": ""}]}
+    assert (item["de"], item["b"], item["fs"]) == ({"N": "1.1"}, {"N": str(-(2**63))}, {"L": []})
+    assert {"se", "st"} == {name for name in item if set(item[name]) & {"NS", "SS"}}
+
+
+@pytest.fixture
+def damaged(connection, dynamo, client, keyspace, plan_to) -> Callable[..., Plan]:
+    """A copy of 300 rows of which one is changed, one gone, and one too many."""
+
+    def make(**options: Any) -> Plan:
+        table = create_table(
+            connection,
+            keyspace,
+            "d",
+            "p int, q text, c int, v text, w set<int>, PRIMARY KEY ((p, q), c)",
+        )
+        rows = [(n % 7, f"#{n % 3}", n, f"v{n}", {n, n + 1}) for n in range(300)]
+        fill(connection, table, "p, q, c, v, w", rows)
+        plan = plan_to(table, **options)
+        copy_ranges(in_process(plan, connection, dynamo))
+        name = plan.target.name.table
+        some = sorted(items_in(client, plan), key=lambda item: int(item["c"]["N"]))
+        client.put_item(TableName=name, Item={**some[5], "v": {"S": "changed"}, "more": {"S": "x"}})
+        client.delete_item(TableName=name, Key={n: some[9][n] for n in ("pk", "c")})
+        client.put_item(TableName=name, Item={**some[7], "c": {"N": "1000"}})
+        return plan
+
+    return make
+
+
+def test_what_differs_is_found_on_both_sides(connection, dynamo, damaged):
+    plan = damaged()
+    verdict = compare(connection, plan, target=dynamo)
+    assert found(verdict) == (1, 1, 1)
+    assert (verdict.origin_rows, verdict.target_rows) == (300, 300)
+    assert [row.columns for row in verdict.mismatched_rows] == [("v",)]
+    assert verdict.mismatched_rows[0].changes == (("v", "v5", "changed"),)
+
+
+def test_what_differs_is_repaired(connection, dynamo, client, damaged):
+    plan = damaged(repair=("missing", "mismatched", "extra"))
+    verdict = compare(connection, plan, target=dynamo)
+    assert (verdict.corrected_missing, verdict.corrected_mismatched) == (1, 1)
+    assert verdict.corrected_extra == 1
+    plain = replace(plan, migration=replace(plan.migration, repair=()))
+    assert found(compare(connection, plain, target=dynamo)) == (0, 0, 0)
+    assert len(items_in(client, plan)) == 300
+
+
+def test_static_cells_are_an_item_of_their_partition(connection, dynamo, client, keyspace, plan_to):
+    table = create_table(
+        connection, keyspace, "s", "k int, c int, s text static, v int, PRIMARY KEY (k, c)"
+    )
+    fill(connection, table, "k, c, v", [(n % 5, n, n) for n in range(50)])
+    fill(connection, table, "k, s", [(n, f"s{n}") for n in (0, 1, 77)])
+    plan = plan_to(table)
+    counts = copy_ranges(in_process(plan, connection, dynamo))
+    assert (counts.written, counts.statics) == (50, 3)
+    assert len(items_in(client, plan)) == 53
+    assert found(compare(connection, plan, target=dynamo)) == (0, 0, 0)
+    connection.session.execute(f"UPDATE {table} SET s = 'new' WHERE k = 1")
+    verdict = compare(connection, plan, target=dynamo)
+    assert (found(verdict), verdict.statics) == ((0, 0, 1), 1)
+
+
+def test_rows_expire_with_the_last_of_their_cells(connection, dynamo, client, keyspace, plan_to):
+    table = create_table(connection, keyspace, "x", "k int PRIMARY KEY, v text, w text")
+    insert_rows(connection, table, [{"k": 1, "v": "a", "w": "b"}], "USING TTL 5000")
+    connection.session.execute(f"UPDATE {table} USING TTL 9000 SET w = 'c' WHERE k = 1")
+    insert_rows(connection, table, [{"k": 2, "v": "a"}], "USING TTL 5000")
+    connection.session.execute(f"UPDATE {table} SET w = 'stays' WHERE k = 2")
+    plan = plan_to(table, ttl="row_max", dynamodb={"ttl_attribute": "gone_at"})
+    now = datetime.now(UTC).timestamp()
+    copy_ranges(in_process(plan, connection, dynamo))
+    there = {item["k"]["N"]: item for item in items_in(client, plan)}
+    assert int(there["1"]["gone_at"]["N"]) == pytest.approx(now + 9000, abs=30)
+    assert "gone_at" not in there["2"]
+    assert found(compare(connection, plan, target=dynamo)) == (0, 0, 0)
+    # DynamoDB removes what has expired days later: it is absent at once.
+    gone = {**there["1"], "gone_at": {"N": str(int(now) - 1)}}
+    client.put_item(TableName=plan.target.name.table, Item=gone)
+    assert found(compare(connection, plan, target=dynamo)) == (1, 0, 0)
+    lives = client.describe_time_to_live(TableName=plan.target.name.table)
+    assert lives["TimeToLiveDescription"]["AttributeName"] == "gone_at"
+
+
+def test_the_newest_row_wins_by_its_writetime(connection, dynamo, client, keyspace, plan_to):
+    table = create_table(connection, keyspace, "w", "k int PRIMARY KEY, v text")
+    for n, written in ((1, 1000), (2, 5000)):
+        insert_rows(connection, table, [{"k": n, "v": "old"}], f"USING TIMESTAMP {written}")
+    plan = plan_to(table, writetime="row_max", dynamodb={"writetime_attribute": "written"})
+    copy_ranges(in_process(plan, connection, dynamo))
+    name = plan.target.name.table
+    newer = {"k": {"N": "1"}, "v": {"S": "newer"}, "written": {"N": "2000"}}
+    client.put_item(TableName=name, Item=newer)
+    insert_rows(connection, table, [{"k": 2, "v": "new"}], "USING TIMESTAMP 6000")
+    counts = copy_ranges(in_process(plan, connection, dynamo))
+    assert (counts.written, counts.left_alone, counts.complete) == (1, 1, True)
+    there = {
+        item["k"]["N"]: (item["v"]["S"], item["written"]["N"]) for item in items_in(client, plan)
+    }
+    assert there == {"1": ("newer", "2000"), "2": ("new", "6000")}
+
+
+def test_counters_are_numbers_and_columns_change_as_elsewhere(
+    connection, dynamo, client, keyspace, plan_to
+):
+    table = create_table(
+        connection, keyspace, "n", "k int, c int, hits counter, PRIMARY KEY (k, c)"
+    )
+    connection.session.execute(f"UPDATE {table} SET hits = hits + 41 WHERE k = 1 AND c = 2")
+    plan = plan_to(
+        table,
+        columns=Columns(rename={"hits": "count"}, constants={"source": "old"}),
+        dynamodb={"partition": ("k", "c"), "partition_attribute": "id", "nulls": "null"},
+    )
+    copy_ranges(in_process(plan, connection, dynamo))
+    assert items_in(client, plan) == [
+        {
+            "id": {"S": "1#2"}, "k": {"N": "1"}, "c": {"N": "2"}, "count": {"N": "41"},
+            "source": {"S": "old"},
+        }
+    ]  # fmt: skip
+    assert found(compare(connection, plan, target=dynamo)) == (0, 0, 0)
+
+
+def test_a_table_with_another_key_is_refused(connection, dynamo, client, keyspace, plan_to):
+    table = create_table(connection, keyspace, "o", "id int PRIMARY KEY, v text")
+    name = f"t{uuid.uuid4().hex}"
+    client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    with pytest.raises(PreflightError, match=r"has the key id \(S\), but .* would have id \(N\)"):
+        plan_to(table, into=name)
+    plan = plan_to(table, into=name, dynamodb={"attribute_types": {"id": "S"}})
+    insert_rows(connection, table, [{"id": 5, "v": "x"}])
+    assert copy_ranges(in_process(plan, connection, dynamo)).written == 1
+    with pytest.raises(PreflightError, match="names nothing, which nothing fills"):
+        plan_to(table, dynamodb={"partition": ("nothing",)})
+
+
+def test_rows_that_no_item_can_hold_are_named_or_set_aside(
+    connection, dynamo, client, keyspace, plan_to
+):
+    table = create_table(connection, keyspace, "l", "k text PRIMARY KEY, v text, d double")
+    insert_rows(connection, table, [
+        {"k": "fine", "v": "x"}, {"k": "k" * 3000}, {"k": "large", "v": "x" * 420_000},
+        {"k": "nan", "d": float("nan")},
+    ])  # fmt: skip
+    plan = plan_to(table)
+    with pytest.raises(PermanentError, match="DynamoDB cannot hold the row"):
+        copy_ranges(in_process(plan, connection, dynamo))
+    assert RangeCounts().complete
