@@ -114,16 +114,17 @@ def test_a_run_that_begins_in_a_pause_waits_for_its_end_longer_than_it_tries_aga
             assert copying.is_alive()
             assert rows_of(reader, target) == []
             set_limits(tables, plan.migration, {"origin_rows": 10**6})
+            wait_until(lambda: len(said) == 2, 5, "the new rate was told")
             set_paused(tables, plan.migration, paused=False)
             copying.join(30)
             assert not copying.is_alive()
-            wait_until(lambda: len(said) == 3, 5, "both changes were told")
+            wait_until(lambda: len(said) == 3, 5, "the end of the pause was told")
     assert [type(event) for event in events].count(Done) == 2
     assert not [event for event in events if isinstance(event, Failed)]
     assert len(rows_of(reader, target)) == ROWS
     assert said[1:] == [
+        "Now paused; rate: origin 1,000,000 rows/s (set)",
         "The pause is over; going on where it was.",
-        "Now rate: origin 1,000,000 rows/s (set)",
     ]
 
 
