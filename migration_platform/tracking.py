@@ -100,6 +100,7 @@ TABLES = {
             "run_type": "text",
             "dagster_run_id": "text",
             "fingerprint": "text",
+            "comparison": "text",
             "prev_run_id": "bigint",
             "emptied": "boolean",
             "begun": "timestamp",
@@ -420,6 +421,8 @@ class TrackedRun:
     def begin_piece(self, piece: TokenRange) -> None:
         """Note that a piece is being worked on."""
         row = self._rows[piece.bounds[0]]
+        if row.status == FAIL:
+            return
         row.status = STARTED
         self._write_piece(row, start_time=datetime.now(UTC), status=STARTED)
 
@@ -440,17 +443,20 @@ class TrackedRun:
             self._of_range[piece.index].append(row)
             self._write_piece(row, token_max=piece.end, status=NOT_STARTED)
 
-    def count_piece(self, piece: TokenRange, counters: Counts) -> str:
-        """Keep what came of a piece, and give it as text; `end_piece` notes and counts it."""
+    def count_piece(self, piece: TokenRange, counters: Counts) -> None:
+        """Keep what came of a piece; `end_piece` notes and counts it."""
         row = self._rows[piece.bounds[0]]
+        if row.status == FAIL:
+            return
         row.counters = counters
         row.run_info = to_run_info(self.run_type, counters)
         row.passes = not counters.get("Partitions Failed")
-        return row.run_info
 
     def end_piece(self, piece: TokenRange, status: str) -> None:
-        """Note how a piece has ended."""
+        """Note how a piece has ended; one that has failed never passes within the same run."""
         row = self._rows[piece.bounds[0]]
+        if row.status == FAIL:
+            return
         row.status = status
         self.totals.update(row.counters)
         self._write_piece(row, status=status, run_info=row.run_info)
@@ -492,15 +498,17 @@ class TrackedRun:
         """
         if self.ended:
             return
+        # Each is sent when what it vouches for is acknowledged: the pieces, the end, that all is.
+        self.tables.flush()
         self._write_run(end_time=datetime.now(UTC), run_info=self.run_info, status=ENDED)
-        self.tables.write(
+        self.tables.flush()
+        self.tables.write_now(
             "migration_runs",
             migration=migration_key(self.migration),
             run_id=self.run_id,
             last_seen=datetime.now(UTC),
             settled=settled,
         )
-        self.tables.flush()
         self.ended = True
 
     def touch(self) -> None:
@@ -533,6 +541,7 @@ def create_run(
     pieces: Iterable[TokenRange],
     *,
     fingerprint: str,
+    comparison: str = "",
     run_id: int | None = None,
     previous: int = 0,
     dagster_run_id: str = "",
@@ -562,6 +571,7 @@ def create_run(
             run_type=run_type,
             dagster_run_id=dagster_run_id,
             fingerprint=fingerprint,
+            comparison=comparison,
             prev_run_id=previous,
             emptied=emptied,
             begun=now,
