@@ -204,8 +204,24 @@ class Plan:
             "ttl": migration.ttl,
             "row_max": asdict(migration.row_max),
         }
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(content)
+
+    @property
+    def comparison(self) -> str:
+        """16 hex digits that change when a verdict found before no longer counts."""
+        migration = self.migration
+        return _digest(
+            {
+                "mode": migration.diff_mode,
+                "compare_writetime": migration.compare_writetime,
+                "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
+            }
+        )
+
+
+def _digest(content: dict[str, object]) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def build_plan(migration: Migration, origin: Connection, target: Connection) -> Plan:
