@@ -210,9 +210,15 @@ class TrackingTables:
         cql = f"SELECT * FROM {TableName(self.keyspace, table)}" + (  # noqa: S608
             f" WHERE {where}" if where else ""
         )
-        result = self._execute(cql, list(key.values()), retry_seconds)
-        names = list(result.column_names or ())
-        return [dict(zip(names, row, strict=True)) for row in result]
+        rows: list[dict[str, Any]] = []
+        page: bytes | None = None
+        while True:
+            result = self._execute(cql, list(key.values()), retry_seconds, page)
+            names: list[str] = list(result.column_names or ())
+            rows += [dict(zip(names, row, strict=True)) for row in result.current_rows]
+            page = result.paging_state
+            if page is None:
+                return rows
 
     def write(self, table: str, **values: Any) -> None:
         """Send a row's columns, without waiting for the answer."""
@@ -261,13 +267,21 @@ class TrackingTables:
         bound.consistency_level = self._consistency
         return bound
 
-    def _execute(self, cql: str, values: Sequence[Any], retry_seconds: float | None) -> Any:
+    def _execute(
+        self,
+        cql: str,
+        values: Sequence[Any],
+        retry_seconds: float | None,
+        page: bytes | None = None,
+    ) -> Any:
         bound = self._bind(cql, values)
         seconds = self.retry_seconds if retry_seconds is None else retry_seconds
-        return self._patiently(lambda: self._run(bound), seconds)
+        return self._patiently(lambda: self._run(bound, page), seconds)
 
-    def _run(self, bound: Any) -> Any:
-        return self._connection.session.execute(bound, timeout=STATEMENT_SECONDS)
+    def _run(self, bound: Any, page: bytes | None = None) -> Any:
+        session = self._connection.session
+        # Further pages are asked for by whoever tries again, never by the driver.
+        return session.execute(bound, timeout=STATEMENT_SECONDS, paging_state=page)
 
     def _patiently(
         self, ask: Callable[[], Any], seconds: float, again: Callable[[], Any] | None = None

@@ -429,6 +429,35 @@ def test_a_server_that_is_away_is_given_up_in_one_sentence(
     )
 
 
+def test_a_connection_that_is_lost_between_two_pages_is_none_to_a_reader(
+    settings: CassandraSettings, tables: TrackingTables, migration: Migration
+) -> None:
+    run = create(tables, migration)
+    answers_left: list[int] = []
+
+    def answer(chunk: bytes) -> bytes:
+        if answers_left and not answers_left.pop():
+            raise OSError("cut")
+        return chunk
+
+    with (
+        proxy_before(settings.port, answer) as proxy,
+        Connection(CassandraSettings(port=proxy.port)) as connection,
+    ):
+        far = TrackingTables(
+            connection, tables.keyspace, consistency="LOCAL_QUORUM", retry_seconds=20.0
+        )
+        key = {"table_name": run.table_name, "run_id": run.run_id}
+        # Not only the server's answer to the statement's preparation is to be kept.
+        assert len(far.read("cdm_run_details", **key)) == 4
+        connection.session.default_fetch_size = 1
+        answers_left[:] = [False, True, True]
+        assert [row["token_min"] for row in far.read("cdm_run_details", **key)] == [
+            token_range.bounds[0] for token_range in migration.ranges
+        ]
+        assert not answers_left
+
+
 # -- counters and texts --------------------------------------------------------------------------
 
 numbers = st.integers(0, 10**12)
