@@ -690,8 +690,9 @@ def _launch_line(settings: _Settings, migration: Migration) -> str:
     if previous:
         config["resume"] = str(previous)
         settings.note(
-            f"trackRun.previousRunId is the config resume of a run. Run {previous} must be one of "
-            "this platform's; of one that the migrator made, copy the ranges anew."
+            f"trackRun.previousRunId is the config resume of a run. If {previous} is a run of the "
+            "migrator, it is found only where tracking_keyspace names the keyspace with its "
+            f"tables, {table.keyspace}."
         )
     elif settings.flag("trackRun.autoRerun"):
         config["resume"] = "auto"
