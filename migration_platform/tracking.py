@@ -21,9 +21,9 @@ from cassandra import ConsistencyLevel, InvalidRequest
 from cassandra.query import PreparedStatement
 
 from migration_platform.copy import RangeCounts
-from migration_platform.errors import DeclarationError, MigrationError, PreflightError, explain
+from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, TableName, quote
-from migration_platform.retries import Attempts
+from migration_platform.retries import ask_patiently
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MAX_TOKEN, TokenRange
 from migration_platform.verdicts import RangeVerdict
@@ -157,22 +157,18 @@ def ensure_tables(
 
 
 def _define(connection: Connection, keyspace: str, statement: str, retry_seconds: float) -> None:
-    attempts = Attempts(retry_seconds)
-    while True:
+    def send() -> None:
         try:
             connection.session.execute(statement, timeout=30)
-            return
         except InvalidRequest as error:
             # Another run may have added the same column meanwhile.
-            if statement.startswith("ALTER") and "exist" in str(error):
-                return
-            raise _refusal(keyspace, explain(error)) from error
-        except Exception as error:
-            try:
-                delay = attempts.delay_after(error)
-            except MigrationError as failure:
-                raise _refusal(keyspace, str(failure)) from error
-            time.sleep(delay)
+            if not (statement.startswith("ALTER") and "exist" in str(error)):
+                raise
+
+    try:
+        ask_patiently(send, retry_seconds)
+    except MigrationError as failure:
+        raise _refusal(keyspace, str(failure)) from failure
 
 
 def _refusal(keyspace: str, reason: str) -> PreflightError:
@@ -286,18 +282,8 @@ class TrackingTables:
     def _patiently(
         self, ask: Callable[[], Any], seconds: float, again: Callable[[], Any] | None = None
     ) -> Any:
-        attempts = Attempts(seconds)
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                try:
-                    delay = attempts.delay_after(error)
-                except MigrationError as failure:
-                    where = f"the tracking keyspace {quote(self.keyspace)}"
-                    raise type(failure)(f"{where} cannot be used: {failure}") from error
-            time.sleep(delay)
-            ask = again or ask
+        what = f"the tracking keyspace {quote(self.keyspace)} cannot be used"
+        return ask_patiently(ask, seconds, what, again)
 
 
 def open_tables(
