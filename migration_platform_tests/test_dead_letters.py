@@ -506,7 +506,8 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(connection, reader, settin
     with WorkerPool(plan, settings, settings, workers=1) as pool:
         killed = KilledAfter(pool, 40)
         done = replay(killed, connection, plan.migration)  # type: ignore[arg-type]
-    assert "was killed by signal 9" in done.error
+    # The process may also die while it has no task.
+    assert "was killed by signal 9" in done.error or "no worker process is left" in done.error
     left = {row["key_text"] for row in letters_of(connection, keyspace)}
     written = {f"k={row['k']}" for row in rows_of(reader, target)}
     assert left
