@@ -44,7 +44,7 @@ ui: install instance
 	@$(BIN)/dg dev --host 127.0.0.1 --port 3000
 
 test: install browser
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(TESTS)
 
 # The tests look at the UI with a real browser.
 browser: install

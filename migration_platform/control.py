@@ -6,13 +6,17 @@ state holds.
 """
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from migration_platform.errors import DeclarationError, MigrationError
+from migration_platform.errors import DeclarationError, explain
 from migration_platform.migration import MAX_BYTES_PER_SECOND, MAX_ROWS_PER_SECOND, Migration
 from migration_platform.rate import RateBudget
+from migration_platform.stores.cassandra import Connection
 from migration_platform.tracking import (
     STATEMENT_SECONDS,
     TableForm,
@@ -22,6 +26,7 @@ from migration_platform.tracking import (
 )
 
 LOOK_SECONDS = 1.0
+WAIT_SECONDS = 0.1
 TOUCH_SECONDS = 3.0
 """How often a run notes that it is alive; one that was not seen for minutes is not."""
 
@@ -39,6 +44,7 @@ CONTROL_TABLES = {
             "migration": "text",
             **dict.fromkeys(LIMITS, "bigint"),
             "paused": "boolean",
+            "paused_at": "timestamp",
             "changed_at": "timestamp",
         },
         "migration",
@@ -55,7 +61,7 @@ class Control:
     origin_bytes: int | None = None
     target_bytes: int | None = None
     paused: bool = False
-    changed_at: datetime | None = None
+    paused_at: datetime | None = None
 
     @property
     def limits(self) -> dict[str, int]:
@@ -79,7 +85,22 @@ def read_control(
     return Control(
         **{name: row[name] for name in LIMITS},
         paused=bool(row["paused"]),
-        changed_at=row["changed_at"],
+        # Tables of an earlier version have no such column until something is set.
+        paused_at=row.get("paused_at"),
+    )
+
+
+def find_tables(connection: Connection, migration: Migration) -> TrackingTables | None:
+    """Give the tables in which something may be set, without making them."""
+    known: Any = connection.cluster.metadata
+    keyspace = known.keyspaces.get(migration.tracking_keyspace)
+    if not migration.tracking or keyspace is None or _TABLE not in keyspace.tables:
+        return None
+    return TrackingTables(
+        connection,
+        migration.tracking_keyspace,
+        consistency=migration.target.consistency,
+        retry_seconds=migration.retry_seconds,
     )
 
 
@@ -103,10 +124,10 @@ def set_paused(tables: TrackingTables, migration: Migration, *, paused: bool) ->
     Raises:
         MigrationError: the table cannot be written.
     """
-    _write(tables, migration, paused=paused)
+    _write(tables, migration, paused=paused, paused_at=datetime.now(UTC) if paused else None)
 
 
-def _write(tables: TrackingTables, migration: Migration, **values: int | bool | None) -> None:
+def _write(tables: TrackingTables, migration: Migration, **values: Any) -> None:
     tables.write_now(
         _TABLE, migration=migration_key(migration), changed_at=datetime.now(UTC), **values
     )
@@ -173,8 +194,9 @@ class Watch:
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> "Watch":
-        # Before anything is read: a run that starts while paused copies nothing.
-        self._look()
+        # Before anything is read: a run that starts while paused copies nothing. What cannot be
+        # read now fails the run; it would be taken for "not paused".
+        self._read(self._tables.retry_seconds)
         self._thread.start()
         return self
 
@@ -182,6 +204,11 @@ class Watch:
         self._ended.set()
         # A server that hangs must not keep a run from its end.
         self._thread.join(STATEMENT_SECONDS)
+
+    def wait_while_paused(self) -> None:
+        """Wait for the end of a pause, before something that no budget holds back."""
+        while self._known.paused:
+            time.sleep(WAIT_SECONDS)
 
     def _watch(self) -> None:
         looks = 0
@@ -195,14 +222,16 @@ class Watch:
     def _look(self) -> None:
         self._attempt(self._read)
 
-    def _read(self) -> None:
-        control = read_control(self._tables, self._migration, retry_seconds=0.0)
+    def _read(self, retry_seconds: float = 0.0) -> None:
+        control = read_control(self._tables, self._migration, retry_seconds=retry_seconds)
         known, self._known = self._known, control
         apply_control(control, self._migration, *self._budgets)
         if control.paused != known.paused:
+            # Whoever paused it by CQL may have left no time.
+            since = f" since {control.paused_at:%Y-%m-%d %H:%M:%S} UTC" if control.paused_at else ""
             self._say(
-                f"Paused since {control.changed_at:%Y-%m-%d %H:%M:%S} UTC: nothing is read or "
-                f"written until `migration-platform continue {self._migration.name}`"
+                f"Paused{since}: nothing is read or written until "
+                f"`migration-platform continue {self._migration.name}`"
                 if control.paused
                 else "The pause is over; going on where it was."
             )
@@ -213,9 +242,14 @@ class Watch:
         """Do something that may fail: the last known state holds, and the run goes on."""
         try:
             action()
-        except MigrationError as error:
-            if not self._complained:
-                self._say(f"Rate and pause stay as they are, because they cannot be read: {error}")
-            self._complained = True
+        except Exception as error:
+            # Whatever it is: a thread that died of it would never end a pause.
+            told, self._complained = self._complained, True
+            if not told:
+                with suppress(Exception):
+                    self._say(
+                        "Rate and pause stay as they are, because they cannot be read: "
+                        f"{explain(error)}"
+                    )
         else:
             self._complained = False

@@ -421,6 +421,8 @@ def copy_range(
     while waiting:
         piece = waiting.popleft()
         progress.pieces = [piece]
+        # What was read of a piece that failed says nothing of what is written.
+        progress.read.clear()
         progress.tell_piece(piece, "begun")
         try:
             _copy_piece(stores, piece, progress, again, winners)
@@ -509,6 +511,8 @@ def _end_pieces(stores: OpenStores, progress: _Progress) -> None:
     """Tell of the pieces that were read: all their rows are written, or set aside."""
     progress.aside.store()
     for piece, why_not in progress.read:
+        if piece not in progress.pieces:
+            raise RuntimeError(f"{piece} ended, but is not what is being worked on")
         if not why_not:
             _remove_letters(stores, piece, progress.aside)
         progress.tell_piece(piece, "failed" if why_not else "done", why_not)

@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from cassandra import ConsistencyLevel
 
 from migration_platform.errors import MigrationError
 from migration_platform.migration import Migration, TableName
 from migration_platform.preflight import Plan
-from migration_platform.retries import Attempts
+from migration_platform.retries import Attempts, ask_patiently
 from migration_platform.rows import split_cells
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MIN_TOKEN, TokenRange, serialize_key, token_of_key
@@ -104,7 +105,7 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def migration_key(migration: Migration) -> str:
+def letters_key(migration: Migration) -> str:
     """Name a migration as its letters do: several may have one target."""
     origin, target = migration.origin, migration.target
     return f"{origin.store}/{origin.table} to {target.store}/{target.table}"
@@ -124,8 +125,9 @@ class LetterStore:
     def __init__(self, connection: Connection, migration: Migration):
         self._connection = connection
         self._table = TableName(migration.tracking_keyspace, TABLE)
-        self._migration = migration_key(migration)
         self._consistency = getattr(ConsistencyLevel, migration.tracked_at.consistency)
+        self._unusable = f"the dead letters in {self._table} cannot be read or written"
+        self._migration = letters_key(migration)
         self._retry_seconds = migration.retry_seconds
         self._statements: dict[str, object] = {}
 
@@ -208,13 +210,11 @@ class LetterStore:
         bound, state = self._bind(cql, values), None
         session = self._connection.session
         while True:
-            attempts = Attempts(self._retry_seconds)
-            while True:
-                try:
-                    result = session.execute(bound, timeout=STATEMENT_SECONDS, paging_state=state)
-                    break
-                except Exception as error:
-                    self._pause(attempts, error)
+            result = ask_patiently(
+                partial(session.execute, bound, timeout=STATEMENT_SECONDS, paging_state=state),
+                self._retry_seconds,
+                self._unusable,
+            )
             yield from result.current_rows
             state = result.paging_state
             if state is None:
@@ -237,16 +237,10 @@ class LetterStore:
                         error = failure
             waiting = failed
             if error is not None:
-                self._pause(attempts, error)
-
-    def _pause(self, attempts: Attempts, error: Exception) -> None:
-        try:
-            delay = attempts.delay_after(error)
-        except MigrationError as failure:
-            raise type(failure)(
-                f"the dead letters in {self._table} cannot be read or written: {failure}"
-            ) from error
-        time.sleep(delay)
+                try:
+                    time.sleep(attempts.delay_after(error))
+                except MigrationError as failure:
+                    raise type(failure)(f"{self._unusable}: {failure}") from error
 
 
 def remove_settled(

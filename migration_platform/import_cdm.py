@@ -198,6 +198,13 @@ def import_properties(
     migration = _migration(settings, prefix, timestamp_keys)
     if settings.wrong or migration is None:
         raise DeclarationError("; ".join(dict.fromkeys(settings.wrong)))
+    folder = re.sub(r"[^A-Za-z0-9_]", "_", migration.target.table.table)
+    stores_folder = f"{prefix}_stores"
+    if folder.lower() == stores_folder.lower():
+        raise DeclarationError(
+            f"the target's table and the stores would both be declared in the folder {folder}; "
+            "choose another beginning of the stores' names with --stores"
+        )
     declared = {
         "type": "migration_platform.TableMigration",
         "attributes": to_attributes(migration),
@@ -205,14 +212,13 @@ def import_properties(
     _refuse_templates([stores, declared])
     launch = _launch_line(settings, migration)
     head = [f"From a properties file of {_CDM}; what differs from it:", *notes]
-    folder = re.sub(r"[^A-Za-z0-9_]", "_", migration.target.table.table)
     store_head = [f"{name}: {holds}" for name, holds in variables.items()]
     stores_yaml = {"type": "migration_platform.Stores", "attributes": {"cassandra": stores}}
     return Imported(
         migration=migration,
         stores=stores,
         files={
-            f"{prefix}_stores/defs.yaml": _to_yaml(store_head, stores_yaml),
+            f"{stores_folder}/defs.yaml": _to_yaml(store_head, stores_yaml),
             f"{folder}/defs.yaml": _to_yaml([*head, f"To run it: {launch}"], declared),
         },
         notes=tuple(notes),
@@ -268,7 +274,7 @@ def _contact_points(settings: _Settings, at: str) -> tuple[list[str], int]:
     hosts, ports = [], set()
     for text in (settings.text(f"{at}host") or "localhost").split(","):
         found = re.fullmatch(
-            r"\s*(?:\[([^\]\s]+)\]|([^:\s]+)|([^:\s]*:[^\s]*:[^\s]*))(?::(\d+))?\s*", text
+            r"\s*(?:\[([^\]\s]+)\]|([^:\s]+)|([^:\s]*:[^\s]*:[^\s]*))(?::([0-9]{1,9}))?\s*", text
         )
         if not found or not (found[1] or found[2] or found[3]):
             settings.wrong.append(f"{PREFIX}{at}host must be hosts with commas between them")
@@ -527,7 +533,7 @@ def _constants(settings: _Settings) -> dict[str, Any]:
     text = settings.text("feature.constantColumns.values")
     try:
         splitter = re.compile(settings.text("feature.constantColumns.splitRegex") or ",")
-    except re.error:
+    except (re.error, OverflowError, RecursionError):
         settings.wrong.append(f"{at}splitRegex is no regular expression that Python knows")
         return {}
     values = _split(splitter, text) if text else []
@@ -651,12 +657,15 @@ def _repairs(settings: _Settings) -> tuple[str, ...]:
 
 
 def _is_tracked(settings: _Settings) -> bool:
-    forced = (
-        bool(settings.number("trackRun.previousRunId"))
-        or bool(settings.number("trackRun.runId"))
-        or settings.flag("trackRun.autoRerun")
-    )
-    tracked = settings.flag("trackRun") or forced
+    ids = {name: settings.number(f"trackRun.{name}") or 0 for name in ("previousRunId", "runId")}
+    for name, run_id in ids.items():
+        if not 0 <= run_id <= MAX_TOKEN:
+            settings.wrong.append(
+                f"{PREFIX}trackRun.{name} must be the id of a run, 1 to {MAX_TOKEN}, or 0 for none"
+            )
+    # Both flags are read, so that whatever is wrong with them is told.
+    chosen = [settings.flag("trackRun"), settings.flag("trackRun.autoRerun")]
+    tracked = any(chosen) or any(ids.values())
     if tracked:
         settings.note(
             f"cdm_run_info and cdm_run_details live in the keyspace {Migration.tracking_keyspace} "
@@ -681,8 +690,9 @@ def _launch_line(settings: _Settings, migration: Migration) -> str:
     if previous:
         config["resume"] = str(previous)
         settings.note(
-            f"trackRun.previousRunId is the config resume of a run. Run {previous} must be one of "
-            "this platform's; of one that the migrator made, copy the ranges anew."
+            f"trackRun.previousRunId is the config resume of a run. If {previous} is a run of the "
+            "migrator, it is found only where tracking_keyspace names the keyspace with its "
+            f"tables, {table.keyspace}."
         )
     elif settings.flag("trackRun.autoRerun"):
         config["resume"] = "auto"

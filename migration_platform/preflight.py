@@ -204,8 +204,24 @@ class Plan:
             "ttl": migration.ttl,
             "row_max": asdict(migration.row_max),
         }
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _digest(content)
+
+    @property
+    def comparison(self) -> str:
+        """16 hex digits that change when a verdict found before no longer counts."""
+        migration = self.migration
+        return _digest(
+            {
+                "mode": migration.diff_mode,
+                "compare_writetime": migration.compare_writetime,
+                "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
+            }
+        )
+
+
+def _digest(content: dict[str, object]) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def build_plan(migration: Migration, origin: Connection, target: Connection) -> Plan:
@@ -587,6 +603,10 @@ def _lost_partition(migration: Migration, origin: Table, sources: tuple[Source, 
     return not set(_lost_keys(migration, origin, sources)).isdisjoint(origin.partition_key)
 
 
+def _one_of(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def _object_to_counters(
     migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
 ) -> list[str]:
@@ -594,6 +614,12 @@ def _object_to_counters(
     if not counters:
         return []
     objections = []
+    if migration.target.consistency not in _SEES_WRITES:
+        objections.append(
+            f"{target.name} has counters, to which only what they lack is added, and a read at "
+            f"target.consistency {migration.target.consistency} may miss what was added before; "
+            f"set it to {_one_of(_SEES_WRITES)}"
+        )
     if any(s.kind != "column" and not s.is_key for s in sources):
         objections.append(
             f"{target.name} has counters, which only counters can fill; leave columns.constants, "
@@ -683,6 +709,12 @@ def _object_to_repair(plan: Plan) -> list[str]:
             f"diff.repair names {', '.join(by_key)}, but the key of {plan.target.name} does not "
             f"tell the origin's row, because it does not hold {', '.join(map(quote, untold))} as "
             "it is at the origin; leave diff.repair out, and copy ranges that differ again"
+        )
+    if "extra" in migration.repair and migration.origin.consistency not in _SEES_WRITES:
+        objections.append(
+            "diff.repair names extra, and a read at origin.consistency "
+            f"{migration.origin.consistency} may miss a row that the origin has, which would then "
+            f"be deleted at the target; set it to {_one_of(_SEES_WRITES)}, or leave extra out"
         )
     if "extra" in migration.repair and plan.has_counters:
         objections.append(

@@ -2,9 +2,17 @@
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from migration_platform.errors import PermanentError, TransientError, explain, is_transient
+from migration_platform.errors import (
+    MigrationError,
+    PermanentError,
+    TransientError,
+    explain,
+    is_transient,
+)
 
 FIRST_DELAY_SECONDS = 0.2
 LONGEST_DELAY_SECONDS = 5.0
@@ -39,3 +47,32 @@ class Attempts:
         longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2 ** min(self.failures - 1, 10))
         delay = longest * random.uniform(0.5, 1.0)  # noqa: S311, no secret depends on it
         return min(delay, max(0.0, self.budget_seconds - spent))
+
+
+Answer = TypeVar("Answer")
+
+
+def ask_patiently(
+    ask: Callable[[], Answer],
+    retry_seconds: float,
+    what: str = "",
+    again: Callable[[], Answer] | None = None,
+) -> Answer:
+    """Ask until there is an answer; from the second time on in another way, if there is one.
+
+    Raises:
+        PermanentError, TransientError: there is none; the sentence begins with `what`.
+    """
+    attempts = Attempts(retry_seconds)
+    while True:
+        try:
+            return ask()
+        except Exception as error:
+            try:
+                delay = attempts.delay_after(error)
+            except MigrationError as failure:
+                if not what:
+                    raise
+                raise type(failure)(f"{what}: {failure}") from error
+        time.sleep(delay)
+        ask = again or ask

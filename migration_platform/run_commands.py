@@ -184,7 +184,8 @@ def _declared(
         with ExitStack() as stack:
             found = find_migrations(project, wanted)
             connections = {
-                each.target: stack.enter_context(Connection(each.target)) for each in found
+                target: stack.enter_context(Connection(target))
+                for target in dict.fromkeys(each.target for each in found)
             }
             yield [(each, _Tables(each, connections[each.target])) for each in found]
     except MigrationError as error:

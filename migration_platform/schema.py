@@ -8,14 +8,13 @@ again. Nothing that exists is ever altered or dropped: what differs is told.
 # pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
 
 import re
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from migration_platform.errors import MigrationError, PermanentError, PreflightError
+from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.migration import quote
-from migration_platform.retries import Attempts
+from migration_platform.retries import ask_patiently
 from migration_platform.stores.cassandra import MURMUR3, Connection
 
 CREATABLE = ("keyspace", "types", "tables")
@@ -232,20 +231,12 @@ def _rows(
 
 
 def _query(connection: Connection, cql: str, values: tuple = ()) -> list[dict[str, Any]]:
-    attempts = Attempts(15.0)
-    while True:
-        try:
-            result = connection.session.execute(cql, values)
-            names = result.column_names
-            return [dict(zip(names, row, strict=True)) for row in result]
-        except Exception as error:
-            try:
-                delay = attempts.delay_after(error)
-            except MigrationError as failure:
-                raise type(failure)(
-                    f"cannot read the schema at {connection.settings}: {failure}"
-                ) from error
-        time.sleep(delay)
+    def ask() -> list[dict[str, Any]]:
+        result = connection.session.execute(cql, values)
+        names = result.column_names
+        return [dict(zip(names, row, strict=True)) for row in result]
+
+    return ask_patiently(ask, 15.0, f"cannot read the schema at {connection.settings}")
 
 
 # -- what is wanted ----------------------------------------------------------------------------
@@ -538,14 +529,9 @@ def create_schema(connection: Connection, plan: SchemaPlan, *, retry_seconds: fl
 
 
 def _execute(connection: Connection, cql: str, retry_seconds: float) -> None:
-    attempts = Attempts(retry_seconds)
-    while True:
-        try:
-            connection.session.execute(cql, timeout=DDL_TIMEOUT_SECONDS)
-            return
-        except Exception as error:
-            delay = attempts.delay_after(error)
-        time.sleep(delay)
+    ask_patiently(
+        lambda: connection.session.execute(cql, timeout=DDL_TIMEOUT_SECONDS), retry_seconds
+    )
 
 
 # -- comparing ---------------------------------------------------------------------------------

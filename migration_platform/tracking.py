@@ -21,9 +21,9 @@ from cassandra import ConsistencyLevel, InvalidRequest
 from cassandra.query import PreparedStatement
 
 from migration_platform.copy import RangeCounts
-from migration_platform.errors import DeclarationError, MigrationError, PreflightError, explain
+from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, TableName, quote
-from migration_platform.retries import Attempts
+from migration_platform.retries import ask_patiently
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MAX_TOKEN, TokenRange
 from migration_platform.verdicts import RangeVerdict
@@ -100,6 +100,7 @@ TABLES = {
             "run_type": "text",
             "dagster_run_id": "text",
             "fingerprint": "text",
+            "comparison": "text",
             "prev_run_id": "bigint",
             "emptied": "boolean",
             "begun": "timestamp",
@@ -156,22 +157,18 @@ def ensure_tables(
 
 
 def _define(connection: Connection, keyspace: str, statement: str, retry_seconds: float) -> None:
-    attempts = Attempts(retry_seconds)
-    while True:
+    def send() -> None:
         try:
             connection.session.execute(statement, timeout=30)
-            return
         except InvalidRequest as error:
             # Another run may have added the same column meanwhile.
-            if statement.startswith("ALTER") and "exist" in str(error):
-                return
-            raise _refusal(keyspace, explain(error)) from error
-        except Exception as error:
-            try:
-                delay = attempts.delay_after(error)
-            except MigrationError as failure:
-                raise _refusal(keyspace, str(failure)) from error
-            time.sleep(delay)
+            if not (statement.startswith("ALTER") and "exist" in str(error)):
+                raise
+
+    try:
+        ask_patiently(send, retry_seconds)
+    except MigrationError as failure:
+        raise _refusal(keyspace, str(failure)) from failure
 
 
 def _refusal(keyspace: str, reason: str) -> PreflightError:
@@ -209,9 +206,15 @@ class TrackingTables:
         cql = f"SELECT * FROM {TableName(self.keyspace, table)}" + (  # noqa: S608
             f" WHERE {where}" if where else ""
         )
-        result = self._execute(cql, list(key.values()), retry_seconds)
-        names = list(result.column_names or ())
-        return [dict(zip(names, row, strict=True)) for row in result]
+        rows: list[dict[str, Any]] = []
+        page: bytes | None = None
+        while True:
+            result = self._execute(cql, list(key.values()), retry_seconds, page)
+            names: list[str] = list(result.column_names or ())
+            rows += [dict(zip(names, row, strict=True)) for row in result.current_rows]
+            page = result.paging_state
+            if page is None:
+                return rows
 
     def write(self, table: str, **values: Any) -> None:
         """Send a row's columns, without waiting for the answer."""
@@ -260,29 +263,27 @@ class TrackingTables:
         bound.consistency_level = self._consistency
         return bound
 
-    def _execute(self, cql: str, values: Sequence[Any], retry_seconds: float | None) -> Any:
+    def _execute(
+        self,
+        cql: str,
+        values: Sequence[Any],
+        retry_seconds: float | None,
+        page: bytes | None = None,
+    ) -> Any:
         bound = self._bind(cql, values)
         seconds = self.retry_seconds if retry_seconds is None else retry_seconds
-        return self._patiently(lambda: self._run(bound), seconds)
+        return self._patiently(lambda: self._run(bound, page), seconds)
 
-    def _run(self, bound: Any) -> Any:
-        return self._connection.session.execute(bound, timeout=STATEMENT_SECONDS)
+    def _run(self, bound: Any, page: bytes | None = None) -> Any:
+        session = self._connection.session
+        # Further pages are asked for by whoever tries again, never by the driver.
+        return session.execute(bound, timeout=STATEMENT_SECONDS, paging_state=page)
 
     def _patiently(
         self, ask: Callable[[], Any], seconds: float, again: Callable[[], Any] | None = None
     ) -> Any:
-        attempts = Attempts(seconds)
-        while True:
-            try:
-                return ask()
-            except Exception as error:
-                try:
-                    delay = attempts.delay_after(error)
-                except MigrationError as failure:
-                    where = f"the tracking keyspace {quote(self.keyspace)}"
-                    raise type(failure)(f"{where} cannot be used: {failure}") from error
-            time.sleep(delay)
-            ask = again or ask
+        what = f"the tracking keyspace {quote(self.keyspace)} cannot be used"
+        return ask_patiently(ask, seconds, what, again)
 
 
 def open_tables(
@@ -420,6 +421,8 @@ class TrackedRun:
     def begin_piece(self, piece: TokenRange) -> None:
         """Note that a piece is being worked on."""
         row = self._rows[piece.bounds[0]]
+        if row.status == FAIL:
+            return
         row.status = STARTED
         self._write_piece(row, start_time=datetime.now(UTC), status=STARTED)
 
@@ -440,17 +443,20 @@ class TrackedRun:
             self._of_range[piece.index].append(row)
             self._write_piece(row, token_max=piece.end, status=NOT_STARTED)
 
-    def count_piece(self, piece: TokenRange, counters: Counts) -> str:
-        """Keep what came of a piece, and give it as text; `end_piece` notes and counts it."""
+    def count_piece(self, piece: TokenRange, counters: Counts) -> None:
+        """Keep what came of a piece; `end_piece` notes and counts it."""
         row = self._rows[piece.bounds[0]]
+        if row.status == FAIL:
+            return
         row.counters = counters
         row.run_info = to_run_info(self.run_type, counters)
         row.passes = not counters.get("Partitions Failed")
-        return row.run_info
 
     def end_piece(self, piece: TokenRange, status: str) -> None:
-        """Note how a piece has ended."""
+        """Note how a piece has ended; one that has failed never passes within the same run."""
         row = self._rows[piece.bounds[0]]
+        if row.status == FAIL:
+            return
         row.status = status
         self.totals.update(row.counters)
         self._write_piece(row, status=status, run_info=row.run_info)
@@ -492,15 +498,17 @@ class TrackedRun:
         """
         if self.ended:
             return
+        # Each is sent when what it vouches for is acknowledged: the pieces, the end, that all is.
+        self.tables.flush()
         self._write_run(end_time=datetime.now(UTC), run_info=self.run_info, status=ENDED)
-        self.tables.write(
+        self.tables.flush()
+        self.tables.write_now(
             "migration_runs",
             migration=migration_key(self.migration),
             run_id=self.run_id,
             last_seen=datetime.now(UTC),
             settled=settled,
         )
-        self.tables.flush()
         self.ended = True
 
     def touch(self) -> None:
@@ -533,6 +541,7 @@ def create_run(
     pieces: Iterable[TokenRange],
     *,
     fingerprint: str,
+    comparison: str = "",
     run_id: int | None = None,
     previous: int = 0,
     dagster_run_id: str = "",
@@ -562,6 +571,7 @@ def create_run(
             run_type=run_type,
             dagster_run_id=dagster_run_id,
             fingerprint=fingerprint,
+            comparison=comparison,
             prev_run_id=previous,
             emptied=emptied,
             begun=now,

@@ -36,10 +36,12 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_START_TAG,
 )
 
-from migration_platform.migration import TableName
+from migration_platform.control import CONTROL_TABLES
+from migration_platform.migration import Endpoint, Migration, TableName
 from migration_platform.sample import ORIGIN_TABLE, TARGET_TABLE, create_tables, fill_origin
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import range_of_key, split_ring
+from migration_platform.tracking import TrackingTables, open_tables
 from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.tables import rows_of
 
@@ -507,6 +509,13 @@ def begin_move(
     move = Move(project, keyspace, connection, reader, f"127.0.0.1:{kafka_port}")
     move.declare()
     return move
+
+
+def open_control(move: Move, target: str, **options: Any) -> tuple[TrackingTables, Migration]:
+    """Give the tables in which rate and pause are set, and the migration they are set for."""
+    name = TableName(move.keyspace, target)
+    migration = Migration(Endpoint("sunbird", name), Endpoint("reports", name), **options)
+    return open_tables(move.connection, migration, CONTROL_TABLES), migration
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:

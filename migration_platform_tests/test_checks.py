@@ -184,6 +184,18 @@ def test_the_command_for_one_range_names_one_partition(move: Move) -> None:
     )
 
 
+def test_a_verdict_of_another_way_to_compare_does_not_count(move: Move) -> None:
+    move.declare(diff={"mode": "origin_only"})
+    move.project.run().assert_success()
+
+    move.declare(diff={"mode": "two_way"})
+    move.project.run(None, only_checks=True).assert_success()
+
+    passed, sentence, _ = move.check("all_ranges_match")
+    assert not passed
+    assert sentence.startswith(f"{RANGES} of {RANGES} ranges were not compared since")
+
+
 # -- what a copy of another declaration counts -------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 import multiprocessing
 import threading
 import uuid
-from dataclasses import replace
 
 import pytest
 from cassandra.cluster import Session
@@ -19,11 +18,11 @@ from migration_platform.control import (
     set_paused,
 )
 from migration_platform.copy import CopyRange
-from migration_platform.errors import DeclarationError
+from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.migration import Migration, TableName
 from migration_platform.rate import RateBudget
 from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform.tracking import TrackingTables, open_tables
+from migration_platform.tracking import TrackingTables, migration_key, open_tables
 from migration_platform.workers import Done, Failed, WorkerPool
 from migration_platform_tests.dagster_project import wait_until
 from migration_platform_tests.tables import create_table, declare, fill, plan_copy, rows_of
@@ -114,28 +113,92 @@ def test_a_run_that_begins_in_a_pause_waits_for_its_end_longer_than_it_tries_aga
             assert copying.is_alive()
             assert rows_of(reader, target) == []
             set_limits(tables, plan.migration, {"origin_rows": 10**6})
+            wait_until(lambda: len(said) == 2, 5, "the new rate was told")
             set_paused(tables, plan.migration, paused=False)
             copying.join(30)
             assert not copying.is_alive()
-            wait_until(lambda: len(said) == 3, 5, "both changes were told")
+            wait_until(lambda: len(said) == 3, 5, "the end of the pause was told")
     assert [type(event) for event in events].count(Done) == 2
     assert not [event for event in events if isinstance(event, Failed)]
     assert len(rows_of(reader, target)) == ROWS
     assert said[1:] == [
+        "Now paused; rate: origin 1,000,000 rows/s (set)",
         "The pause is over; going on where it was.",
-        "Now rate: origin 1,000,000 rows/s (set)",
     ]
 
 
-def test_a_state_that_cannot_be_read_is_told_once_and_stops_nothing(
-    connection: Connection, migration: Migration
+def test_a_state_that_cannot_be_read_later_is_told_once_and_stops_nothing(
+    tables: TrackingTables, connection: Connection, migration: Migration
 ) -> None:
-    nowhere = TrackingTables(connection, "nowhere", consistency="ONE", retry_seconds=0.0)
     said: list[str] = []
     origin, target = budgets(migration)
-    lonely = replace(migration, tracking_keyspace="nowhere")
-    with Watch(nowhere, lonely, (origin, target), said.append) as watch:
+    set_limits(tables, migration, {"origin_rows": 7})
+    with Watch(tables, migration, (origin, target), said.append) as watch:
+        said.clear()
+        watch._tables = nowhere(connection)
         watch._look()
-    (line,) = said
-    assert line.startswith("Rate and pause stay as they are, because they cannot be read: ")
-    assert limits_of(origin) == (500, None)
+        watch._look()
+        (line,) = said
+        assert line.startswith("Rate and pause stay as they are, because they cannot be read: ")
+        assert limits_of(origin) == (7, None)
+
+
+def test_a_run_whose_first_look_fails_does_not_begin(
+    connection: Connection, migration: Migration
+) -> None:
+    with (
+        pytest.raises(MigrationError, match="tracking keyspace nowhere cannot be used: "),
+        Watch(nowhere(connection), migration, budgets(migration), print),
+    ):
+        raise AssertionError("it began")
+
+
+def test_a_pause_that_was_set_by_hand_is_followed_and_ends(
+    connection: Connection, tables: TrackingTables, migration: Migration
+) -> None:
+    insert = f"INSERT INTO {tables.keyspace}.run_control (migration, paused) VALUES (%s, true)"
+    connection.session.execute(insert, [migration_key(migration)])
+    said: list[str] = []
+    both = budgets(migration)
+    with Watch(tables, migration, both, said.append) as watch:
+        assert said[0].startswith("Paused: nothing is read or written until ")
+        waiting = threading.Thread(target=watch.wait_while_paused)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        set_paused(tables, migration, paused=False)
+        waiting.join(5)
+        assert not waiting.is_alive()
+        assert not both[0].paused
+
+
+def test_a_pause_keeps_its_time_when_a_rate_is_changed(
+    tables: TrackingTables, migration: Migration
+) -> None:
+    set_paused(tables, migration, paused=True)
+    since = read_control(tables, migration).paused_at
+    set_limits(tables, migration, {"target_rows": 8})
+    assert since is not None
+    assert read_control(tables, migration).paused_at == since
+
+
+def test_nothing_that_goes_wrong_ends_the_watch(
+    tables: TrackingTables, migration: Migration
+) -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        raise OSError("the disk is full")
+
+    origin, target = budgets(migration)
+    with Watch(tables, migration, (origin, target), say):
+        set_paused(tables, migration, paused=True)
+        wait_until(lambda: origin.paused, 5, "the run paused")
+        set_paused(tables, migration, paused=False)
+        wait_until(lambda: not origin.paused, 5, "the run went on")
+    assert said[1].endswith("cannot be read: the disk is full")
+
+
+def nowhere(connection: Connection) -> TrackingTables:
+    return TrackingTables(connection, "nowhere", consistency="ONE", retry_seconds=0.0)

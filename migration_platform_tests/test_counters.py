@@ -230,6 +230,12 @@ def test_no_times_can_be_chosen_for_counters(connection, tables, options):
         copy_table(connection, *tables, **options)
 
 
+@pytest.mark.parametrize("level", ["ONE", "LOCAL_ONE", "TWO", "THREE"])
+def test_no_difference_is_added_to_what_a_weak_read_may_have_missed(connection, tables, level):
+    with pytest.raises(PreflightError, match=f"at target.consistency {level} may miss what was"):
+        copy_table(connection, *tables, target_consistency=level)
+
+
 def test_a_counter_is_no_number_and_a_number_no_counter(connection, make):
     numbers = COLUMNS.replace("counter", "bigint")
     for origin, target in ((COLUMNS, numbers), (numbers, COLUMNS)):

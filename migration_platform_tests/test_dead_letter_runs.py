@@ -2,7 +2,14 @@
 
 import dagster as dg
 
-from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, KEYS, ROWS, Move
+from migration_platform.control import set_limits
+from migration_platform_tests.dagster_project import (
+    DAGSTERS_OWN_WARNINGS,
+    KEYS,
+    ROWS,
+    Move,
+    open_control,
+)
 
 pytestmark = DAGSTERS_OWN_WARNINGS
 
@@ -37,7 +44,10 @@ def test_a_row_that_is_set_aside_keeps_a_check_red_until_it_is_replayed(move: Mo
 
     # Letters do not vanish with the budget; what fails again stays.
     move.declare(tracking_keyspace=move.keyspace)
+    tables, migration = open_control(move, move.target_name, tracking_keyspace=move.keyspace)
+    set_limits(tables, migration, {"origin_rows": 777})
     again = move.project.run(None, assets=[letters])
+    assert "Now rate: origin 777 rows/s (set)" in move.project.messages_of(again.run_id)
     assert "1 row is set aside, such as " in again.error
     assert not move.check("no_dead_letters")[0]
 

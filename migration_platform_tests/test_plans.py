@@ -6,7 +6,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, KEYS, RANGES, Move
+from migration_platform.control import set_limits
+from migration_platform_tests.dagster_project import (
+    DAGSTERS_OWN_WARNINGS,
+    KEYS,
+    RANGES,
+    Move,
+    open_control,
+)
 from migration_platform_tests.tables import create_table, insert_rows, rows_of
 
 pytestmark = DAGSTERS_OWN_WARNINGS
@@ -157,13 +164,17 @@ def test_large_cells_are_told_before_and_while_copying(odd: Odd) -> None:
 def test_a_rehearsal_finds_what_cannot_be_converted(odd: Odd) -> None:
     odd.make("k int PRIMARY KEY, v text", "k int PRIMARY KEY, v int")
     odd.fill([{"k": 1, "v": "1"}, {"k": 2, "v": "two"}])
-    odd.declare(columns={"codecs": ["INT_STRING"]})
+    odd.declare(columns={"codecs": ["INT_STRING"]}, tracking_keyspace=odd.move.keyspace)
 
     assert odd.plan()[0].success
+    tables, migration = open_control(odd.move, "b", tracking_keyspace=odd.move.keyspace)
+    set_limits(tables, migration, {"origin_rows": 777})
     run, _ = odd.plan({"rehearse": True})
 
     assert not run.success
     assert "the row k=2 cannot be converted: v: INT_STRING" in run.error
+    # A rate that was set holds for its reads too.
+    assert "Now rate: origin 777 rows/s (set)" in odd.move.project.messages_of(run.run_id)
     assert odd.rows() == []
 
 

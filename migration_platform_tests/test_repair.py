@@ -16,6 +16,7 @@ from migration_platform import diff
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import PreflightError
 from migration_platform.migration import (
+    CONSISTENCY_LEVELS,
     ColumnFilter,
     Columns,
     ExplodeMap,
@@ -680,3 +681,19 @@ def test_repairs_that_could_not_be_right_are_refused_before_anything_is_written(
     origin, target = tables.make("o", body), tables.make("t", body)
     with pytest.raises(PreflightError, match="must not be written again; leave extra out"):
         plan_copy(connection, origin, target, repair=("extra",))
+
+
+def test_rows_are_deleted_only_where_a_read_sees_all_that_the_origin_has(connection, tables):
+    names = tables.make("o", "k int PRIMARY KEY"), tables.make("t", "k int PRIMARY KEY")
+    for level in CONSISTENCY_LEVELS:
+        options = {"repair": ("missing", "extra"), "origin_consistency": level}
+        if "QUORUM" in level or level == "ALL":
+            plan_copy(connection, *names, **options)
+            continue
+        with pytest.raises(PreflightError) as refused:
+            plan_copy(connection, *names, **options)
+        assert str(refused.value).endswith(
+            f"diff.repair names extra, and a read at origin.consistency {level} may miss a row "
+            "that the origin has, which would then be deleted at the target; set it to "
+            "LOCAL_QUORUM, QUORUM, EACH_QUORUM or ALL, or leave extra out"
+        )

@@ -1,15 +1,27 @@
 """What a run does to tables, partitions and metadata; every table is read without the engine."""
 
+import threading
+import time
+
 import pytest
 from dagster import DagsterRunStatus
 
-from migration_platform.components.ended_runs import BEGUN, PROCESS_TAG, copies_tag, process_mark
+from migration_platform.components.ended_runs import (
+    BEGUN,
+    PROCESS_TAG,
+    copies_tag,
+    process_mark,
+    truncates_tag,
+)
+from migration_platform.control import set_paused
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,
     RANGES,
     ROWS,
     Move,
+    open_control,
+    wait_until,
 )
 
 pytestmark = DAGSTERS_OWN_WARNINGS
@@ -186,6 +198,42 @@ def test_a_truncating_run_waits_for_no_run_but_refuses_to_take_its_rows(move: Mo
     move.assert_same_rows()
 
 
+def test_a_paused_run_empties_nothing_and_looks_again_before_it_does(move: Move) -> None:
+    move.project.run().assert_success()
+    tables, migration = open_control(move, move.target_name)
+    set_paused(tables, migration, paused=True)
+    found: list[object] = []
+
+    def look_and_go_on() -> None:
+        try:
+            run_id = wait_until(lambda: working(move), 20, "the run began")
+            wait_until(lambda: "Paused since" in move.project.messages_of(run_id), 20, "a pause")
+            # Longer than a run takes from here to its first row.
+            time.sleep(1.5)
+            found.extend([len(move.target_rows()), pretend_to_be_under_way(move)])
+        finally:
+            set_paused(tables, migration, paused=False)
+
+    other = threading.Thread(target=look_and_go_on)
+    other.start()
+    run = move.project.run(config=move.step_config(truncate_target=True))
+    other.join()
+
+    assert found[0] == ROWS
+    assert f"run {found[1]} copies {move.keyspace}.{move.target_name} already" in run.error
+    move.assert_same_rows()
+
+
+def test_nothing_is_copied_beside_a_run_that_empties_the_target(move: Move) -> None:
+    other = pretend_to_be_under_way(move, truncates_tag(move.target))
+
+    run = move.project.run(KEYS[0])
+
+    assert f"run {other} empties and copies {move.keyspace}.{move.target_name} already" in run.error
+    assert "it would take the rows of this one; wait for it or terminate it" in run.error
+    assert move.target_rows() == []
+
+
 # -- what the tables refuse --------------------------------------------------------------------
 
 
@@ -230,13 +278,16 @@ def add_extra_row(move: Move) -> None:
     )
 
 
-def pretend_to_be_under_way(move: Move) -> str:
+def working(move: Move) -> str:
+    """Give the run that works now, if there is one."""
+    runs = [run for run in move.project.runs() if run.status == DagsterRunStatus.STARTED]
+    return runs[0].run_id if runs else ""
+
+
+def pretend_to_be_under_way(move: Move, tag: str = "") -> str:
     """Note a run as started, with the mark of a process that is alive: this one."""
     job = move.project.load().resolve_implicit_global_asset_job_def()
+    tags = {PROCESS_TAG: process_mark(), tag or copies_tag(move.target): BEGUN}
     with move.project.instance() as instance:
-        run = instance.create_run_for_job(
-            job,
-            status=DagsterRunStatus.STARTED,
-            tags={PROCESS_TAG: process_mark(), copies_tag(move.target): BEGUN},
-        )
+        run = instance.create_run_for_job(job, status=DagsterRunStatus.STARTED, tags=tags)
     return run.run_id

@@ -291,6 +291,27 @@ def test_ranges_that_differ_are_copied_again_by_the_id_of_their_comparison(track
     assert move.check("all_ranges_match")[0] is True
 
 
+def test_what_another_declaration_did_since_is_not_carried_over(tracked: Move) -> None:
+    move, some = tracked, f"{KEYS[0]}...{KEYS[1]}"
+    move.project.run(some).assert_success()
+    (first,) = runs_of(move, "MIGRATE")
+    # Its cells are the newest now, and those of the first run are gone.
+    move.declare(writetime="now", ttl="none")
+    move.project.run(KEYS[0], assets=[move.target]).assert_success()
+
+    move.declare(diff={"mode": "origin_only"})
+    run = move.project.run(some, config=move.step_config(resume="auto")).assert_success()
+
+    copies = run.materializations(move.target)
+    assert [copies[key].get("carried_over_from") for key in KEYS[:2]] == [
+        None,
+        str(first["run_id"]),
+    ]
+    # A verdict of another way to compare does not hold.
+    verdicts = run.materializations(move.diff)
+    assert [verdicts[key].get("carried_over_from") for key in KEYS[:2]] == [None, None]
+
+
 def test_after_an_emptied_target_nothing_is_carried_over(tracked: Move) -> None:
     move = tracked
     move.project.run(assets=[move.target]).assert_success()

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from migration_platform.control import CONTROL_TABLES
 from migration_platform.copy import RangeCounts
-from migration_platform.errors import DeclarationError, PreflightError, TransientError
+from migration_platform.errors import (
+    DeclarationError,
+    MigrationError,
+    PreflightError,
+    TransientError,
+)
 from migration_platform.migration import Filter, Migration, TableName, quote
 from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform.token_ranges import MIN_TOKEN, split_range
@@ -234,6 +239,51 @@ def test_a_run_and_its_ranges_go_through_the_data_migrators_states(
     assert details_of(reader, run)[2]["status"] == "STARTED"
 
 
+def test_a_piece_that_has_failed_never_passes_within_the_same_run(
+    tables: TrackingTables, migration: Migration, reader: Session
+) -> None:
+    run = create(tables, migration)
+    first = migration.ranges[0]
+    run.begin_piece(first)
+    run.count_piece(first, copy_counters(RangeCounts(read=4, written=1), failed=True))
+    run.end_piece(first, "FAIL")
+
+    run.begin_piece(first)
+    run.count_piece(first, copy_counters(RangeCounts(read=4, written=4), failed=False))
+    run.end_piece(first, "PASS")
+    run.end_range(first)
+    run.end()
+
+    row = details_of(reader, run)[0]
+    assert row["status"] == "FAIL"
+    assert row["run_info"] == run.run_info == info_of(reader, run)["run_info"]
+    assert run.run_info == (
+        "Read: 4; Write: 1; Skipped: 0; Error: 3; Partitions Passed: 0; Partitions Failed: 1"
+    )
+
+
+def test_a_run_has_not_ended_while_a_note_of_its_pieces_is_not_acknowledged(
+    connection: Connection, keyspace: str, new_name: str
+) -> None:
+    migration = declare(
+        TableName(keyspace, "a"), TableName(keyspace, "b"), tracking_keyspace=new_name
+    )
+    tables = open_tables(connection, migration)
+    run = create(tables, migration)
+    run.begin()
+    run.begin_piece(migration.ranges[1])
+    connection.session.execute(f"DROP TABLE {new_name}.cdm_run_details", timeout=30)
+    run.begin_piece(migration.ranges[0])
+
+    with pytest.raises(MigrationError):
+        run.end()
+
+    (info,) = tables.read("cdm_run_info", table_name="b")
+    assert (info["status"], info["end_time"]) == ("STARTED", None)
+    (link,) = tables.read("migration_runs", migration=migration_key(migration))
+    assert link["settled"] is False
+
+
 def test_a_piece_that_is_cut_becomes_rows_of_its_own(
     tables: TrackingTables, migration: Migration, reader: Session
 ) -> None:
@@ -377,6 +427,35 @@ def test_a_server_that_is_away_is_given_up_in_one_sentence(
     assert str(lost.value).startswith(
         "the tracking keyspace migration_platform cannot be used: no host answered"
     )
+
+
+def test_a_connection_that_is_lost_between_two_pages_is_none_to_a_reader(
+    settings: CassandraSettings, tables: TrackingTables, migration: Migration
+) -> None:
+    run = create(tables, migration)
+    answers_left: list[int] = []
+
+    def answer(chunk: bytes) -> bytes:
+        if answers_left and not answers_left.pop():
+            raise OSError("cut")
+        return chunk
+
+    with (
+        proxy_before(settings.port, answer) as proxy,
+        Connection(CassandraSettings(port=proxy.port)) as connection,
+    ):
+        far = TrackingTables(
+            connection, tables.keyspace, consistency="LOCAL_QUORUM", retry_seconds=20.0
+        )
+        key = {"table_name": run.table_name, "run_id": run.run_id}
+        # Not only the server's answer to the statement's preparation is to be kept.
+        assert len(far.read("cdm_run_details", **key)) == 4
+        connection.session.default_fetch_size = 1
+        answers_left[:] = [False, True, True]
+        assert [row["token_min"] for row in far.read("cdm_run_details", **key)] == [
+            token_range.bounds[0] for token_range in migration.ranges
+        ]
+        assert not answers_left
 
 
 # -- counters and texts --------------------------------------------------------------------------

@@ -70,6 +70,11 @@ def repairs_tag(target: dg.AssetKey) -> str:
     return _tag_of(target, "repairs")
 
 
+def truncates_tag(target: dg.AssetKey) -> str:
+    """Give the run tag that says that a run empties a table before it copies into it."""
+    return _tag_of(target, "truncates")
+
+
 def _tag_of(target: dg.AssetKey, kind: str) -> str:
     # A tag's name has 63 characters at most: too few for three names, hence the digest.
     path = "/".join(target.path)

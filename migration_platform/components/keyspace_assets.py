@@ -346,6 +346,7 @@ def _judge_ranges(
         ranges=job.migration.ranges,
         partitions=job.partitions,
         fingerprint=plan.fingerprint,
+        comparison=plan.comparison,
         run_id=context.run.run_id,
     )
     open_ranges = sum(not state.matches for state in states)

@@ -18,6 +18,8 @@ from migration_platform.token_ranges import TokenRange
 
 FINGERPRINT = "declaration"
 """Metadata key of a range's events: what `Plan.fingerprint` was when they were written."""
+COMPARISON = "comparison"
+"""Metadata key of a verdict: what `Plan.comparison` was when it was found."""
 COPIED_EVENT = "copied_event"
 """Metadata key of a copy that was carried over: the storage id of the event of the copy itself.
 
@@ -75,6 +77,7 @@ def read_states(
     ranges: Sequence[TokenRange],
     partitions: dg.PartitionsDefinition,
     fingerprint: str,
+    comparison: str,
     run_id: str,
     before: bool = False,
 ) -> list[RangeState]:
@@ -93,6 +96,7 @@ def read_states(
             copies.get(token_range.key),
             verdicts.get(token_range.key),
             fingerprint,
+            comparison,
             run_id,
             before,
         )
@@ -106,6 +110,7 @@ def _to_state(
     copy: _Event | None,
     verdict: _Event | None,
     fingerprint: str,
+    comparison: str,
     run_id: str,
     before: bool,
 ) -> RangeState:
@@ -126,6 +131,7 @@ def _to_state(
         and verdict is not None
         and verdict.storage_id > copied_event
         and verdict.metadata.get(FINGERPRINT) == fingerprint
+        and verdict.metadata.get(COMPARISON) == comparison
         and "origin_rows" in verdict.metadata
     )
     begun = copy is not None and current and not copy.is_materialization

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import dagster as dg
 
 from migration_platform.collisions import Collisions, refuse_collisions
 from migration_platform.components.reporting import Job, build_progress, column_schema
+from migration_platform.control import Watch, find_tables
 from migration_platform.errors import MigrationError
 from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
 from migration_platform.migration import quote
@@ -35,16 +37,24 @@ def plan_migration(
     """
     migration = job.migration
     try:
-        with origin.connect() as here, target.connect() as there:
+        with ExitStack() as stack:
+            here, there = (stack.enter_context(side.connect()) for side in (origin, target))
             plan = build_plan(migration, here, there)
-        metadata = _describe(plan)
-        if not (rehearses or plan.lost_keys or migration.guardrails):
-            return dg.MaterializeResult(metadata=metadata)
-        workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
-        with (
-            WorkerPool(plan, origin.to_settings(), target.to_settings(), workers=workers) as pool,
-            tempfile.TemporaryDirectory(prefix="migration-platform-plan-") as folder,
-        ):
+            metadata = _describe(plan)
+            if not (rehearses or plan.lost_keys or migration.guardrails):
+                return dg.MaterializeResult(metadata=metadata)
+            workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
+            pool = stack.enter_context(
+                WorkerPool(plan, origin.to_settings(), target.to_settings(), workers=workers)
+            )
+            # A plan makes no tables: where there are none, nothing was set yet.
+            tables = find_tables(there, migration)
+            if tables is not None:
+                budgets = pool.origin_budget, pool.target_budget
+                stack.enter_context(Watch(tables, migration, budgets, context.log.warning))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="migration-platform-plan-")
+            )
             keys = Path(folder) / "keys.sqlite" if plan.lost_keys else None
             found = rehearse(
                 pool,

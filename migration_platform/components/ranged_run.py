@@ -8,7 +8,7 @@ what was under way; therefore the step returns no asset results of its own.
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -39,6 +39,7 @@ from migration_platform.tracking import MIGRATE, PASS, VALIDATE
 from migration_platform.verdicts import difference_lines
 from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool
 
+TAKES_ROWS = "truncate_target would take its rows"
 MAX_LOGGED_LINES = 200
 """So many lines a run logs of rows that differ; each is an entry of Dagster's event log."""
 
@@ -79,6 +80,8 @@ def run_ranges(
                 refuse_other_runs(run, "two runs would both add the difference to a counter")
             if empties:
                 _object_to_truncation(run)
+            elif run.copying or repairing:
+                refuse_truncating_runs(run)
             if run.copying or repairing:
                 ensure_letters(connections[1], job.migration)
             copies, verdicts = Work({}, {}), Work({}, {})
@@ -101,6 +104,11 @@ def run_ranges(
                 )
                 winners = find_winners(run, pool, folder)
                 if copies.todo:
+                    if empties:
+                        # No budget holds this back, and much may have begun since the first look.
+                        if run.watch is not None:
+                            run.watch.wait_while_paused()
+                        refuse_other_runs(run, TAKES_ROWS)
                     tracked_runs.begin_run(run, copies, MIGRATE, emptied=empties)
                     if empties:
                         _truncate_target(run, connections[1])
@@ -195,7 +203,20 @@ def _object_to_truncation(run: RangedRun) -> None:
             f"covers {len(run.ranges)} of {len(everything)} ranges; select all ranges, or launch "
             "with the op config truncate_target: false to copy these on top of what is there"
         )
-    refuse_other_runs(run, "truncate_target would take its rows")
+    # Noted before it looks: of two runs that begin together, at least one sees the other.
+    tag = ended_runs.truncates_tag(run.job.target)
+    run.context.instance.add_run_tags(run.context.run.run_id, {tag: ended_runs.BEGUN})
+    refuse_other_runs(run, TAKES_ROWS)
+
+
+def refuse_truncating_runs(run: RangedRun) -> None:
+    """Refuse to write beside a run that empties the same table.
+
+    Raises:
+        DeclarationError: there is one.
+    """
+    why = "it would take the rows of this one"
+    _refuse_beside(run, why, (ended_runs.truncates_tag, "empties and copies"))
 
 
 def refuse_other_runs(run: RangedRun, why: str) -> None:
@@ -204,10 +225,17 @@ def refuse_other_runs(run: RangedRun, why: str) -> None:
     Raises:
         DeclarationError: there is one; `why` says what would go wrong.
     """
+    kinds = (ended_runs.copies_tag, "copies"), (ended_runs.repairs_tag, "repairs")
+    _refuse_beside(run, why, *kinds)
+
+
+def _refuse_beside(
+    run: RangedRun, why: str, *kinds: tuple[Callable[[dg.AssetKey], str], str]
+) -> None:
     states = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     others = [
         (other.run_id, verb)
-        for tag, verb in ((ended_runs.copies_tag, "copies"), (ended_runs.repairs_tag, "repairs"))
+        for tag, verb in kinds
         for other in run.context.instance.get_runs(
             RunsFilter(statuses=states, tags={tag(run.job.target): ended_runs.BEGUN})
         )

@@ -9,19 +9,25 @@ from pathlib import Path
 
 import dagster as dg
 
-from migration_platform.components import ended_runs
+from migration_platform.components import ended_runs, tracked_runs
 from migration_platform.components.dead_letters import (
     describe_letters,
     report_check,
     tell_letters,
 )
-from migration_platform.components.ranged_run import find_winners, refuse_other_runs
+from migration_platform.components.ranged_run import (
+    find_winners,
+    refuse_other_runs,
+    refuse_truncating_runs,
+)
 from migration_platform.components.reporting import PROGRESS_SECONDS, Job, RangedRun
+from migration_platform.control import CONTROL_TABLES
 from migration_platform.dead_letters import LetterSummary, open_letters
 from migration_platform.errors import MigrationError
 from migration_platform.preflight import build_plan
 from migration_platform.replay import ReplayCounts, replay
 from migration_platform.resources import CassandraResource
+from migration_platform.tracking import open_tables
 from migration_platform.workers import WorkerPool
 
 
@@ -48,6 +54,7 @@ def replay_letters(
         with ExitStack() as stack:
             here, there = (stack.enter_context(side.connect()) for side in (origin, target))
             run.plan = build_plan(migration, here, there)
+            refuse_truncating_runs(run)
             if run.plan.has_counters:
                 refuse_other_runs(run, "two runs would both add the difference to a counter")
             store = open_letters(there, migration)
@@ -57,12 +64,15 @@ def replay_letters(
                 folder = stack.enter_context(
                     tempfile.TemporaryDirectory(prefix="migration-platform-")
                 )
+                if migration.tracking:
+                    run.tables = open_tables(there, migration, CONTROL_TABLES)
                 workers = min(len(slices), migration.workers or os.cpu_count() or 1)
                 pool = stack.enter_context(
                     WorkerPool(
                         run.plan, origin.to_settings(), target.to_settings(), workers=workers
                     )
                 )
+                stack.enter_context(tracked_runs.watching(run, pool))
                 found = replay(
                     pool,
                     there,

@@ -15,7 +15,7 @@ import dagster as dg
 
 from migration_platform.components import ended_runs
 from migration_platform.components.checks import show_ring
-from migration_platform.components.ledger import FINGERPRINT, RangeState, read_states
+from migration_platform.components.ledger import COMPARISON, FINGERPRINT, RangeState, read_states
 from migration_platform.control import Watch
 from migration_platform.copy import RangeCounts
 from migration_platform.diff import RangeVerdict
@@ -273,7 +273,7 @@ def materialize(
 ) -> None:
     """Claim that a range is as it should be."""
     event = dg.AssetMaterialization(
-        asset, partition=token_range.key, metadata=_with_place(run, token_range, metadata)
+        asset, partition=token_range.key, metadata=_with_place(run, asset, token_range, metadata)
     )
     run.context.log_event(event)
 
@@ -283,13 +283,13 @@ def observe(
 ) -> None:
     """Note something of a range that is no claim: progress, a failure, a difference."""
     event = dg.AssetObservation(
-        asset, partition=token_range.key, metadata=_with_place(run, token_range, metadata)
+        asset, partition=token_range.key, metadata=_with_place(run, asset, token_range, metadata)
     )
     run.context.log_event(event)
 
 
 def _with_place(
-    run: RangedRun, token_range: TokenRange, metadata: dict[str, Any]
+    run: RangedRun, asset: dg.AssetKey, token_range: TokenRange, metadata: dict[str, Any]
 ) -> dict[str, Any]:
     assert run.plan is not None
     # As text: a browser's numbers cannot hold 64 bits.
@@ -299,6 +299,7 @@ def _with_place(
         **tracked,
         "tokens": f"({token_range.start}, {token_range.end}]",
         FINGERPRINT: run.plan.fingerprint,
+        **({COMPARISON: run.plan.comparison} if asset == run.job.diff else {}),
     }
 
 
@@ -312,6 +313,7 @@ def read_ranges(run: RangedRun, *, before: bool = False) -> list[RangeState]:
         ranges=run.job.migration.ranges,
         partitions=run.job.partitions,
         fingerprint=run.plan.fingerprint,
+        comparison=run.plan.comparison,
         run_id=run.context.run.run_id,
         before=before,
     )

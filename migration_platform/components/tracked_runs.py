@@ -147,7 +147,13 @@ def divide_copy(run: RangedRun, states: Sequence[RangeState]) -> Work:
     if not runs:
         return _everything(run, previous)
     emptied = {state.token_range for state in states if state.emptied}
-    return _divide(run, previous, _details(run.tables, run, runs), emptied)
+    # What was copied under another declaration since is no longer what was copied under this one.
+    overwriting = {
+        past["run_id"]
+        for past in run.past
+        if past["run_type"] == MIGRATE and not _is_current(run, past)
+    }
+    return _divide(run, previous, _details(run.tables, run, runs, overwriting), emptied)
 
 
 def divide_comparison(run: RangedRun, states: Sequence[RangeState], copied: Work | None) -> Work:
@@ -161,19 +167,17 @@ def divide_comparison(run: RangedRun, states: Sequence[RangeState], copied: Work
     if copied is not None:
         fresh -= {token_range for token_range, pieces in copied.todo.items() if pieces}
     stale = set(run.ranges) - fresh
-    # What was begun to be copied since is not what was compared.
-    copies = {past["run_id"] for past in run.past if past["run_type"] == MIGRATE}
-    recent = [past["run_id"] for past in run.past if past["run_id"] in copies | set(runs)]
-    older = [run_id for run_id in runs if run_id not in recent]
-    details = (
-        [
-            replace(row, status=STARTED) if row.run_id in copies else row
-            for row in rows
-            if row.run_id not in copies or row.status != NOT_STARTED
-        ]
-        for rows in _details(run.tables, run, recent + older)
-    )
-    work = _divide(run, previous, details, stale)
+    # What was begun to be copied since is not what was compared; nor is what was compared, and
+    # may have been repaired, under another declaration.
+    assert run.plan is not None
+    overwriting = {
+        past["run_id"]
+        for past in run.past
+        if past["run_type"] == MIGRATE
+        or not _is_current(run, past)
+        or past["comparison"] != run.plan.comparison
+    }
+    work = _divide(run, previous, _details(run.tables, run, runs, overwriting), stale)
     # A comparison has no pieces: what is not done is done whole.
     carried = {r: division for r, division in work.carried.items() if not division.pending}
     todo = _everything(run).todo
@@ -211,20 +215,35 @@ def _divide(
     return Work(todo, carried, previous)
 
 
-def _details(tables: TrackingTables, run: RangedRun, run_ids: list[int]) -> Iterator[list[Detail]]:
+def _details(
+    tables: TrackingTables, run: RangedRun, runs: Sequence[int], overwriting: set[int]
+) -> Iterator[list[Detail]]:
+    """Give what runs tell of their ranges, the newest first.
+
+    Of those that overwrote what the others tell of, all that was begun counts as only begun.
+    """
     table_name = run.job.migration.target.table.table
-    for run_id in run_ids:
+    known = [past["run_id"] for past in run.past]
+    recent = [run_id for run_id in known if run_id in overwriting or run_id in runs]
+    for run_id in [*recent, *(run_id for run_id in runs if run_id not in known)]:
         rows = tables.read("cdm_run_details", table_name=table_name, run_id=run_id)
-        yield [to_detail(row) for row in rows]
+        details = [to_detail(row) for row in rows]
+        if run_id in overwriting:
+            details = [replace(d, status=STARTED) for d in details if d.status != NOT_STARTED]
+        yield details
+
+
+def _is_current(run: RangedRun, past: Row) -> bool:
+    assert run.plan is not None
+    return past["fingerprint"] == run.plan.fingerprint
 
 
 def _earlier_runs(run: RangedRun, tables: TrackingTables, run_type: str) -> tuple[int, list[int]]:
     """Give the id to resume from, and all runs whose word counts, the newest first."""
     assert run.resume is not None
-    assert run.plan is not None
     current: list[Row] = []
     for past in run.past:
-        if past["fingerprint"] == run.plan.fingerprint:
+        if _is_current(run, past):
             current.append(past)
         if past["emptied"]:
             break
@@ -243,7 +262,7 @@ def _chain(run: RangedRun, tables: TrackingTables, named: int, current: set[int]
     """Follow `prev_run_id` from a run back, leaving out runs whose word no longer counts."""
     table_name = run.job.migration.target.table.table
     known = {past["run_id"] for past in run.past}
-    emptied_at = next((past["begun"] for past in run.past if past["emptied"]), None)
+    emptied_at = next((past["begun"] or datetime.max for past in run.past if past["emptied"]), None)
     found: list[int] = []
     seen: set[int] = set()
     run_id = named
@@ -262,7 +281,8 @@ def _chain(run: RangedRun, tables: TrackingTables, named: int, current: set[int]
         counts = (
             run_id in current
             if run_id in known
-            else emptied_at is None or rows[0]["start_time"] > emptied_at
+            # Other programs need not say when a run began.
+            else emptied_at is None or (rows[0]["start_time"] or datetime.min) > emptied_at
         )
         if counts:
             found.append(run_id)
@@ -356,6 +376,7 @@ def begin_run(run: RangedRun, work: Work, run_type: str, *, emptied: bool = Fals
             run_type,
             pieces,
             fingerprint=run.plan.fingerprint,
+            comparison=run.plan.comparison,
             run_id=run.own_id,
             previous=work.previous,
             dagster_run_id=run.context.run.run_id,
