@@ -129,9 +129,10 @@ class RateBudget:
         """Cut the rate of all processes, because the store throttles; see `CUT`."""
         with self._locked() as state:
             now = state.called_at
-            if now - state.cut_at < CUT_SECONDS:
+            # What was not sent at the present rate says nothing of it.
+            if now - state.cut_at < CUT_SECONDS or state.flow_at < state.cut_at:
                 return
-            rates = (state.ceiling, state.size_limit, _measured(state, now))
+            rates = (state.ceiling, state.size_limit, _measured(state))
             state.throttled_rate = min((rate for rate in rates if rate), default=0.0)
             state.ceiling = max(LEAST_SIZE_PER_SECOND, state.throttled_rate * CUT)
             state.cut_at = now
@@ -203,11 +204,10 @@ def _count(state: _State, size: float) -> None:
     state.flow_at = state.called_at
 
 
-def _measured(state: _State, now: float) -> float:
-    """Give the size a second that was taken of late."""
-    left = state.flow * math.exp(-(now - state.flow_at) / MEASURED_SECONDS)
-    age = max(0.1, now - state.flow_began)
-    return left / (MEASURED_SECONDS * (1 - math.exp(-age / MEASURED_SECONDS)))
+def _measured(state: _State) -> float:
+    """Give the size a second that was taken of late, as of the last time."""
+    age = max(0.1, state.flow_at - state.flow_began)
+    return state.flow / (MEASURED_SECONDS * (1 - math.exp(-age / MEASURED_SECONDS)))
 
 
 def _seconds_until(state: _State, row_number: float, size_number: float) -> float:

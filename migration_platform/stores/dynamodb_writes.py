@@ -178,16 +178,18 @@ class ItemWriter:
         self._open, self._open_characters = [], 0
         while self._flying + len(self._waiting) >= self._window:
             self._settle_one()
+        began = time.monotonic()
+        self._budget.take(len(request.items), sum(item.units for item in request.items))
+        held = time.monotonic() - began
+        # Nobody could look after what waits meanwhile: a pause, or a slow rate, is no failure.
+        self._last_progress += held
+        for _, other in self._waiting:
+            if other.attempts is not None:
+                other.attempts.first_failure += held
         self._send(request)
 
     def _send(self, request: _Request) -> None:
-        items = request.items
-        began = time.monotonic()
-        self._budget.take(len(items), sum(item.units for item in items))
-        if request.attempts is not None:
-            # A pause, or a slow rate, is no failure.
-            request.attempts.first_failure += time.monotonic() - began
-        body = self._head + ",".join([item.text for item in items]) + self._tail
+        body = self._head + ",".join([item.text for item in request.items]) + self._tail
         self._flying += 1
         put = self._ended.put
         self._connection.submit(
@@ -225,12 +227,12 @@ class ItemWriter:
         left = self._find(request.items, unprocessed) if unprocessed else []
         kept = {item.key_json for item in left}
         done = [item for item in request.items if item.key_json not in kept]
-        self.rows_written += len(done)
-        self._forget(done)
+        if done:
+            self.rows_written += len(done)
+            self._forget(done)
+            request.attempts = None
         if not left:
             return
-        if done:
-            request.attempts = None
         request.items = left
         self._try_again(request, ThrottledError("the server left items unprocessed"))
 
