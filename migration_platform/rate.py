@@ -133,7 +133,10 @@ class RateBudget:
             if now - state.cut_at < CUT_SECONDS or state.flow_at < state.cut_at:
                 return
             rates = (state.ceiling, state.size_limit, _measured(state))
-            state.throttled_rate = min((rate for rate in rates if rate), default=0.0)
+            known = [rate for rate in rates if rate]
+            if not known:
+                return  # nothing has passed yet
+            state.throttled_rate = min(known)
             state.ceiling = max(LEAST_SIZE_PER_SECOND, state.throttled_rate * CUT)
             state.cut_at = now
             state.is_adaptive = True

@@ -399,7 +399,7 @@ class DynamoDb:
             )
         if code in _EXPIRED:
             return _ExpiredError(
-                f"the credentials have expired; sign in again, or {_HOW_TO_SIGN_IN}"
+                f"the AWS session has expired; sign in again, or {_HOW_TO_SIGN_IN}"
             )
         if code in _UNKNOWN_USER:
             return PermanentError(

@@ -1,0 +1,238 @@
+"""Measures writes to DynamoDB Local beside what one would write with boto3.
+
+    python benchmarks/dynamodb.py --rows 20000 --runs 5
+
+Each run writes, in turn and in one process: items with one PutItem each, through boto3's client;
+items through boto3's `Table.batch_writer`; and items through this package, of two attributes and of
+ten. The machine drifts, so compare only within one run: the ratios are taken pair by pair. CPU is
+that of this process and of the server's. In the end some processes at once send requests that were
+made beforehand, which tells what the server itself can take at most.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import boto3
+import psutil
+
+from migration_platform.local.servers import DynamoDb as LocalServer
+from migration_platform.local.stack import start_all
+from migration_platform.rate import RateBudget
+from migration_platform.stores.dynamodb import (
+    DynamoDb,
+    DynamoDbSettings,
+    DynamoTable,
+    KeyAttribute,
+    create_table,
+)
+from migration_platform.stores.dynamodb_writes import ItemWriter
+
+REGION = "local"
+CONTEXT = multiprocessing.get_context("spawn")
+ID = '"id":{"S":"%08d-0000-0000-0000-000000000000"}'
+MORE = "".join(f',"column_{n}":{{"S":"some text of a column"}}' for n in range(4))
+MORE += "".join(f',"number_{n}":{{"N":"{10**n}"}}' for n in range(4))
+FORMS = {"2 attributes": ',"name":{"S":"User%d"}', "10 attributes": ',"name":{"S":"User%d"}' + MORE}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured piece of work: rows, wall seconds, CPU seconds of client and server."""
+
+    rows: int
+    seconds: float
+    client: float
+    server: float
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / self.seconds
+
+    @property
+    def client_us(self) -> float:
+        return self.client / self.rows * 1e6
+
+    @property
+    def server_us(self) -> float:
+        return self.server / self.rows * 1e6
+
+
+def measure(rows: int, server: psutil.Process, work: Callable[[], None]) -> Measured:
+    """Do the work once, and account for it."""
+    times = server.cpu_times()
+    client, began = time.process_time(), time.monotonic()
+    work()
+    ended = server.cpu_times()
+    return Measured(
+        rows,
+        time.monotonic() - began,
+        time.process_time() - client,
+        ended.user + ended.system - times.user - times.system,
+    )
+
+
+def put_each(client, table: str, rows: int) -> None:
+    """Write rows as one would at first: a request each."""
+    for number in range(rows):
+        key = f"{number:08d}-0000-0000-0000-000000000000"
+        client.put_item(TableName=table, Item={"id": {"S": key}, "name": {"S": f"User{number}"}})
+
+
+def put_batches(resource, table: str, rows: int) -> None:
+    """Write rows as boto3's documentation shows it."""
+    with resource.Table(table).batch_writer() as batch:
+        for number in range(rows):
+            key = f"{number:08d}-0000-0000-0000-000000000000"
+            batch.put_item(Item={"id": key, "name": f"User{number}"})
+
+
+def write_items(
+    connection: DynamoDb, table: DynamoTable, rows: int, form: str, in_flight: int
+) -> None:
+    """Write rows with this package."""
+    writer = ItemWriter(
+        connection,
+        table,
+        budget=RateBudget(CONTEXT),
+        retry_seconds=30,
+        on_retry=print,
+        in_flight=in_flight,
+    )
+    for number in range(rows):
+        key = ID % number
+        writer.write(None, f"{{{key}{form % number}}}", f"{{{key}}}", 1)
+    writer.flush()
+    if writer.rows_written != rows:
+        raise SystemExit(f"{writer.rows_written:,} of {rows:,} rows were written")
+
+
+def send_ready_made(settings: DynamoDbSettings, table: str, start: int, rows: int, gate) -> None:
+    """Send requests that were made before the gate opened."""
+    bodies = []
+    for first in range(start, start + rows, 25):
+        items = (f'{{{ID % n},"name":{{"S":"User{n}"}}}}' for n in range(first, first + 25))
+        puts = ",".join(f'{{"PutRequest":{{"Item":{item}}}}}' for item in items)
+        bodies.append(f'{{"RequestItems":{{"{table}":[{puts}]}}}}')
+    with settings.connect() as connection:
+        gate.wait()
+        for body in bodies:
+            connection.call("BatchWriteItem", body)
+        gate.wait()
+
+
+def ceiling(settings: DynamoDbSettings, table: str, rows: int, processes: int) -> float:
+    """Give the rows a second that the server takes from so many processes."""
+    gate = CONTEXT.Barrier(processes + 1)
+    share = rows // processes
+    started = [
+        CONTEXT.Process(target=send_ready_made, args=(settings, table, n * share, share, gate))
+        for n in range(processes)
+    ]
+    for process in started:
+        process.start()
+    gate.wait()
+    began = time.monotonic()
+    gate.wait()
+    seconds = time.monotonic() - began
+    for process in started:
+        process.join()
+    return share * processes / seconds
+
+
+def print_table(results: dict[str, list[Measured]]) -> None:
+    """Print medians with their spread, and ratios taken pair by pair."""
+    print(f"\n{'':<22}{'rows/s':>26}{'client µs/item':>22}{'server µs/item':>22}")
+    for name, runs in results.items():
+        cells = []
+        for figure in ("rows_per_second", "client_us", "server_us"):
+            values = sorted(getattr(run, figure) for run in runs)
+            median = statistics.median(values)
+            cells.append(f"{median:,.0f} ({values[0]:,.0f} to {values[-1]:,.0f})")
+        print(f"{name:<22}{cells[0]:>26}" + "".join(f"{cell:>22}" for cell in cells[1:]))
+    print("\nmedians of pairs:")
+    for other in ("PutItem a row", "batch_writer"):
+        pairs = list(zip(results["2 attributes"], results[other], strict=True))
+        speed, client, server = (
+            statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
+            for figure in ("rows_per_second", "client_us", "server_us")
+        )
+        print(
+            f"  2 attributes / {other}: {speed:.2f} of the rows a second, "
+            f"{client:.2f} of the client CPU, {server:.2f} of the server CPU"
+        )
+
+
+def main() -> None:
+    """Run the benchmark and print it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--runs", type=int, default=5, help="counted runs after one warm-up")
+    parser.add_argument("--in-flight", type=int, default=8, help="requests under way at once")
+    options = parser.parse_args()
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+    (running,) = start_all([LocalServer()], report=lambda line: print(line, flush=True))
+    server = psutil.Process(running.pid)
+    settings = DynamoDbSettings(f"http://127.0.0.1:{running.port}", REGION)
+    where = {"endpoint_url": settings.endpoint_url, "region_name": REGION}
+    client, resource = boto3.client("dynamodb", **where), boto3.resource("dynamodb", **where)
+    results: dict[str, list[Measured]] = {}
+    # A tenth for the slowest, whose rate does not depend on their number.
+    few = max(25, options.rows // 10)
+    with settings.connect() as connection:
+
+        def one_run() -> dict[str, Measured]:
+            work: dict[str, tuple[int, Callable[[str], None]]] = {
+                "PutItem a row": (few, partial(put_each, client, rows=few)),
+                "batch_writer": (options.rows, partial(put_batches, resource, rows=options.rows)),
+            }
+            done = {}
+            for name, (rows, write) in work.items():
+                table = new_table(connection)
+                done[name] = measure(rows, server, partial(write, table=table.name))
+                drop(connection, table)
+            for name, form in FORMS.items():
+                table = new_table(connection)
+                write = partial(
+                    write_items, connection, table, options.rows, form, options.in_flight
+                )
+                done[name] = measure(options.rows, server, write)
+                drop(connection, table)
+            return done
+
+        for run in range(options.runs + 1):
+            done = one_run()
+            if run:  # the first one warms up
+                for name, measured in done.items():
+                    results.setdefault(name, []).append(measured)
+            shown = ", ".join(f"{n} {m.rows_per_second:,.0f} rows/s" for n, m in done.items())
+            print(f"{'run ' + str(run) if run else 'warm-up'}: {shown}", flush=True)
+        print_table(results)
+        print("\nrequests made beforehand, which is the server's own limit:")
+        for processes in (1, 2, 4, 8):
+            table = new_table(connection)
+            rate = ceiling(settings, table.name, options.rows // 200 * 200, processes)
+            print(f"  {processes} at once: {rate:,.0f} rows/s", flush=True)
+            drop(connection, table)
+
+
+def new_table(connection: DynamoDb) -> DynamoTable:
+    """Make an empty table."""
+    return create_table(connection, f"b_{uuid.uuid4().hex[:12]}", [KeyAttribute("id", "S")])
+
+
+def drop(connection: DynamoDb, table: DynamoTable) -> None:
+    """Free the server's memory."""
+    connection.call("DeleteTable", json.dumps({"TableName": table.name}))
+
+
+if __name__ == "__main__":
+    main()
