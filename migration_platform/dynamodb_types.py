@@ -433,7 +433,7 @@ def _write_big_number(cell: bytes) -> str | None:
 
 def _read_big_number(text: str) -> bytes:
     number = Decimal(text)
-    if number != number.to_integral_value(context=_EXACT):
+    if number.adjusted() > _MOST or number != number.to_integral_value(context=_EXACT):
         raise ValueError(text)
     return _write_varint(int(number))
 
