@@ -9,6 +9,11 @@ that of this process and of the server's. In the end some processes at once send
 made beforehand, which tells what the server itself can take at most.
 """
 
+import sys
+
+# Run as a script, its neighbour copy.py would hide the standard library's module of that name.
+sys.path = [folder for folder in sys.path if not folder.endswith("benchmarks")]
+
 import argparse
 import json
 import multiprocessing
