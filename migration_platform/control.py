@@ -142,7 +142,7 @@ def apply_control(
         ("target", migration.target, target),
     ):
         rows = getattr(control, f"{side}_rows") or endpoint.rows_per_second
-        size = getattr(control, f"{side}_bytes") or endpoint.bytes_per_second
+        size = getattr(control, f"{side}_bytes") or endpoint.size_per_second
         if (rows, size) != (budget.rows_per_second, budget.size_per_second):
             budget.set_limits(rows, size)
         if control.paused and not budget.paused:
@@ -156,12 +156,14 @@ def describe_control(control: Control, migration: Migration) -> str:
     declared = {
         "origin_rows": migration.origin.rows_per_second,
         "target_rows": migration.target.rows_per_second,
-        "origin_bytes": migration.origin.bytes_per_second,
-        "target_bytes": migration.target.bytes_per_second,
+        "origin_bytes": migration.origin.size_per_second,
+        "target_bytes": migration.target.size_per_second,
     }
     told = []
     for name, limit in declared.items():
         side, unit = name.split("_")
+        if name == "target_bytes" and migration.target.dynamodb:
+            unit = "write units"
         if name in control.limits:
             told.append(f"{side} {control.limits[name]:,} {unit}/s (set)")
         elif limit:

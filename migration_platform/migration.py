@@ -87,6 +87,11 @@ class Endpoint:
     fetch_size: int | None = None
     dynamodb: DynamoDbTarget | None = None
 
+    @property
+    def size_per_second(self) -> int | None:
+        """The limit of bytes, or of the write units that DynamoDB counts in."""
+        return self.dynamodb.write_units_per_second if self.dynamodb else self.bytes_per_second
+
 
 @dataclass(frozen=True)
 class ExplodeMap:
@@ -386,11 +391,6 @@ class Migration:
                     f"target.{name}_attribute does nothing with {name}: "
                     f"{getattr(self, name)}; set {name} to row_max, or leave the attribute out"
                 )
-        if self.truncate_target:
-            wrong.append(
-                f"truncate_target cannot empty {self.target.table}: DynamoDB deletes items one by "
-                "one; delete the table there, and let target.create make it anew"
-            )
         if self.compare_writetime:
             wrong.append(
                 "diff.compare_writetime is not known of a DynamoDB target: items are compared by "

@@ -42,8 +42,8 @@ def status(
 ) -> None:
     """Show tracked runs, the newest first, and the ranges of a run.
 
-    MIGRATION is the target's keyspace.table, or store/keyspace/table; without it, the newest runs
-    of all migrations are listed. --failed without --run looks at the newest run.
+    MIGRATION is the target's keyspace.table, or its asset's name with slashes; without it, the
+    newest runs of all migrations are listed. --failed without --run looks at the newest run.
     """
     if migration is None and (run_id is not None or failed):
         raise click.UsageError("--run and --failed need a MIGRATION.")
@@ -65,7 +65,7 @@ def status(
 @click.option("--origin-rows", type=int, help="Rows a second read from the origin.")
 @click.option("--target-rows", type=int, help="Rows a second written to the target.")
 @click.option("--origin-bytes", type=int, help="Bytes a second read from the origin.")
-@click.option("--target-bytes", type=int, help="Bytes a second written to the target.")
+@click.option("--target-bytes", type=int, help="Bytes a second written; write units of DynamoDB.")
 @click.option("--default", "reset", is_flag=True, help="Back to what is declared, all four.")
 @project_option
 def rate(migration: str, reset: bool, project: Path, **limits: int | None) -> None:
@@ -134,7 +134,7 @@ class _Tables:
         self.tables: TrackingTables = TrackingTables(
             connection,
             declared.migration.tracking_keyspace,
-            consistency=declared.migration.target.consistency,
+            consistency=declared.migration.tracked_at.consistency,
             retry_seconds=ASK_SECONDS,
         )
 
@@ -185,9 +185,9 @@ def _declared(
             found = find_migrations(project, wanted)
             connections = {
                 target: stack.enter_context(Connection(target))
-                for target in dict.fromkeys(each.target for each in found)
+                for target in dict.fromkeys(each.cluster for each in found)
             }
-            yield [(each, _Tables(each, connections[each.target])) for each in found]
+            yield [(each, _Tables(each, connections[each.cluster])) for each in found]
     except MigrationError as error:
         raise click.ClickException(str(error)) from error
 

@@ -209,9 +209,7 @@ def _open_budget(endpoint: Endpoint) -> RateBudget:
     return RateBudget(
         _CONTEXT,
         rows_per_second=endpoint.rows_per_second,
-        size_per_second=endpoint.dynamodb.write_units_per_second
-        if endpoint.dynamodb
-        else endpoint.bytes_per_second,
+        size_per_second=endpoint.size_per_second,
     )
 
 

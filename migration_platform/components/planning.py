@@ -15,9 +15,10 @@ from migration_platform.control import Watch, find_tables
 from migration_platform.errors import MigrationError
 from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
 from migration_platform.migration import quote
-from migration_platform.preflight import Plan, build_plan
+from migration_platform.planning import make_plan, tracking_cluster
+from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
-from migration_platform.resources import CassandraResource
+from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.token_ranges import describe_ranges
 from migration_platform.workers import WorkerPool
 
@@ -27,7 +28,7 @@ def plan_migration(
     job: Job,
     *,
     origin: CassandraResource,
-    target: CassandraResource,
+    target: CassandraResource | DynamoDbResource,
     rehearses: bool,
 ) -> dg.MaterializeResult:
     """Hold the declaration against the tables, and against every row where that can matter.
@@ -38,8 +39,9 @@ def plan_migration(
     migration = job.migration
     try:
         with ExitStack() as stack:
-            here, there = (stack.enter_context(side.connect()) for side in (origin, target))
-            plan = build_plan(migration, here, there)
+            here = stack.enter_context(origin.connect())
+            there = stack.enter_context(target.connect())
+            plan = make_plan(migration, here, there)
             metadata = _describe(plan)
             if not (rehearses or plan.lost_keys or migration.guardrails):
                 return dg.MaterializeResult(metadata=metadata)
@@ -48,7 +50,7 @@ def plan_migration(
                 WorkerPool(plan, origin.to_settings(), target.to_settings(), workers=workers)
             )
             # A plan makes no tables: where there are none, nothing was set yet.
-            tables = find_tables(there, migration)
+            tables = find_tables(tracking_cluster(migration, here, there), migration)
             if tables is not None:
                 budgets = pool.origin_budget, pool.target_budget
                 stack.enter_context(Watch(tables, migration, budgets, context.log.warning))

@@ -12,7 +12,7 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from migration_platform.components.keyspace_migration import KeyspaceMigration
-from migration_platform.components.stores import read_settings
+from migration_platform.components.stores import kinds_of_stores, read_settings
 from migration_platform.components.table_migration import TableMigration
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.migration import Migration
@@ -22,16 +22,17 @@ from migration_platform.tracking import migration_key
 
 @dataclass(frozen=True)
 class DeclaredMigration:
-    """A migration of a project, and how to reach its target's cluster."""
+    """A migration of a project, and how to reach the cluster in which its runs are tracked."""
 
     migration: Migration
-    target: CassandraSettings
+    cluster: CassandraSettings
 
 
 def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMigration]:
     """Load the migrations of a project; only the wanted one if it is named.
 
-    It is named by its target: `keyspace.table`, or `store/keyspace/table` as the asset is.
+    It is named by its target: `keyspace.table`, or `store/keyspace/table` as the asset is; of
+    DynamoDB by the table's name, or `store/table`.
 
     Raises:
         DeclarationError: there is no such project or migration; the valid ones are listed.
@@ -42,9 +43,9 @@ def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMi
         migrations = [_choose(migrations, wanted)]
     settings = {
         store: read_settings(tree, store)
-        for store in dict.fromkeys(migration.target.store for migration in migrations)
+        for store in dict.fromkeys(migration.tracked_at.store for migration in migrations)
     }
-    return [DeclaredMigration(m, settings[m.target.store]) for m in migrations]
+    return [DeclaredMigration(m, settings[m.tracked_at.store]) for m in migrations]
 
 
 def _load_tree(project: Path) -> ComponentTree:
@@ -65,7 +66,8 @@ def _load_tree(project: Path) -> ComponentTree:
 
 def _migrations_of(tree: ComponentTree, folder: Path) -> list[Migration]:
     try:
-        single = [each.to_migration() for each in tree.get_all_components(TableMigration)]
+        kinds = kinds_of_stores(tree)
+        single = [each.to_migration(kinds) for each in tree.get_all_components(TableMigration)]
         found = {migration_key(migration): migration for migration in single}
         for keyspace in tree.get_all_components(KeyspaceMigration):
             for migration in _tables_of(keyspace, folder):
@@ -103,4 +105,5 @@ def _choose(migrations: list[Migration], wanted: str) -> Migration:
 
 def _asset_name(migration: Migration) -> str:
     table = migration.target.table
-    return dg.AssetKey([migration.target.store, table.keyspace, table.table]).to_user_string()
+    parts = (migration.target.store, table.keyspace, table.table)
+    return dg.AssetKey([part for part in parts if part]).to_user_string()

@@ -28,12 +28,19 @@ from migration_platform.components.tracked_runs import Work
 from migration_platform.copy import CopyRange, PieceReport, RangeCounts
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
-from migration_platform.preflight import build_plan
+from migration_platform.planning import (
+    make_plan,
+    make_target,
+    refuse_missing_target,
+    tracking_cluster,
+)
 from migration_platform.rehearsal import rehearse
 from migration_platform.replay import ensure_letters
-from migration_platform.resources import CassandraResource
+from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.resume import read_resume
 from migration_platform.stores.cassandra import Connection, truncate
+from migration_platform.stores.dynamodb import DynamoDb, describe
+from migration_platform.stores.dynamodb_writes import empty_table
 from migration_platform.token_ranges import TokenRange, range_of_key
 from migration_platform.tracking import MIGRATE, PASS, VALIDATE
 from migration_platform.verdicts import difference_lines
@@ -49,7 +56,7 @@ def run_ranges(
     job: Job,
     *,
     origin: CassandraResource,
-    target: CassandraResource,
+    target: CassandraResource | DynamoDbResource,
     events: ended_runs.EventSettings | None,
     truncate_target: bool | None,
     resume: object = None,
@@ -69,11 +76,13 @@ def run_ranges(
         run.resume, run.own_id = read_resume(resume, split_pending), run_id
         empties = _empties_target(run, truncate_target)
         with ExitStack() as stack:
-            connections = (
-                stack.enter_context(origin.connect()),
-                stack.enter_context(target.connect()),
-            )
-            run.plan = build_plan(job.migration, *connections)
+            here = stack.enter_context(origin.connect())
+            there = stack.enter_context(target.connect())
+            cluster = tracking_cluster(job.migration, here, there)
+            run.plan = make_plan(job.migration, here, there)
+            if run.copying:
+                run.plan = make_target(run.plan, here, there, _build_waiting(run))
+            refuse_missing_target(run.plan)
             reporting.tell_plan(run)
             repairing = run.comparing and bool(job.migration.repair)
             if run.plan.has_counters and (run.copying or repairing):
@@ -83,10 +92,10 @@ def run_ranges(
             elif run.copying or repairing:
                 refuse_truncating_runs(run)
             if run.copying or repairing:
-                ensure_letters(connections[1], job.migration)
+                ensure_letters(cluster, job.migration)
             copies, verdicts = Work({}, {}), Work({}, {})
             if run.ranges and (run.copying or run.comparing):
-                tracked_runs.open_tracking(run, connections[1])
+                tracked_runs.open_tracking(run, cluster)
                 stack.enter_context(tracked_runs.ending(run))
                 copies, verdicts = _carry_over(run)
             if copies.todo or verdicts.todo:
@@ -111,7 +120,7 @@ def run_ranges(
                         refuse_other_runs(run, TAKES_ROWS)
                     tracked_runs.begin_run(run, copies, MIGRATE, emptied=empties)
                     if empties:
-                        _truncate_target(run, connections[1])
+                        _truncate_target(run, there, pool)
                     _copy(run, pool, winners, copies, emptied=empties)
                     tracked_runs.end_run(run, MIGRATE)
                 if verdicts.todo:
@@ -119,7 +128,7 @@ def run_ranges(
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
             yield from build_check_results(context, job.target, job.diff, states, job.migration)
-            yield from check_letters(context, job, connections[1])
+            yield from check_letters(context, job, cluster)
     except MigrationError as error:
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
@@ -249,12 +258,37 @@ def _refuse_beside(
         )
 
 
-def _truncate_target(run: RangedRun, connection: Connection) -> None:
+def _build_waiting(run: RangedRun) -> Callable[[str], None]:
+    """Build what tells of the table that is being made, each status once."""
+    told: set[str] = set()
+
+    def tell(status: str) -> None:
+        if status not in told:
+            told.add(status)
+            run.context.log.info(f"Waiting for {run.job.migration.target.table}: {status}")
+
+    return tell
+
+
+def _truncate_target(run: RangedRun, connection: Connection | DynamoDb, pool: WorkerPool) -> None:
     # Noted before it is done: from now on no range counts as copied until it is copied again.
     for token_range in run.ranges:
         reporting.observe(run, run.job.target, token_range, {"emptied": True})
-    truncate(connection, run.job.migration.target.table)
-    run.context.log.info(f"Emptied {run.job.migration.target.table}.")
+    migration, log = run.job.migration, run.context.log
+    if isinstance(connection, Connection):
+        truncate(connection, migration.target.table)
+        log.info(f"Emptied {migration.target.table}.")
+        return
+    seconds = migration.retry_seconds
+    log.info(f"Deleting the items of {migration.target.table}, one by one")
+    count = empty_table(
+        connection,
+        describe(connection, migration.target.table.table, retry_seconds=seconds),
+        budget=pool.target_budget,
+        retry_seconds=seconds,
+        on_retry=lambda error: log.warning(f"Trying again: {explain(error)}"),
+    )
+    log.info(f"Emptied {migration.target.table} of {count:,} items.")
 
 
 def find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
@@ -349,7 +383,12 @@ def _copy(
                 f"{token_range.key}: {reporting.counts_line(event.result)} "
                 f"({len(run.copied)} of {len(run.ranges)} ranges)"
             )
-            if event.result.left_alone:
+            if event.result.left_alone and not run.plan.has_counters:
+                log.info(
+                    f"{token_range.key}: {event.result.left_alone:,} items of the target are newer "
+                    "than the origin's rows and were left alone"
+                )
+            elif event.result.left_alone:
                 log.warning(
                     f"{token_range.key}: {event.result.left_alone:,} rows have counters that the "
                     "target lacks although this range was copied before; they may have been "

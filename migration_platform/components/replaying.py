@@ -24,9 +24,9 @@ from migration_platform.components.reporting import PROGRESS_SECONDS, Job, Range
 from migration_platform.control import CONTROL_TABLES
 from migration_platform.dead_letters import LetterSummary, open_letters
 from migration_platform.errors import MigrationError
-from migration_platform.preflight import build_plan
+from migration_platform.planning import make_plan, refuse_missing_target, tracking_cluster
 from migration_platform.replay import ReplayCounts, replay
-from migration_platform.resources import CassandraResource
+from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.tracking import open_tables
 from migration_platform.workers import WorkerPool
 
@@ -36,7 +36,7 @@ def replay_letters(
     job: Job,
     *,
     origin: CassandraResource,
-    target: CassandraResource,
+    target: CassandraResource | DynamoDbResource,
 ) -> dg.MaterializeResult:
     """Copy the rows that were set aside, as they are at the origin now.
 
@@ -52,12 +52,15 @@ def replay_letters(
     context.instance.add_run_tags(context.run.run_id, tags)
     try:
         with ExitStack() as stack:
-            here, there = (stack.enter_context(side.connect()) for side in (origin, target))
-            run.plan = build_plan(migration, here, there)
+            here = stack.enter_context(origin.connect())
+            there = stack.enter_context(target.connect())
+            run.plan = make_plan(migration, here, there)
+            refuse_missing_target(run.plan)
+            cluster = tracking_cluster(migration, here, there)
             refuse_truncating_runs(run)
             if run.plan.has_counters:
                 refuse_other_runs(run, "two runs would both add the difference to a counter")
-            store = open_letters(there, migration)
+            store = open_letters(cluster, migration)
             slices = store.slices() if store else []
             counts, remaining, error = ReplayCounts(), LetterSummary(), ""
             if slices:
@@ -65,7 +68,7 @@ def replay_letters(
                     tempfile.TemporaryDirectory(prefix="migration-platform-")
                 )
                 if migration.tracking:
-                    run.tables = open_tables(there, migration, CONTROL_TABLES)
+                    run.tables = open_tables(cluster, migration, CONTROL_TABLES)
                 workers = min(len(slices), migration.workers or os.cpu_count() or 1)
                 pool = stack.enter_context(
                     WorkerPool(
@@ -75,7 +78,7 @@ def replay_letters(
                 stack.enter_context(tracked_runs.watching(run, pool))
                 found = replay(
                     pool,
-                    there,
+                    cluster,
                     migration,
                     run_id=context.run.run_id,
                     winners=find_winners(run, pool, Path(folder)),

@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.scaffolds import StoresScaffolder
 from migration_platform.errors import DeclarationError
-from migration_platform.resources import CassandraResource, KafkaResource
+from migration_platform.resources import CassandraResource, DynamoDbResource, KafkaResource
 from migration_platform.stores.cassandra import CassandraSettings
 
 
@@ -47,6 +47,7 @@ class TlsFilesAttributes(NamedAttributes, dg.Model):
 
 
 CassandraAttributes = _attributes_of(CassandraResource, "CassandraAttributes")
+DynamoDbAttributes = _attributes_of(DynamoDbResource, "DynamoDbAttributes")
 KafkaAttributes = _attributes_of(KafkaResource, "KafkaAttributes")
 
 
@@ -61,6 +62,10 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
     cassandra: dict[str, CassandraAttributes] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="Cassandra or YugabyteDB (YCQL) clusters."
     )
+    dynamodb: dict[str, DynamoDbAttributes] = Field(  # type: ignore[valid-type]
+        default_factory=dict,
+        description="DynamoDB, by region or endpoint; credentials are the AWS SDK's to find.",
+    )
     kafka: dict[str, KafkaAttributes] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="Kafka clusters, for events."
     )
@@ -70,6 +75,7 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
         resources: dict[str, Any] = {}
         for declared, resource in (
             (self.cassandra, CassandraResource),
+            (self.dynamodb, DynamoDbResource),
             (self.kafka, KafkaResource),
         ):
             for name, attributes in declared.items():
@@ -77,6 +83,15 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
                     raise ValueError(f"two stores are called {name}; names must differ")
                 resources[name] = resource(**_to_fields(attributes))
         return dg.Definitions(resources=resources)
+
+
+def kinds_of_stores(tree: dg.ComponentTree) -> dict[str, str]:
+    """Give the kind of each store that a project declares: cassandra, dynamodb, kafka."""
+    kinds: dict[str, str] = {}
+    for stores in tree.get_all_components(Stores):
+        for kind in ("cassandra", "dynamodb", "kafka"):
+            kinds |= dict.fromkeys(getattr(stores, kind), kind)
+    return kinds
 
 
 def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:

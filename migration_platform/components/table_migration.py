@@ -1,7 +1,7 @@
 """The component that declares the migration of one table."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
@@ -16,12 +16,13 @@ from migration_platform.components import ended_runs
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.checks import CHECKS, ORIGIN_ONLY
 from migration_platform.components.dead_letters import NO_DEAD_LETTERS, NO_DEAD_LETTERS_MEANS
+from migration_platform.components.dynamodb_attributes import DynamoDbAttributes
 from migration_platform.components.planning import plan_migration
 from migration_platform.components.ranged_run import run_ranges
 from migration_platform.components.replaying import replay_letters
 from migration_platform.components.reporting import Job
 from migration_platform.components.scaffolds import TableMigrationScaffolder
-from migration_platform.components.stores import Stores
+from migration_platform.components.stores import kinds_of_stores
 from migration_platform.errors import DeclarationError
 from migration_platform.migration import (
     CODECS,
@@ -36,7 +37,7 @@ from migration_platform.migration import (
     RowMax,
     TableName,
 )
-from migration_platform.resources import CassandraResource, KafkaResource
+from migration_platform.resources import CassandraResource, DynamoDbResource, KafkaResource
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -67,11 +68,14 @@ class OriginAttributes(NamedAttributes, dg.Model):
     bytes_per_second: int | None = Field(None, description="Limit for the whole run.")
 
 
-class TargetAttributes(NamedAttributes, dg.Model):
+class TargetAttributes(DynamoDbAttributes, NamedAttributes, dg.Model):
     """Where rows go to."""
 
     store: str = Field(description="Name of a store.")
-    table: str | None = Field(None, description="keyspace.table; default: the origin's name.")
+    table: str | None = Field(
+        None,
+        description="keyspace.table, or DynamoDB's table; default: the origin's name.",
+    )
     consistency: str = Field("LOCAL_QUORUM", description="Consistency level of writes.")
     rows_per_second: int | None = Field(None, description="Limit for the whole run.")
     bytes_per_second: int | None = Field(None, description="Limit for the whole run.")
@@ -209,6 +213,9 @@ class DiffAttributes(NamedAttributes, dg.Model):
         description="Rows written so shortly before the comparison are no differences: for tables "
         "that are written to meanwhile.",
     )
+    read_units_per_second: int | None = Field(
+        default=None, description="DynamoDB: limit of read units for the whole run."
+    )
     repair: list[str] = Field(
         default_factory=list,
         description="What is put right where ranges differ: missing, mismatched, extra, counters.",
@@ -277,15 +284,15 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     token_ranges: int = Field(64, description="Partitions of the asset, 1 to 1000.")
     ranges_per_run: str | int = Field("all", description="all, or so many ranges a run.")
     workers: int | None = Field(None, description="Processes of a run; default: one a core.")
-    writetime: str | int = Field(
-        "cell",
+    writetime: str | int | None = Field(
+        None,
         description="cell keeps each cell's own, row_max gives the row's newest to all; now; or "
-        "microseconds since 1970.",
+        "microseconds since 1970. Default: cell, in DynamoDB now.",
     )
-    ttl: str | int = Field(
-        "cell",
+    ttl: str | int | None = Field(
+        None,
         description="cell keeps what is left of each cell's own, row_max gives the row's longest "
-        "to all; none; or seconds.",
+        "to all; none; or seconds. Default: cell, in DynamoDB none.",
     )
     writetime_increment_by: int = Field(
         0, description="Microseconds added to each writetime that is kept."
@@ -340,8 +347,9 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         Raises:
             DeclarationError: one message with everything that is wrong.
         """
-        job = build_job(self.to_migration())
-        self._check_stores(context)
+        kinds = kinds_of_stores(context.component_tree)
+        self._check_stores(kinds)
+        job = build_job(self.to_migration(kinds))
         assets: list[Any] = [
             build_ranged_assets(declared=self, job=job, after=after),
             build_plan_asset(declared=self, job=job),
@@ -356,29 +364,52 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             sensors.append(build_ended_runs_sensor(job=job, events=self.events))
         return dg.Definitions(assets=assets, schedules=schedules, sensors=sensors)
 
-    def to_migration(self) -> Migration:
+    def to_migration(self, kinds: Mapping[str, str] | None = None) -> Migration:
         """Turn the attributes into a validated declaration.
+
+        `kinds` are those of the project's stores; a store that is not among them is Cassandra.
 
         Raises:
             DeclarationError: one message with everything that is wrong.
         """
-        wrong = []
-        tables: list[TableName] = []
-        for text in (self.origin.table, self.target.table or self.origin.table):
-            try:
-                tables.append(TableName.parse(text))
-            except DeclarationError as error:
-                wrong.append(str(error))
-                tables.append(TableName("unknown", str(len(tables))))
+        wrong: list[str] = []
+        to_dynamodb = (kinds or {}).get(self.target.store) == "dynamodb"
+        origin = _try(lambda: TableName.parse(self.origin.table), wrong)
+        if to_dynamodb:
+            target = TableName("", self.target.table or "")
+            if self.target.table is None:
+                wrong.append("target.table is missing: the name of a DynamoDB table")
+        else:
+            there = self.target.table or self.origin.table
+            target = _try(lambda: TableName.parse(there), wrong)
+            of_dynamodb = [f"target.{name}" for name in self.target.of_dynamodb]
+            if self.diff.read_units_per_second is not None:
+                of_dynamodb.append("diff.read_units_per_second")
+            if of_dynamodb:
+                wrong.append(
+                    f"{', '.join(of_dynamodb)} mean something to DynamoDB only, but target.store "
+                    f"{self.target.store} is no dynamodb store; leave them out"
+                )
         chosen = self._filter(wrong)
         _try(self._per_run, wrong)
-        migration = _try(lambda: self._migration(tables[0], tables[1], chosen), wrong)
+        migration = _try(
+            lambda: self._migration(
+                origin or TableName("unknown", "0"),
+                target or TableName("unknown", "1"),
+                chosen,
+                to_dynamodb,
+            ),
+            wrong,
+        )
         if wrong or migration is None:
             raise DeclarationError("; ".join(dict.fromkeys(wrong)))
         return migration
 
-    def _migration(self, origin: TableName, target: TableName, chosen: Filter) -> Migration:
+    def _migration(
+        self, origin: TableName, target: TableName, chosen: Filter, to_dynamodb: bool
+    ) -> Migration:
         limits = self.guardrails
+        times = ("now", "none") if to_dynamodb else ("cell", "cell")
         return Migration(
             origin=Endpoint(
                 store=self.origin.store,
@@ -394,11 +425,14 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 consistency=self.target.consistency,
                 rows_per_second=self.target.rows_per_second,
                 bytes_per_second=self.target.bytes_per_second,
+                dynamodb=self.target.to_dynamodb(self.diff.read_units_per_second)
+                if to_dynamodb
+                else None,
             ),
             token_ranges=self.token_ranges,
             workers=self.workers,
-            writetime=_whole_or_word(self.writetime),
-            ttl=_whole_or_word(self.ttl),
+            writetime=times[0] if self.writetime is None else _whole_or_word(self.writetime),
+            ttl=times[1] if self.ttl is None else _whole_or_word(self.ttl),
             writetime_increment_by=self.writetime_increment_by,
             row_max=RowMax(
                 writetime_columns=tuple(self.row_max.writetime_columns),
@@ -424,11 +458,13 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         )
 
     def _columns(self) -> Columns:
-        declared = self.columns
+        declared, attributes = self.columns, self.target.attributes
         exploded, extracted = declared.explode_map, declared.extract_json
+        renamed = {name: each.rename for name, each in attributes.items() if each.rename}
+        dropped = [name for name, each in attributes.items() if each.drop]
         return Columns(
-            rename=declared.rename,
-            skip=tuple(declared.skip),
+            rename={**declared.rename, **renamed},
+            skip=tuple(dict.fromkeys((*declared.skip, *dropped))),
             constants=declared.constants,
             codecs=tuple(declared.codecs),
             timestamp_format=declared.timestamp_format,
@@ -477,22 +513,19 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             )
         return self.ranges_per_run
 
-    def _check_stores(self, context: dg.ComponentLoadContext) -> None:
+    def _check_stores(self, kinds: Mapping[str, str]) -> None:
         """Refuse stores of the wrong kind; stores that are declared otherwise, a run refuses."""
-        kinds: dict[str, str] = {}
-        for stores in context.component_tree.get_all_components(Stores):
-            kinds |= dict.fromkeys(stores.cassandra, "cassandra")
-            kinds |= dict.fromkeys(stores.kafka, "kafka")
-        needed = [
-            ("origin", self.origin.store, "cassandra"),
-            ("target", self.target.store, "cassandra"),
-            *([("events", self.events.store, "kafka")] if self.events else []),
+        needed: list[tuple[str, str, tuple[str, ...]]] = [
+            ("origin", self.origin.store, ("cassandra",)),
+            ("target", self.target.store, ("cassandra", "dynamodb")),
+            *([("events", self.events.store, ("kafka",))] if self.events else []),
         ]
         wrong = [
-            f"{attribute}.store is {name}, a {kinds[name]} store; valid are the {kind} stores "
-            f"{', '.join(store for store in kinds if kinds[store] == kind)}"
-            for attribute, name, kind in needed
-            if kinds.get(name, kind) != kind
+            f"{attribute}.store is {name}, a {kinds[name]} store; valid are the "
+            f"{' and '.join(valid)} stores "
+            f"{', '.join(store for store in kinds if kinds[store] in valid)}"
+            for attribute, name, valid in needed
+            if kinds.get(name, valid[0]) not in valid
         ]
         if wrong:
             raise DeclarationError("; ".join(wrong))
@@ -503,7 +536,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         Several may read one origin, and an origin may be another migration's target.
         """
         others = context.component_tree.get_all_components(TableMigration)
-        jobs = [build_job(other.to_migration()) for other in others]
+        kinds = kinds_of_stores(context.component_tree)
+        jobs = [build_job(other.to_migration(kinds)) for other in others]
         if any(other.target == job.origin for other in jobs):
             return False
         return job.target == next(
@@ -554,7 +588,7 @@ def _shown(value: str | float | bool) -> str:
 
 
 def build_job(migration: Migration) -> Job:
-    """Give a migration its Dagster names: store, keyspace and table."""
+    """Give a migration its Dagster names: store, keyspace if there is one, and table."""
     target = asset_key(migration.target)
     return Job(
         migration=migration,
@@ -570,7 +604,7 @@ def build_job(migration: Migration) -> Job:
 def asset_key(endpoint: Endpoint) -> dg.AssetKey:
     """Name a table's asset; characters that Dagster's selections cannot hold become `_`."""
     parts = (endpoint.store, endpoint.table.keyspace, endpoint.table.table)
-    return dg.AssetKey([re.sub(r"[^\w-]", "_", part) for part in parts])
+    return dg.AssetKey([re.sub(r"[^\w-]", "_", part) for part in parts if part])
 
 
 def build_origin_asset(*, job: Job, group: str) -> dg.AssetSpec:
@@ -595,7 +629,7 @@ def build_ranged_assets(
         "partitions_def": job.partitions,
         "group_name": declared.group,
         "owners": declared.owners,
-        "kinds": {"cassandra"},
+        "kinds": {_kind(migration)},
         # Each range's event is written as it ends; the step itself returns none.
         "skippable": True,
     }
@@ -641,7 +675,7 @@ def build_ranged_assets(
             context,
             job,
             origin=_store(context.resources, migration.origin.store, CassandraResource),
-            target=_store(context.resources, migration.target.store, CassandraResource),
+            target=_target_store(context.resources, migration),
             events=_event_settings(declared.events, context.resources),
             truncate_target=config.truncate_target,
             resume=config.resume,
@@ -675,7 +709,7 @@ def build_plan_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefiniti
             context,
             job,
             origin=_store(context.resources, migration.origin.store, CassandraResource),
-            target=_store(context.resources, migration.target.store, CassandraResource),
+            target=_target_store(context.resources, migration),
             rehearses=config.rehearse,
         )
 
@@ -704,7 +738,7 @@ def build_dead_letters_asset(*, declared: TableMigration, job: Job) -> dg.Assets
             context,
             job,
             origin=_store(context.resources, migration.origin.store, CassandraResource),
-            target=_store(context.resources, migration.target.store, CassandraResource),
+            target=_target_store(context.resources, migration),
         )
 
     return dead_letters
@@ -786,6 +820,15 @@ def _store(resources: Any, name: str, kind: type) -> Any:
     return store
 
 
+def _kind(migration: Migration) -> str:
+    return "dynamodb" if migration.target.dynamodb else "cassandra"
+
+
+def _target_store(resources: Any, migration: Migration) -> Any:
+    kind = DynamoDbResource if migration.target.dynamodb else CassandraResource
+    return _store(resources, migration.target.store, kind)
+
+
 def _name(job: Job) -> str:
     """Name the step: letters, digits and underscores only."""
     return re.sub(r"[^A-Za-z0-9_]", "_", "__".join(job.target.path))
@@ -798,7 +841,7 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
         for side, endpoint in (("origin", migration.origin), ("target", migration.target))
         for limit, unit in (
             (endpoint.rows_per_second, "rows"),
-            (endpoint.bytes_per_second, "bytes"),
+            (endpoint.size_per_second, "write units" if endpoint.dynamodb else "bytes"),
         )
         if limit
     ]

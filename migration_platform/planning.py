@@ -1,0 +1,56 @@
+"""Plans of migrations to whatever kind of store."""
+
+from collections.abc import Callable
+
+from migration_platform.dynamodb_shape import create_target, plan_items
+from migration_platform.errors import PreflightError
+from migration_platform.migration import Migration
+from migration_platform.preflight import Plan, build_plan
+from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.dynamodb import DynamoDb
+
+
+def make_plan(migration: Migration, origin: Connection, target: Connection | DynamoDb) -> Plan:
+    """Hold a migration against the tables that are really there; nothing is made.
+
+    Raises:
+        PreflightError: one message with every reason why it cannot run.
+    """
+    if isinstance(target, DynamoDb):
+        return plan_items(migration, origin, target)
+    return build_plan(migration, origin, target)
+
+
+def make_target(
+    plan: Plan, origin: Connection, target: Connection | DynamoDb, report: Callable[[str], None]
+) -> Plan:
+    """Create the target's table where it is missing and may be; give the plan of what is there.
+
+    Raises:
+        PreflightError: it cannot be created.
+    """
+    if plan.target.table_id or not isinstance(target, DynamoDb):
+        return plan
+    create_target(target, plan, report)
+    return plan_items(plan.migration, origin, target)
+
+
+def refuse_missing_target(plan: Plan) -> None:
+    """Refuse to work with a table that is still to be created.
+
+    Raises:
+        PreflightError: it is.
+    """
+    if not plan.target.table_id:
+        raise PreflightError(
+            f"there is no table {plan.target.name} yet; copy a range, which creates it"
+        )
+
+
+def tracking_cluster(
+    migration: Migration, origin: Connection, target: Connection | DynamoDb
+) -> Connection:
+    """Give the cluster that keeps what is known of runs, and rows that were set aside."""
+    cluster = origin if migration.target.dynamodb else target
+    assert isinstance(cluster, Connection)
+    return cluster
