@@ -18,10 +18,12 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migration_platform import retries
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
 from migration_platform.local.servers import LOCALHOST, free_port
 from migration_platform.local.stack import Running
 from migration_platform.resources import DynamoDbResource
+from migration_platform.stores import dynamodb as store
 from migration_platform.stores.dynamodb import (
     API,
     CONTENT_TYPE,
@@ -73,7 +75,9 @@ def connection(dynamodb: Running) -> Iterator[DynamoDb]:
 
 
 @pytest.fixture
-def faulty(dynamodb: Running) -> Iterator[FaultyDynamoDb]:
+def faulty(dynamodb: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDynamoDb]:
+    for module in (retries, store):
+        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.02)
     with faults_before(dynamodb.port) as proxy:
         yield proxy
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from migration_platform import rate
+from migration_platform import rate, retries
 from migration_platform.errors import PermanentError, TransientError
 from migration_platform.local.stack import Running
 from migration_platform.rate import RateBudget
+from migration_platform.stores import dynamodb as store
 from migration_platform.stores.dynamodb import DynamoDb, DynamoDbSettings, DynamoTable, KeyAttribute
 from migration_platform.stores.dynamodb_writes import ItemWriter, delete_items, empty_table
 from migration_platform_tests.dynamodb_faults import (
@@ -47,7 +48,7 @@ from migration_platform_tests.dynamodb_tables import (
     settings_of,
 )
 
-SHORT = 0.6
+SHORT = 0.5
 """Seconds of retries where they are to run out."""
 
 
@@ -63,7 +64,9 @@ def table(connection: DynamoDb) -> DynamoTable:
 
 
 @pytest.fixture
-def faulty(dynamodb: Running) -> Iterator[FaultyDynamoDb]:
+def faulty(dynamodb: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDynamoDb]:
+    for module in (retries, store):
+        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.02)
     with faults_before(dynamodb.port) as proxy:
         yield proxy
 
@@ -265,7 +268,11 @@ def test_retries_end_when_nothing_gets_through(faulty, through, table, told, fau
 def test_a_slow_table_that_takes_something_never_fails_the_run(
     dynamodb, faulty, through, table, told
 ):
-    faulty.suffer("BatchWriteItem", [take_only(3), throttle] * 5)
+    def take_one(asked: Asked, forward: Forward) -> Answered | None:
+        time.sleep(0.03)
+        return take_only(1)(asked, forward)
+
+    faulty.suffer("BatchWriteItem", [], then=take_one)
     writer = told.writer(through, table, retry_seconds=SHORT, in_flight=2)
     began = time.monotonic()
     write_all(writer, range(50))
@@ -394,8 +401,10 @@ def test_a_throttle_slows_the_run_down_and_time_speeds_it_up_again(
     assert budget.slowed_to is None
 
 
-def test_a_table_of_some_capacity_is_found_out(faulty, through, table, told):
-    """The table takes 400 items a second: most of them come through, and few are throttled."""
+def test_a_table_of_some_capacity_is_found_out(faulty, through, table, told, monkeypatch):
+    """The table takes 400 items a second: few requests are throttled, as delays are real here."""
+    for module in (retries, store):
+        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.2)
     taken: list[tuple[float, int]] = []
     lock = threading.Lock()
 
@@ -410,13 +419,9 @@ def test_a_table_of_some_capacity_is_found_out(faulty, through, table, told):
 
     faulty.suffer("BatchWriteItem", [], then=limit)
     writer = told.writer(through, table)
-    began = time.monotonic()
-    write_all(writer, range(1200))
-    seconds = time.monotonic() - began
-    assert writer.rows_written == 1200
-    assert seconds < 2.5 * 1200 / 400
-    sent = len(faulty.of("BatchWriteItem"))
-    assert sent < 3 * 1200 / 25
+    write_all(writer, range(800))
+    assert writer.rows_written == 800
+    assert len(faulty.of("BatchWriteItem")) < 3 * 800 / 25
 
 
 def write_in_process(settings: DynamoDbSettings, table: DynamoTable, budget: RateBudget, at: int):
