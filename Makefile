@@ -1,5 +1,6 @@
 # Everything a person needs by hand. Each target does its own set-up; a second call reuses it.
-#   make demo    fill, migrate and prove a sample table on real servers   (ENROLMENTS=100000)
+#   make demo    fill, migrate and prove sample tables on real servers
+#                (JOB=enrolments or users for one alone, ENROLMENTS=100000, USERS=100000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
 #   make check   linters, type checker, definitions
@@ -11,11 +12,17 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+JOB ?= all
 ENROLMENTS ?= 100000
+USERS ?= 100000
 export MIGRATION_PLATFORM_HOME ?= $(CURDIR)/.migration-platform
 export DAGSTER_HOME ?= $(MIGRATION_PLATFORM_HOME)/dagster
 # `dg` warns when it runs outside of the environment that it finds in the project.
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+# DynamoDB Local takes any credentials, but wants some: these where a person has none.
+LOCAL_CREDENTIALS = test -n "$$AWS_ACCESS_KEY_ID$$AWS_PROFILE$$AWS_WEB_IDENTITY_TOKEN_FILE" -o -e ~/.aws \
+	-o -n "$$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI$$AWS_CONTAINER_CREDENTIALS_FULL_URI" \
+	|| export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
 
 .PHONY: demo ui test check stop lock install instance browser
 .DEFAULT_GOAL := demo
@@ -36,12 +43,12 @@ instance:
 	|| cp deploy/local/dagster.yaml "$(DAGSTER_HOME)/"; }
 
 demo: install
-	@$(BIN)/migration-platform demo --enrolments $(ENROLMENTS)
+	@$(BIN)/migration-platform demo --job $(JOB) --enrolments $(ENROLMENTS) --users $(USERS)
 
 ui: install instance
-	@$(BIN)/migration-platform local up cassandra kafka
+	@$(BIN)/migration-platform local up cassandra kafka dynamodb
 	@echo "Dagster opens on http://127.0.0.1:3000 (Ctrl-C ends it; the servers go on until: make stop)"
-	@$(BIN)/dg dev --host 127.0.0.1 --port 3000
+	@$(LOCAL_CREDENTIALS); $(BIN)/dg dev --host 127.0.0.1 --port 3000
 
 test: install browser
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(TESTS)

@@ -24,25 +24,35 @@ for command in COMMANDS:
     main.add_command(command)
 
 
+_count = click.IntRange(1, 1_000_000_000)
+
+
 @main.command()
 @click.option(
-    "--enrolments",
-    type=click.IntRange(1, 1_000_000_000),
-    default=100_000,
+    "--job",
+    type=click.Choice(("all", "enrolments", "users")),
+    default="all",
     show_default=True,
-    help="Rows of sample data.",
+    help="Enrolments go to another Cassandra table, users to DynamoDB.",
 )
+@click.option(
+    "--enrolments", type=_count, default=100_000, show_default=True, help="Rows of enrolments."
+)
+@click.option("--users", type=_count, default=100_000, show_default=True, help="Rows of users.")
 @click.option("--seed", default=1, show_default=True, help="Two runs with one seed agree.")
-def demo(enrolments: int, seed: int) -> None:
-    """Fill a sample table, migrate it through Dagster, and prove that it arrived.
+def demo(job: str, enrolments: int, users: int, seed: int) -> None:
+    """Fill sample tables, migrate them through Dagster, and prove that they arrived.
 
-    Starts Cassandra and Kafka on this machine. What is there already is used again.
+    Starts Cassandra, Kafka and DynamoDB Local on this machine, as the jobs need them. What is there
+    already is used again.
     """
     from migration_platform.demo import run_demo
     from migration_platform.errors import MigrationError
 
+    counts = {"enrolments": enrolments, "users": users}
+    rows = counts if job == "all" else {job: counts[job]}
     try:
-        done = run_demo(enrolments=enrolments, seed=seed, home=None, echo=click.echo)
+        done = run_demo(rows=rows, seed=seed, home=None, echo=click.echo)
     except (MigrationError, LocalStackError) as error:
         raise click.ClickException(str(error)) from error
     if not done:

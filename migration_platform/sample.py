@@ -1,12 +1,14 @@
-"""Sample data of the demo and the benchmarks: Sunbird's enrolments, the same in every run.
+"""Sample data of the demo and the benchmarks, the same in every run: enrolments and users.
 
-The two tables are those of Sunbird's migrator job: the origin is keyed by user, the report table
-by batch, and three collections are frozen in the report table only.
+The two tables of enrolments are those of Sunbird's migrator job: the origin is keyed by user, the
+report table by batch, and three collections are frozen in the report table only. The users are
+those of a migration to DynamoDB.
 """
 
 import random
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,6 +41,8 @@ COLUMNS = (
 FROZEN_AT_TARGET = ("certificates", "contentstatus", "issued_certificates")
 ENROLMENTS_A_USER = 4
 ENROLMENTS_A_BATCH = 250
+USERS_KEYSPACE = "test"
+USERS_TABLE = "users"
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -131,28 +135,77 @@ def fill_origin(
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> float:
     """Write the enrolments into the origin table; gives the seconds that it took."""
-    from cassandra.concurrent import execute_concurrent_with_args
     from cassandra.query import UNSET_VALUE
 
-    started = time.monotonic()
-    names = ", ".join(name for name, _ in COLUMNS)
-    marks = ", ".join("?" * len(COLUMNS))
-    statement = connection.prepare(
-        f"INSERT INTO {keyspace}.{ORIGIN_TABLE} ({names}) VALUES ({marks})"  # noqa: S608
+    names = [name for name, _ in COLUMNS]
+    rows = ([row.get(name, UNSET_VALUE) for name in names] for row in enrolments(count, seed))
+    return _fill(connection, f"{keyspace}.{ORIGIN_TABLE}", names, rows, on_progress)
+
+
+def create_users(connection: Connection) -> None:
+    """Make the users' keyspace and table where they are missing."""
+    connection.session.execute(
+        f"CREATE KEYSPACE IF NOT EXISTS {USERS_KEYSPACE} WITH replication = "
+        "{'class': 'SimpleStrategy', 'replication_factor': 1}"
     )
-    rows: list[list[Any]] = []
+    connection.session.execute(
+        f"CREATE TABLE IF NOT EXISTS {USERS_KEYSPACE}.{USERS_TABLE} "
+        "(id uuid PRIMARY KEY, name text, email text)"
+    )
+
+
+def users(count: int, seed: int = 1) -> Iterator[tuple[uuid.UUID, str, str]]:
+    """Give `count` users: a time-based id, name and e-mail; one seed gives the same users."""
+    from cassandra.util import uuid_from_time
+
+    rng = random.Random(f"{seed}/users")  # noqa: S311, sample data
+    node, clock = rng.getrandbits(48), rng.getrandbits(14)
+    first = _FIRST_DAY.timestamp()
+    for number in range(count):
+        # A millisecond apart, so that no two ids are made of the same moment.
+        made = uuid_from_time(first + number / 1000, node=node, clock_seq=clock)
+        yield made, f"User{number}", f"user{number}@example.com"
+
+
+def fill_users(
+    connection: Connection,
+    count: int,
+    *,
+    seed: int = 1,
+    on_progress: Callable[[int], object] = lambda rows: None,
+) -> float:
+    """Write the users into their table; gives the seconds that it took."""
+    table = f"{USERS_KEYSPACE}.{USERS_TABLE}"
+    return _fill(connection, table, ["id", "name", "email"], users(count, seed), on_progress)
+
+
+def _fill(
+    connection: Connection,
+    table: str,
+    names: list[str],
+    rows: Iterable[Sequence[Any]],
+    on_progress: Callable[[int], object],
+) -> float:
+    from cassandra.concurrent import execute_concurrent_with_args
+
+    started = time.monotonic()
+    marks = ", ".join("?" * len(names))
+    statement = connection.prepare(
+        f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608
+    )
+    some: list[Sequence[Any]] = []
 
     def write() -> None:
         execute_concurrent_with_args(
-            connection.session, statement, rows, concurrency=100, raise_on_first_error=True
+            connection.session, statement, some, concurrency=100, raise_on_first_error=True
         )
-        on_progress(len(rows))
-        rows.clear()
+        on_progress(len(some))
+        some.clear()
 
-    for row in enrolments(count, seed):
-        rows.append([row.get(name, UNSET_VALUE) for name, _ in COLUMNS])
-        if len(rows) == 2_000:
+    for row in rows:
+        some.append(row)
+        if len(some) == 2_000:
             write()
-    if rows:
+    if some:
         write()
     return time.monotonic() - started
