@@ -325,8 +325,9 @@ def test_a_running_server_is_not_taken_for_one_on_another_port_or_with_other_opt
 def test_a_taken_port_is_named_with_its_owner_and_the_way_out(home: Path, tmp_path: Path) -> None:
     with running(Line(), home=tmp_path / "other") as other:
         message = (
-            rf"Port {other.port} of 127\.0\.0\.1 is taken by process {other.pid} \(.+\); choose"
-            r" another one for line, for example --port line=\d+\."
+            rf"Port {other.port} of 127\.0\.0\.1 is taken by process {other.pid} \(.+\); end"
+            r" that, or start line on another one first, for example: migration-platform local up"
+            r" line --port line=\d+$"
         )
         with pytest.raises(LocalStackError, match=message):
             start(Line(), home=home, port=other.port)

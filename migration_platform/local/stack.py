@@ -430,8 +430,9 @@ def _write_state(server: Running) -> None:
 def _require_free_port(server: Server, port: int) -> None:
     if not port_is_free(port):
         raise LocalStackError(
-            f"Port {port} of {LOCALHOST} is taken by {_listener(port)}; choose another one for"
-            f" {server.name}, for example --port {server.name}={free_port()}."
+            f"Port {port} of {LOCALHOST} is taken by {_listener(port)}; end that, or start"
+            f" {server.name} on another one first, for example: migration-platform local up"
+            f" {server.name} --port {server.name}={free_port()}"
         )
 
 
