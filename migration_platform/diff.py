@@ -29,7 +29,7 @@ from migration_platform.digest import (
     list_rows,
 )
 from migration_platform.dynamodb_items import ItemForm
-from migration_platform.dynamodb_rows import scan_pages
+from migration_platform.dynamodb_rows import ItemRead, find_pages, scan_pages
 from migration_platform.dynamodb_shape import build_item_form
 from migration_platform.errors import explain
 from migration_platform.preflight import Layer, Plan
@@ -452,15 +452,26 @@ def _slices(plan: Plan, side: str, ranges: Sequence[TokenRange]) -> Sequence[Tok
 
     Where the target does not tell an origin's token, no range can be compared without the others.
     """
-    if plan.keys_agree or (side == "origin" and plan.tells_origin_token):
+    if plan.keys_agree or (_is_by_range(plan, side) and plan.tells_origin_token):
         return ranges
     return plan.migration.ranges
+
+
+def _is_by_range(plan: Plan, side: str) -> bool:
+    """Say whether a side is read by the origin's ranges: of DynamoDB, item by item."""
+    return side == "origin" or _looks_up(plan)
+
+
+def _looks_up(plan: Plan) -> bool:
+    """Say whether the target's rows are looked up by the origin's keys, and the others not seen."""
+    migration = plan.migration
+    return migration.target.dynamodb is not None and migration.diff_mode == "origin_only"
 
 
 def _locator(plan: Plan, side: str, token_range: TokenRange, wanted: frozenset[int]) -> RowLocator:
     ranges, chosen = plan.migration.ranges, plan.migration.filter
     tells = plan.tells_origin_token
-    fixed = side == "origin" or plan.keys_agree or not tells
+    fixed = _is_by_range(plan, side) or plan.keys_agree or not tells
     windows = [chosen.window(each) for each in ranges]
     return RowLocator(
         fixed_index=token_range.index if fixed else None,
@@ -476,7 +487,7 @@ def _locator(plan: Plan, side: str, token_range: TokenRange, wanted: frozenset[i
 def _spoil(errors: dict[int, str], plan: Plan, event: Failed, wanted: frozenset[int]) -> None:
     """Note which ranges have no verdict: one, or all if the scan served all."""
     task = event.task
-    fixed = plan.keys_agree or (task.side == "origin" and plan.tells_origin_token)
+    fixed = plan.keys_agree or (_is_by_range(plan, task.side) and plan.tells_origin_token)
     for index in (task.token_range.index,) if fixed else wanted:
         errors.setdefault(index, f"the {task.side} could not be scanned: {event.reason}")
 
@@ -509,7 +520,13 @@ def _scan(
         report(explain(error))
 
     if isinstance(statement, ItemForm):
-        for page in scan_pages(stores, statement, token_range, on_retry):
+        if _looks_up(plan):
+            found = _scan(stores, layer, "origin", token_range, winners, report)
+            keys = (key for key, _, _ in found)
+            pages = find_pages(stores, ItemRead(statement, rows.keys), keys, on_retry)
+        else:
+            pages = scan_pages(stores, statement, token_range, on_retry)
+        for page in pages:
             yield from rows.digested(page)
         return
     connection = stores.origin if is_origin else stores.target_cluster

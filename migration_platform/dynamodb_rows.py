@@ -5,7 +5,7 @@ Everything before and behind works on cells, as with a table of Cassandra.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from migration_platform.dynamodb_items import (
@@ -31,6 +31,7 @@ from migration_platform.token_ranges import TokenRange
 from migration_platform.workers import OpenStores
 
 OnRetry = Callable[[BaseException], None]
+ROWS_A_PAGE = 500
 _SMALL = 1024
 """So many characters of ASCII are never more than one unit: JSON is longer than what it says."""
 
@@ -214,7 +215,36 @@ def read_rows(
         yield key, _to_page([] if cells is None else [cells])
 
 
-def _key_texts(read: ItemRead, keys: Sequence[bytes]) -> Iterator[str | None]:
+def find_pages(
+    stores: OpenStores, read: ItemRead, keys: Iterable[bytes], on_retry: OnRetry
+) -> Iterator[Page]:
+    """Give the rows of those keys that have one, expired ones left out.
+
+    Raises:
+        PermanentError, TransientError: a row could not be read, or an item is none of a row.
+    """
+    connection, table = open_table(stores)
+    to_cells = compile_cells(read.form, now_seconds=time.time)
+    rows: list[list[bytes | None]] = []
+    for _, item in get_items(
+        connection,
+        table,
+        ((None, text) for text in _key_texts(read, keys) if text is not None),
+        budget=stores.target_read_budget,
+        retry_seconds=stores.plan.migration.retry_seconds,
+        on_retry=on_retry,
+    ):
+        cells = None if item is None else to_cells(item)
+        if cells is not None:
+            rows.append(cells)
+        if len(rows) == ROWS_A_PAGE:
+            yield _to_page(rows)
+            rows = []
+    if rows:
+        yield _to_page(rows)
+
+
+def _key_texts(read: ItemRead, keys: Iterable[bytes]) -> Iterator[str | None]:
     to_key = compile_key(read.form)
     names = [column.name for column in read.form.columns[: read.key_cells]]
     places = [names.index(name) for name in read.form.key_columns]

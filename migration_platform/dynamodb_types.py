@@ -758,7 +758,7 @@ def _number_codec(name: str, *, as_string: bool) -> _Codec:
             return f'{{"S":"{text.write(cell)}"}}'
         raise ValueError(
             f"no N holds {shorten(text.write(cell))}; as S a column holds every {name}, and "
-            "numbers: string makes such values S"
+            "target.numbers: string makes such values S"
         )
 
     def decode(value: Any) -> bytes:

@@ -297,9 +297,10 @@ def _object_to_names(migration: Migration, origin: Table, target: Table) -> list
     """Refuse columns that are named in the declaration and do not exist."""
     columns, chosen = migration.columns, migration.filter
     explode, extract = columns.explode_map, columns.extract_json
+    also = " or target.attributes" if migration.target.dynamodb else ""
     named = [
-        ("columns.skip", columns.skip, origin),
-        ("columns.rename", columns.rename, origin),
+        (f"columns.skip{also}", columns.skip, origin),
+        (f"columns.rename{also}", columns.rename, origin),
         ("columns.rename", columns.rename.values(), target),
         ("columns.constants", columns.constants, target),
         ("columns.key_defaults", columns.key_defaults, target),

@@ -175,7 +175,8 @@ class Project:
             env={
                 **inherited,
                 "DAGSTER_HOME": str(self.home),
-                "PYTHONPATH": str(self.folder),
+                # Of several checkouts, the one that is tested.
+                "PYTHONPATH": os.pathsep.join((str(self.folder), str(REPOSITORY))),
                 "PATH": f"{DG.parent}{os.pathsep}{os.environ['PATH']}",
                 "COLUMNS": "400",
                 "NO_COLOR": "1",

@@ -178,6 +178,22 @@ def test_what_differs_is_repaired(connection, dynamo, client, damaged):
     assert len(items_in(client, plan)) == 300
 
 
+def test_only_the_items_of_the_origins_rows_are_read_where_no_others_are_looked_for(
+    connection, dynamo, client, damaged
+):
+    plan = damaged(diff_mode="origin_only")
+    # A scan would come upon this item and refuse it.
+    stranger = {"pk": {"S": "no row's"}, "c": {"N": "1"}}
+    client.put_item(TableName=plan.target.name.table, Item=stranger)
+
+    verdict = compare(connection, plan, target=dynamo)
+
+    assert found(verdict) == (1, 0, 1)
+    assert (verdict.origin_rows, verdict.target_rows) == (300, 299)
+    both_ways = replace(plan, migration=replace(plan.migration, diff_mode="two_way"))
+    assert "is none that a row gives" in compare(connection, both_ways, target=dynamo).error
+
+
 def test_static_cells_are_an_item_of_their_partition(connection, dynamo, client, keyspace, plan_to):
     table = create_table(
         connection, keyspace, "s", "k int, c int, s text static, v int, PRIMARY KEY (k, c)"

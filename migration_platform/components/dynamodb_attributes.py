@@ -1,10 +1,13 @@
 """Attributes of a target that only a DynamoDB table has."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 from pydantic import Field
 
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
+from migration_platform.migration import quote
 
 
 class KeyAttributes(NamedAttributes, dg.Model):
@@ -96,9 +99,12 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
         default=None, description="DynamoDB: limit of write units for the whole run."
     )
 
-    def to_dynamodb(self, read_units_per_second: int | None) -> DynamoDbTarget:
-        """Give the declaration of the target."""
+    def to_dynamodb(
+        self, renamed: Mapping[str, str], read_units_per_second: int | None
+    ) -> DynamoDbTarget:
+        """Give the declaration of the target; `renamed` are the columns of `columns.rename`."""
         key, capacity = self.key, self.capacity
+        names = self._names(renamed)
         return DynamoDbTarget(
             partition=_to_names(key.partition) if key else (),
             sort=_to_names(key.sort) if key else (),
@@ -114,12 +120,10 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
             ttl_attribute=self.ttl_attribute,
             writetime_attribute=self.writetime_attribute,
             attribute_types={
-                each.rename or name: each.type
-                for name, each in self.attributes.items()
-                if each.type
+                names[name]: each.type for name, each in self.attributes.items() if each.type
             },
             column_types={
-                each.rename or name: each.cql_type
+                names[name]: each.cql_type
                 for name, each in self.attributes.items()
                 if each.cql_type
             },
@@ -128,6 +132,38 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
             write_units_per_second=self.write_units_per_second,
             read_units_per_second=read_units_per_second,
         )
+
+    def _names(self, renamed: Mapping[str, str]) -> dict[str, str]:
+        """Give the attribute that each column of `attributes` becomes."""
+        return {
+            name: each.rename or renamed.get(name, name) for name, each in self.attributes.items()
+        }
+
+    def conflicts(self, renamed: Mapping[str, str]) -> list[str]:
+        """Give what `attributes` says twice; `renamed` are the columns of `columns.rename`."""
+        wrong = []
+        for name, each in self.attributes.items():
+            here = f"target.attributes.{name}"
+            if each.rename == "":
+                wrong.append(f"{here}.rename is empty; give the attribute's name, or leave it out")
+            if each.drop and (each.rename or each.type or each.cql_type):
+                wrong.append(f"{here} drops the column and says what becomes of it; keep one")
+            if name in renamed and (each.rename or each.drop):
+                verb = "drops" if each.drop else "renames"
+                wrong.append(
+                    f"{here} {verb} {quote(name)}, and columns.rename renames it; keep one"
+                )
+        kept: dict[str, str] = {}
+        for name, attribute in self._names(renamed).items():
+            if self.attributes[name].drop:
+                continue
+            if attribute in kept:
+                wrong.append(
+                    f"target.attributes says twice what the attribute {quote(attribute)} is, of "
+                    f"{quote(kept[attribute])} and of {quote(name)}; keep one"
+                )
+            kept[attribute] = name
+        return wrong
 
     @property
     def of_dynamodb(self) -> list[str]:

@@ -390,6 +390,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                     f"{', '.join(of_dynamodb)} mean something to DynamoDB only, but target.store "
                     f"{self.target.store} is no dynamodb store; leave them out"
                 )
+        wrong += self.target.conflicts(self.columns.rename)
         chosen = self._filter(wrong)
         _try(self._per_run, wrong)
         migration = _try(
@@ -425,7 +426,9 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 consistency=self.target.consistency,
                 rows_per_second=self.target.rows_per_second,
                 bytes_per_second=self.target.bytes_per_second,
-                dynamodb=self.target.to_dynamodb(self.diff.read_units_per_second)
+                dynamodb=self.target.to_dynamodb(
+                    self.columns.rename, self.diff.read_units_per_second
+                )
                 if to_dynamodb
                 else None,
             ),
