@@ -2,11 +2,12 @@
 
     python benchmarks/dynamodb.py --rows 20000 --runs 5
 
-Each run writes, in turn and in one process: items with one PutItem each, through boto3's client;
-items through boto3's `Table.batch_writer`; and items through this package, of two attributes and of
-ten. The machine drifts, so compare only within one run: the ratios are taken pair by pair. CPU is
-that of this process and of the server's. In the end some processes at once send requests that were
-made beforehand, which tells what the server itself can take at most.
+Each run writes, in turn and in one process: rows with one PutItem each, through boto3's client;
+rows through boto3's `Table.batch_writer`; rows through this package, of two columns and of ten,
+from the bytes that Cassandra gives; and a table's rows that are copied from a Cassandra as a run
+does it, reading included. The machine drifts, so compare only within one run: the ratios are taken
+pair by pair. CPU is that of this process and of DynamoDB's. In the end some processes at once send
+requests that were made beforehand, which tells what the server itself can take at most.
 """
 
 import sys
@@ -27,10 +28,20 @@ from functools import partial
 
 import boto3
 import psutil
+from cassandra.concurrent import execute_concurrent_with_args
 
+from migration_platform.copy import copy_range
+from migration_platform.cql_types import parse_type
+from migration_platform.dynamodb_items import ItemColumn, ItemForm, KeyPart, compile_item
+from migration_platform.dynamodb_rows import units_of
+from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.local.servers import Cassandra as LocalCassandra
 from migration_platform.local.servers import DynamoDb as LocalServer
 from migration_platform.local.stack import start_all
+from migration_platform.migration import Endpoint, Migration, TableName
+from migration_platform.planning import make_plan
 from migration_platform.rate import RateBudget
+from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform.stores.dynamodb import (
     DynamoDb,
     DynamoDbSettings,
@@ -39,13 +50,20 @@ from migration_platform.stores.dynamodb import (
     create_table,
 )
 from migration_platform.stores.dynamodb_writes import ItemWriter
+from migration_platform.workers import OpenStores
 
 REGION = "local"
 CONTEXT = multiprocessing.get_context("spawn")
 ID = '"id":{"S":"%08d-0000-0000-0000-000000000000"}'
-MORE = "".join(f',"column_{n}":{{"S":"some text of a column"}}' for n in range(4))
-MORE += "".join(f',"number_{n}":{{"N":"{10**n}"}}' for n in range(4))
-FORMS = {"2 attributes": ',"name":{"S":"User%d"}', "10 attributes": ',"name":{"S":"User%d"}' + MORE}
+KEYSPACE = "benchmark_dynamodb"
+TWO = (ItemColumn("id", parse_type("uuid")), ItemColumn("name", parse_type("text")))
+MORE = [ItemColumn(f"column_{n}", parse_type("text")) for n in range(4)]
+MORE += [ItemColumn(f"number_{n}", parse_type("bigint")) for n in range(4)]
+FORMS = {
+    "2 columns": ItemForm(TWO, KeyPart("id", ("id",))),
+    "10 columns": ItemForm((*TWO, *MORE), KeyPart("id", ("id",))),
+}
+VALUES = [b"some text of a column"] * 4 + [(10**n).to_bytes(8, "big") for n in range(4)]
 
 
 @dataclass(frozen=True)
@@ -100,9 +118,11 @@ def put_batches(resource, table: str, rows: int) -> None:
 
 
 def write_items(
-    connection: DynamoDb, table: DynamoTable, rows: int, form: str, in_flight: int
+    connection: DynamoDb, table: DynamoTable, rows: int, form: ItemForm, in_flight: int
 ) -> None:
-    """Write rows with this package."""
+    """Write rows with this package, each from its cells."""
+    to_item = compile_item(form)
+    more = VALUES[: len(form.columns) - 2]
     writer = ItemWriter(
         connection,
         table,
@@ -112,11 +132,43 @@ def write_items(
         in_flight=in_flight,
     )
     for number in range(rows):
-        key = ID % number
-        writer.write(None, f"{{{key}{form % number}}}", f"{{{key}}}", 1)
+        cells = [number.to_bytes(16, "big"), b"User%d" % number, *more]
+        item, key = to_item(cells, None, None)
+        writer.write(None, item, key, units_of(item))
     writer.flush()
     if writer.rows_written != rows:
         raise SystemExit(f"{writer.rows_written:,} of {rows:,} rows were written")
+
+
+def fill_origin(origin: Connection, rows: int) -> None:
+    """Make the Cassandra table that is copied."""
+    run = origin.session.execute
+    run(
+        f"CREATE KEYSPACE IF NOT EXISTS {KEYSPACE} WITH replication = "
+        "{'class': 'SimpleStrategy', 'replication_factor': 1}"
+    )
+    run(f"DROP TABLE IF EXISTS {KEYSPACE}.users", timeout=60)
+    run(f"CREATE TABLE {KEYSPACE}.users (id uuid PRIMARY KEY, name text)", timeout=60)
+    insert = origin.session.prepare(f"INSERT INTO {KEYSPACE}.users (id, name) VALUES (?, ?)")
+    values = [(uuid.UUID(int=number), f"User{number}") for number in range(rows)]
+    execute_concurrent_with_args(origin.session, insert, values, concurrency=200)
+
+
+def copy_users(origin: Connection, target: DynamoDb, table: DynamoTable, rows: int) -> None:
+    """Copy the Cassandra table as a run does."""
+    migration = Migration(
+        Endpoint("cassandra", TableName(KEYSPACE, "users")),
+        Endpoint("dynamodb", TableName("", table.name), dynamodb=DynamoDbTarget()),
+        token_ranges=4,
+        writetime="now",
+        ttl="none",
+    )
+    plan = make_plan(migration, origin, target)
+    budgets = RateBudget(CONTEXT), RateBudget(CONTEXT), RateBudget(CONTEXT)
+    stores = OpenStores(plan, origin, target, *budgets)
+    written = sum(copy_range(stores, r, lambda _: None).written for r in migration.ranges)
+    if written != rows:
+        raise SystemExit(f"{written:,} of {rows:,} rows were written")
 
 
 def send_ready_made(settings: DynamoDbSettings, table: str, start: int, rows: int, gate) -> None:
@@ -164,13 +216,13 @@ def print_table(results: dict[str, list[Measured]]) -> None:
         print(f"{name:<22}{cells[0]:>26}" + "".join(f"{cell:>22}" for cell in cells[1:]))
     print("\nmedians of pairs:")
     for other in ("PutItem a row", "batch_writer"):
-        pairs = list(zip(results["2 attributes"], results[other], strict=True))
+        pairs = list(zip(results["2 columns"], results[other], strict=True))
         speed, client, server = (
             statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
             for figure in ("rows_per_second", "client_us", "server_us")
         )
         print(
-            f"  2 attributes / {other}: {speed:.2f} of the rows a second, "
+            f"  2 columns / {other}: {speed:.2f} of the rows a second, "
             f"{client:.2f} of the client CPU, {server:.2f} of the server CPU"
         )
 
@@ -184,7 +236,9 @@ def main() -> None:
     options = parser.parse_args()
 
     os.environ |= {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
-    (running,) = start_all([LocalServer()], report=lambda line: print(line, flush=True))
+    running, cassandra = start_all(
+        [LocalServer(), LocalCassandra()], report=lambda line: print(line, flush=True)
+    )
     server = psutil.Process(running.pid)
     settings = DynamoDbSettings(f"http://127.0.0.1:{running.port}", REGION)
     where = {"endpoint_url": settings.endpoint_url, "region_name": REGION}
@@ -192,7 +246,9 @@ def main() -> None:
     results: dict[str, list[Measured]] = {}
     # A tenth for the slowest, whose rate does not depend on their number.
     few = max(25, options.rows // 10)
-    with settings.connect() as connection:
+    origin_settings = CassandraSettings(port=cassandra.port)
+    with settings.connect() as connection, origin_settings.connect() as origin:
+        fill_origin(origin, options.rows)
 
         def one_run() -> dict[str, Measured]:
             work: dict[str, tuple[int, Callable[[str], None]]] = {
@@ -211,6 +267,10 @@ def main() -> None:
                 )
                 done[name] = measure(options.rows, server, write)
                 drop(connection, table)
+            table = new_table(connection)
+            write = partial(copy_users, origin, connection, table, options.rows)
+            done["2 columns, copied"] = measure(options.rows, server, write)
+            drop(connection, table)
             return done
 
         for run in range(options.runs + 1):
