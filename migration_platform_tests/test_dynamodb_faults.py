@@ -1,0 +1,122 @@
+"""Whatever the line to DynamoDB does, a copy loses and doubles nothing, or it ends in red."""
+
+import random
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from migration_platform import retries
+from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.errors import TransientError
+from migration_platform.local.stack import Running
+from migration_platform.migration import Endpoint, Migration, TableName
+from migration_platform.planning import make_plan, make_target
+from migration_platform.preflight import Plan
+from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform_tests.comparing import compare, found
+from migration_platform_tests.dynamodb_faults import (
+    Answered,
+    Asked,
+    FaultyDynamoDb,
+    Forward,
+    cut_off,
+    damage,
+    drop,
+    fail,
+    fair,
+    faults_before,
+    leave_unprocessed,
+    swallow,
+    throttle,
+)
+from migration_platform_tests.dynamodb_tables import plain_client, settings_of
+from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process
+
+ROWS = 1500
+FAULTS = (
+    drop,
+    swallow,
+    cut_off,
+    damage,
+    fail,
+    throttle,
+    leave_unprocessed(9),
+    leave_unprocessed(99),
+)
+
+
+@pytest.fixture
+def faulty(dynamodb: Running) -> Iterator[FaultyDynamoDb]:
+    with faults_before(dynamodb.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
+    """A connection that passes the proxy."""
+    with settings_of(faulty.url, read_timeout_seconds=1.0).connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def plan(connection: Connection, through: DynamoDb, keyspace: str) -> Plan:
+    """A plan to copy rows with a partition and a sort key."""
+    origin = create_table(connection, keyspace, "o", "p int, c int, v text, PRIMARY KEY (p, c)")
+    fill(connection, origin, "p, c, v", [(n % 11, n, f"v{n}") for n in range(ROWS)])
+    migration = Migration(
+        Endpoint("a", origin),
+        Endpoint("b", TableName("", f"t{uuid.uuid4().hex}"), dynamodb=DynamoDbTarget(create=True)),
+        token_ranges=2,
+        writetime="now",
+        ttl="none",
+        retry_seconds=20.0,
+    )
+    plan = make_plan(migration, connection, through)
+    return make_target(plan, connection, through, lambda status: None)
+
+
+def storm(seed: int, share: float):
+    """Let a share of all requests have a fault, some one time and others another."""
+    chance = random.Random(seed)
+
+    def happen(asked: Asked, forward: Forward) -> Answered | None:
+        fault = chance.choice(FAULTS) if chance.random() < share else fair
+        return fault(asked, forward)
+
+    return happen
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "FIRST_DELAY_SECONDS", 0.02)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_copy_and_its_comparison_live_through_a_storm(
+    dynamodb, connection, faulty, through, plan, seed
+):
+    faulty.fault = storm(seed, 0.3)
+    counts = copy_ranges(in_process(plan, connection, through))
+    assert (counts.read, counts.written, counts.complete) == (ROWS, ROWS, True)
+    assert counts.retries > 0
+    with plain_client(dynamodb.port) as client:
+        assert client.scan(TableName=plan.target.name.table, Select="COUNT")["Count"] == ROWS
+    assert all(len(asked.writes) <= 25 for asked in faulty.of("BatchWriteItem"))
+    verdict = compare(connection, plan, target=through)
+    assert found(verdict) == (0, 0, 0)
+    assert (verdict.origin_rows, verdict.target_rows) == (ROWS, ROWS)
+
+
+def test_a_line_that_stays_down_ends_in_red_and_the_next_try_finishes(
+    dynamodb, connection, faulty, through, plan
+):
+    short = replace(plan, migration=replace(plan.migration, retry_seconds=0.5))
+    faulty.suffer("BatchWriteItem", [fair] * 3, then=drop)
+    with pytest.raises(TransientError, match="after"):
+        copy_ranges(in_process(short, connection, through))
+    faulty.fault = fair
+    assert copy_ranges(in_process(plan, connection, through)).written == ROWS
+    assert found(compare(connection, plan, target=through)) == (0, 0, 0)
