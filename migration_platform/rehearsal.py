@@ -11,11 +11,13 @@ from pathlib import Path
 from migration_platform.cell_times import read_row_time
 from migration_platform.collisions import Collisions, FoundKey, KeyFile
 from migration_platform.copy import RangeCounts
-from migration_platform.preflight import Layer, Plan
-from migration_platform.rows import NULL
+from migration_platform.dynamodb_items import UnholdableRow, compile_item
+from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.preflight import Layer, Plan, Source
+from migration_platform.rows import NULL, split_cells
 from migration_platform.stores.cassandra import prepare_range_read, read_pages
 from migration_platform.token_ranges import TokenRange
-from migration_platform.transform import MAX_SAMPLES, BadRow, Tally, compile_rows
+from migration_platform.transform import MAX_SAMPLES, Tally, compile_rows, show_key
 from migration_platform.workers import Done, Failed, OpenStores, Report, Reported, WorkerPool
 
 
@@ -127,10 +129,11 @@ def _read_layer(
         return True
 
     gathers_keys = gathers_keys and is_rows
+    sources = layer.ordered(plan.target.primary_key)
     reader = compile_rows(
         plan,
         layer,
-        layer.ordered(plan.target.primary_key),
+        sources,
         0,
         null=NULL,
         wins=note if gathers_keys else None,
@@ -146,13 +149,14 @@ def _read_layer(
     )
     bad, samples = 0, []
 
-    def refuse(row: BadRow) -> None:
+    def note_bad(told: str) -> None:
         nonlocal bad
         bad += 1
         if len(samples) < MAX_SAMPLES:
-            samples.append(str(row))
+            samples.append(told)
 
-    tally, read, size = Tally(refuse=refuse), 0, 0
+    tally, read, size = Tally(refuse=lambda row: note_bad(str(row))), 0, 0
+    reject = _compile_reject(plan, layer, sources)
     for page in read_pages(
         stores.origin,
         select,
@@ -164,7 +168,9 @@ def _read_layer(
         on_retry=lambda _: None,
     ):
         found: list[FoundKey] = []
-        for _, _, times, _ in reader.rows(page, tally):
+        for _, values, times, _ in reader.rows(page, tally):
+            if reject is not None and (why := reject(values)):
+                note_bad(why)
             if gathers_keys:
                 # A row whose writetime no query tells is older than every other.
                 found.append((*keys[-1], read_row_time(times, 0)[0] or 0))
@@ -186,3 +192,28 @@ def _read_layer(
         large_samples=tuple(tally.large_samples),
         bytes_read=size,
     )
+
+
+def _compile_reject(
+    plan: Plan, layer: Layer, sources: Sequence[Source]
+) -> Callable[[bytes], str] | None:
+    """Build what says why DynamoDB cannot hold a row, given its cells; empty if it can."""
+    if not plan.migration.target.dynamodb:
+        return None
+    form = build_item_form(plan, layer, tuple(sources))
+    to_item = compile_item(form)
+
+    def reject(values: bytes) -> str:
+        cells = split_cells(values, len(sources))
+        try:
+            to_item(cells, None, None)
+        except UnholdableRow as why:
+            key = [
+                (source.target, source.target_type, cell)
+                for source, cell in zip(sources, cells, strict=True)
+                if source.is_key
+            ]
+            return f"the row {show_key(key)} was refused: {why}"
+        return ""
+
+    return reject

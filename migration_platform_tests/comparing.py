@@ -69,9 +69,15 @@ def found(verdict: RangeVerdict) -> tuple[int, int, int]:
     return verdict.missing, verdict.extra, verdict.mismatched
 
 
-def rehearse_all(connection: Connection, plan: Plan, keys: Path | None = None) -> Rehearsal:
+def rehearse_all(
+    connection: Connection,
+    plan: Plan,
+    keys: Path | None = None,
+    target: Connection | DynamoDb | None = None,
+) -> Rehearsal:
     """Read all ranges as a copy would; with `keys` the colliding ones are kept there."""
-    return rehearse(OneProcess(plan, connection), plan, plan.migration.ranges, keys)  # type: ignore[arg-type]
+    pool = OneProcess(plan, connection, target)
+    return rehearse(pool, plan, plan.migration.ranges, keys)  # type: ignore[arg-type]
 
 
 def copy_winners(connection: Connection, plan: Plan, winners: Path) -> RangeCounts:

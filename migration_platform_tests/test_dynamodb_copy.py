@@ -10,7 +10,6 @@ from typing import Any
 import boto3
 import pytest
 
-from migration_platform.copy import RangeCounts
 from migration_platform.dynamodb_shape import create_target, plan_items
 from migration_platform.dynamodb_target import DynamoDbTarget
 from migration_platform.errors import PermanentError, PreflightError
@@ -19,7 +18,7 @@ from migration_platform.migration import Columns, Endpoint, Migration, TableName
 from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.dynamodb import DynamoDb
-from migration_platform_tests.comparing import compare, found
+from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.dynamodb_tables import dynamodb_settings
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
 
@@ -289,7 +288,7 @@ def test_a_table_with_another_key_is_refused(connection, dynamo, client, keyspac
         plan_to(table, dynamodb={"partition": ("nothing",)})
 
 
-def test_rows_that_no_item_can_hold_are_named_or_set_aside(
+def test_rows_that_no_item_can_hold_are_named_before_and_while_they_are_copied(
     connection, dynamo, client, keyspace, plan_to
 ):
     table = create_table(connection, keyspace, "l", "k text PRIMARY KEY, v text, d double")
@@ -300,4 +299,12 @@ def test_rows_that_no_item_can_hold_are_named_or_set_aside(
     plan = plan_to(table)
     with pytest.raises(PermanentError, match="DynamoDB cannot hold the row"):
         copy_ranges(in_process(plan, connection, dynamo))
-    assert RangeCounts().complete
+    told = rehearse_all(connection, plan, target=dynamo).counts
+    assert (told.read, told.set_aside) == (4, 3)
+    reasons = " ".join(told.set_aside_samples)
+    assert "a key of 3,000 bytes is longer than 2,048" in reasons
+    assert "larger than 409,600" in reasons
+    assert "NaN" in reasons
+
+    plan = plan_to(table, into=plan.target.name.table, dynamodb={"numbers": "string"})
+    assert rehearse_all(connection, plan, target=dynamo).counts.set_aside == 2
