@@ -18,7 +18,14 @@ from tqdm import tqdm
 from migration_platform import sample
 from migration_platform.errors import MigrationError
 from migration_platform.events import KafkaSettings, read_metric_event
-from migration_platform.local.servers import LOCALHOST, Cassandra, DynamoDb, Kafka, Server
+from migration_platform.local.servers import (
+    LOCALHOST,
+    Cassandra,
+    DynamoDb,
+    Kafka,
+    Server,
+    open_dynamodb,
+)
 from migration_platform.local.stack import home_folder, start_all
 from migration_platform.stores.cassandra import CassandraSettings, Connection
 
@@ -95,7 +102,7 @@ def run_demo(*, rows: Mapping[str, int], seed: int, home: Path | None, echo: Ech
 
 def _migrate(name: str, ports: Mapping[str, int], folder: Path, echo: Echo) -> bool:
     job, instance, log = JOBS[name], prepare_instance(folder), folder / f"demo-{name}.log"
-    # Nobody's own credentials go to DynamoDB Local, and none that have expired are in its way.
+    # Nobody's own credentials sign requests to DynamoDB Local, nor stop them by having expired.
     own = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
     environment = {key: value for key, value in os.environ.items() if key not in own}
     environment |= LOCAL_CREDENTIALS | {"DAGSTER_HOME": str(instance)}
@@ -155,15 +162,7 @@ def _fill(name: str, ports: Mapping[str, int], wanted: _Filled, folder: Path, ec
 
 
 def _drop_dynamodb_table(port: int, table: str) -> None:
-    import boto3
-
-    client = boto3.client(
-        "dynamodb",
-        endpoint_url=f"http://{LOCALHOST}:{port}",
-        region_name="us-west-2",
-        aws_access_key_id=LOCAL_CREDENTIALS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=LOCAL_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
-    )
+    client = open_dynamodb(port)
     try:
         client.delete_table(TableName=table)
     except client.exceptions.ResourceNotFoundException:

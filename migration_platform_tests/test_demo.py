@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from migration_platform.local.servers import Cassandra, Kafka, free_port
+from migration_platform.local.servers import Cassandra, DynamoDb, Kafka, free_port
 from migration_platform.local.stack import start_all, stop
-from migration_platform.sample import COLUMNS, enrolments
+from migration_platform.sample import COLUMNS, enrolments, users
 from migration_platform_tests.servers import jars_folder
 
 
@@ -37,45 +37,65 @@ def test_a_tiny_sample_has_as_many_rows_as_asked_for(count: int):
     assert len(list(enrolments(count))) == count
 
 
-def run_demo(home: Path, enrolled: int) -> subprocess.CompletedProcess[str]:
+def test_sample_users_have_time_based_ids_of_their_own_that_are_the_same_in_every_run():
+    rows = list(users(5_000))
+    assert rows == list(users(5_000))
+    assert len({user_id for user_id, _, _ in rows}) == 5_000
+    assert {user_id.version for user_id, _, _ in rows} == {1}
+    assert rows[4_999][1:] == ("User4999", "user4999@example.com")
+    assert rows[0] != next(users(1, seed=2))
+
+
+def run_demo(home: Path, *options: str) -> str:
+    """Run the command as somebody whose own AWS profile does not work; gives what it said."""
     environment = {
         **os.environ,
+        "AWS_PROFILE": "expired",
         "MIGRATION_PLATFORM_HOME": str(home),
         "MIGRATION_PLATFORM_JARS": str(jars_folder()),
         "DAGSTER_HOME": str(home / "dagster"),
     }
-    return subprocess.run(
-        [Path(sys.executable).parent / "migration-platform", "demo", "--enrolments", str(enrolled)],
+    done = subprocess.run(
+        [Path(sys.executable).parent / "migration-platform", "demo", *options],
         env=environment,
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_there(tmp_path: Path):
-    ports = {"cassandra": free_port(), "kafka": free_port()}
+    servers = Cassandra(), Kafka(), DynamoDb()
     try:
         # Ports that were chosen before are the ones that the demo finds and uses.
-        start_all([Cassandra(), Kafka()], home=tmp_path, ports=ports, jars_folder=jars_folder())
-        first = run_demo(tmp_path, 2_000)
-        assert first.returncode == 0, first.stdout + first.stderr
-        assert "check row_counts_match  passed: 2,000 rows on both sides." in first.stdout
+        ports = {server.name: free_port() for server in servers}
+        start_all(servers, home=tmp_path, ports=ports, jars_folder=jars_folder())
+        first = run_demo(tmp_path, "--enrolments", "2000", "--users", "3000")
+        assert "check row_counts_match  passed: 2,000 rows on both sides." in first
         assert (
             "check all_ranges_match  passed: All 64 ranges match: 2,000 rows, each cell with its "
-            "writetime and TTL." in first.stdout
+            "writetime and TTL." in first
         )
-        assert '"id": "total-records-migrated", "value": 2000' in first.stdout
-        assert "make ui" in first.stdout
-        assert "\r" not in first.stdout
+        assert '"id": "total-records-migrated", "value": 2000' in first
+        assert "make ui" in first
+        assert "\r" not in first
 
-        assert "2,000 in the target" in first.stdout
-        assert "rows a second" in first.stdout
+        assert "2,000 in the target" in first
+        assert "rows a second" in first
 
-        second = run_demo(tmp_path, 2_000)
-        assert second.returncode == 0, second.stdout + second.stderr
-        assert "2,000 enrolments are there already" in second.stdout
+        assert "check row_counts_match  passed: 3,000 rows on both sides." in first
+        assert "check all_ranges_match  passed: All 64 ranges match: 3,000 rows." in first
+        assert "/assets/dynamodb/UsersTable" in first
+
+        # DynamoDB Local forgets its tables when it ends.
+        stop("dynamodb", home=tmp_path)
+        second = run_demo(tmp_path, "--job", "users", "--users", "3000")
+        assert "3,000 users are there already" in second
+        assert "check all_ranges_match  passed: All 64 ranges match: 3,000 rows." in second
+        assert "enrolments" not in second
     finally:
-        for name in ports:
-            stop(name, home=tmp_path)
+        for server in servers:
+            stop(server.name, home=tmp_path)

@@ -433,19 +433,9 @@ class DynamoDb(Server):
 
     def answers(self, port: int) -> bool:
         """Whether it lists its tables."""
-        import boto3
-        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
-        client = boto3.client(
-            "dynamodb",
-            endpoint_url=f"http://{LOCALHOST}:{port}",
-            region_name="local",
-            # It takes any credentials, but the request must carry some.
-            aws_access_key_id="local",
-            aws_secret_access_key="local",  # noqa: S106
-            config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
-        )
+        client = open_dynamodb(port)
         try:
             client.list_tables()
         except (BotoCoreError, ClientError):
@@ -453,6 +443,24 @@ class DynamoDb(Server):
         finally:
             client.close()
         return True
+
+
+def open_dynamodb(port: int) -> Any:
+    """Open the SDK's client of DynamoDB Local; nobody's own profile or credentials are read."""
+    from botocore.config import Config
+    from botocore.session import Session
+
+    # Else a profile that AWS_PROFILE names is looked up, although nothing of it is used.
+    session = Session(session_vars={"profile": (None, None, None, None)})
+    return session.create_client(
+        "dynamodb",
+        endpoint_url=f"http://{LOCALHOST}:{port}",
+        region_name="us-west-2",
+        # It takes any credentials, but the request must carry some.
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106
+        config=Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1}),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
