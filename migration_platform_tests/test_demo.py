@@ -92,6 +92,7 @@ def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_th
 
         # DynamoDB Local forgets its tables when it ends.
         stop("dynamodb", home=tmp_path)
+        start_all([DynamoDb()], home=tmp_path, ports=ports, jars_folder=jars_folder())
         second = run_demo(tmp_path, "--job", "users", "--users", "3000")
         assert "3,000 users are there already" in second
         assert "check all_ranges_match  passed: All 64 ranges match: 3,000 rows." in second
