@@ -54,12 +54,13 @@ def to_markdown(lines: Sequence[Fidelity]) -> str:
 
 
 def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a Markdown table; no name in it can end a cell."""
+    """Write a Markdown table; nothing in it can end a cell, nor be a tag, as in `list<int>`."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |"
-        for line in lines
-    )
+    return "\n".join("| " + " | ".join(map(_to_cell, line)) + " |" for line in lines)
+
+
+def _to_cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "\\<").replace("\n", " ")
 
 
 def _values_of(plan: Plan, source: Source) -> str:
