@@ -78,8 +78,7 @@ def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
         name=migration.target.table,
         table_id=table_id,
         columns=tuple(
-            Column(name, str(freeze(parse_type(text))), is_static)
-            for name, (text, is_static) in types.items()
+            Column(name, _in_one_cell(text), is_static) for name, (text, is_static) in types.items()
         ),
         partition_key=partition,
         clustering_columns=sort,
@@ -87,6 +86,12 @@ def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
         tells_elements=False,
         is_murmur3=False,
     )
+
+
+def _in_one_cell(text: str) -> str:
+    """Give a type as one cell: no part of an item has times of its own."""
+    cql_type = parse_type(text)
+    return str(freeze(cql_type) if cql_type.is_multicell else cql_type)
 
 
 def _types_of(migration: Migration, origin: Table) -> dict[str, tuple[str, bool]]:
@@ -296,11 +301,23 @@ def create_target(connection: DynamoDb, plan: Plan, report: Callable[[str], None
         billing_mode=declared.billing_mode,  # type: ignore[arg-type]
         read_units=declared.read_units,
         write_units=declared.write_units,
-        indexes=[_to_index(form, index) for index in declared.indexes],
+        indexes=indexes_of(plan),
         ttl_attribute=declared.ttl_attribute,
         retry_seconds=plan.migration.retry_seconds,
         report=report,
     )
+
+
+def indexes_of(plan: Plan) -> list[Index]:
+    """Give the indexes that are made with the table.
+
+    Raises:
+        DeclarationError: a column cannot be the key of an index.
+    """
+    declared = plan.migration.target.dynamodb
+    assert declared is not None
+    form = build_item_form(plan, plan.rows, plan.rows.ordered(()))
+    return [_to_index(form, index) for index in declared.indexes]
 
 
 def _to_key(schema: Iterable[tuple[str, str]]) -> tuple[KeyAttribute, ...]:

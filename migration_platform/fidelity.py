@@ -6,7 +6,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from migration_platform.cql_types import parse_type
+from migration_platform.cql_types import CqlType, parse_type
+from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.dynamodb_types import attribute_type_of
 from migration_platform.migration import RowMax, quote
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.row_writes import time_of
@@ -16,7 +18,8 @@ from migration_platform.row_writes import time_of
 class Fidelity:
     """How well one thing arrives: its values, and its writetimes and TTLs, each in a few words.
 
-    `exact` says that each cell has its own writetime and TTL at the target too.
+    `exact` says that each cell has its own writetime and TTL at the target too; of an attribute of
+    DynamoDB, whose item has the times, that its values come back as they were.
     """
 
     subject: str
@@ -27,6 +30,8 @@ class Fidelity:
 
 def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
     """Say of each column of the target, and of row markers, what arrives as it was."""
+    if plan.migration.target.dynamodb:
+        return _describe_items(plan)
     found = [
         Fidelity(quote(source.target), _values_of(plan, source), *_times_of(plan, layer, source))
         for layer in plan.layers
@@ -40,6 +45,79 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
         for name in plan.left_unset
     ]
     return tuple(found)
+
+
+# -- items of DynamoDB ---------------------------------------------------------------------------
+
+
+def _describe_items(plan: Plan) -> tuple[Fidelity, ...]:
+    """Say of each attribute of an item, and of the item's times, what arrives as it was."""
+    declared = plan.migration.target.dynamodb
+    assert declared is not None
+    found: dict[str, Fidelity] = {}
+    for layer in plan.layers:
+        sources = layer.ordered(())
+        form = build_item_form(plan, layer, sources)
+        for part in form.parts:
+            if not form.is_own(part) and part.columns:
+                told = f"S: {', '.join(map(quote, part.columns))}, joined by #"
+                found.setdefault(part.name, Fidelity(quote(part.name), told, "", exact=True))
+        for source, column in zip(sources, form.columns, strict=True):
+            if source.target in found:
+                continue
+            is_key = source.target in form.key_columns
+            kind = attribute_type_of(column.cql_type, column.attribute_type, is_key)
+            notes = [_values_of(plan, source)]
+            if source.origin_type == "counter":
+                notes = ["the counter's number"]
+            loses_scale = kind in ("N", "L", "M") and _holds(column.cql_type, ("decimal",))
+            if loses_scale:
+                notes.append(
+                    "decimals equal as numbers: 1.50 comes back as 1.5 (S keeps the zeros)"
+                )
+            if kind in ("N", "L", "M") and _holds(column.cql_type, _BEYOND_N):
+                notes.append(
+                    "what no N holds is a string"
+                    if declared.numbers == "string" and not is_key
+                    else "a row with what no N holds is set aside or fails its range"
+                )
+            if kind in ("SS", "NS", "BS"):
+                notes.append("a set without an order")
+            if layer.name == "statics" and not is_key:
+                notes.append("in an item of its own for each partition")
+            found[source.target] = Fidelity(
+                quote(source.target), f"{kind}: {'; '.join(notes)}", "", exact=not loses_scale
+            )
+    return (*found.values(), _times_of_items(plan))
+
+
+_BEYOND_N = ("varint", "decimal", "float", "double")
+
+
+def _holds(cql_type: CqlType, names: Sequence[str]) -> bool:
+    """Say whether a type is one of these, or has one of these in it at any depth."""
+    inner = (*cql_type.parameters, *(kind for _, kind in cql_type.fields))
+    return cql_type.name in names or any(_holds(each, names) for each in inner)
+
+
+def _times_of_items(plan: Plan) -> Fidelity:
+    declared, migration, rules = plan.migration.target.dynamodb, plan.migration, plan.rules
+    assert declared is not None
+    written = (
+        f"the row's newest writetime{_counting(migration.row_max, 'writetime')} in "
+        f"{quote(declared.writetime_attribute)}, and the newest item wins"
+        if rules.writetime == "row_max" and declared.writetime_attribute
+        else "no writetime is kept"
+    )
+    expires = "no item expires"
+    if declared.ttl_attribute and rules.ttl != "none":
+        expires = f"an item expires at the second in {quote(declared.ttl_attribute)}, " + (
+            f"{rules.ttl:,} s after it is copied"
+            if isinstance(rules.ttl, int)
+            else f"the row's latest{_counting(migration.row_max, 'ttl')}"
+            + ("" if migration.row_max.expiring_cells_only else ", none if a cell lives for ever")
+        )
+    return Fidelity("(writetime and TTL)", "", f"{written}; {expires}", exact=False)
 
 
 def to_markdown(lines: Sequence[Fidelity]) -> str:

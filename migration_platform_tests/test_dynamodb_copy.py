@@ -10,8 +10,10 @@ from typing import Any
 import boto3
 import pytest
 
+from migration_platform import dynamodb_sample
+from migration_platform.dynamodb_sample import sample_cost
 from migration_platform.dynamodb_shape import create_target, plan_items
-from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.local.stack import Running
 from migration_platform.migration import Columns, Endpoint, Migration, TableName
@@ -268,6 +270,32 @@ def test_counters_are_numbers_and_columns_change_as_elsewhere(
         }
     ]  # fmt: skip
     assert found(compare(connection, plan, target=dynamo)) == (0, 0, 0)
+
+
+def test_the_cost_is_estimated_from_a_part_of_the_rows(
+    connection, dynamo, client, keyspace, plan_to, monkeypatch
+):
+    monkeypatch.setattr(dynamodb_sample, "ROWS_A_WINDOW", 30)
+    table = create_table(
+        connection, keyspace, "e", "p int, c int, s text static, v text, PRIMARY KEY (p, c)"
+    )
+    fill(connection, table, "p, c, v", [(n // 3, n, "x" * (n % 2000)) for n in range(3000)])
+    fill(connection, table, "p, s", [(n, "static") for n in range(500)])
+    plan = plan_to(table, dynamodb={"indexes": (GlobalIndex("by_v", "v", "c"),)})
+
+    cost = sample_cost(plan, connection, None)
+
+    assert not cost.is_complete
+    assert not cost.is_bounded
+    assert cost.sampled < 1500
+    size = sum(n % 2000 for n in range(3000))
+    for estimate, truth in ((cost.items, 3500), (cost.storage_bytes, 2 * size + 3500 * 130)):
+        assert 0 < estimate.error < estimate.value
+        assert abs(estimate.value - truth) < 2 * estimate.error + 0.1 * truth
+
+    wide = create_table(connection, keyspace, "wide", "p int, c int, PRIMARY KEY (p, c)")
+    fill(connection, wide, "p, c", [(1, n) for n in range(100)])
+    assert sample_cost(plan_to(wide), connection, None).is_bounded
 
 
 def test_a_table_with_another_key_is_refused(connection, dynamo, client, keyspace, plan_to):

@@ -259,6 +259,35 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     users.declare_stores(profile="nobody")
     assert "nobody" in said()
     users.declare_stores()
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    assert "credentials" in said()
+    with monkeypatch.context() as patch:
+        patch.delenv("AWS_ACCESS_KEY_ID")
+        assert "credentials" in said()
     assert users.target_name not in users.tables()
+
+
+def test_the_plan_tells_what_a_copy_will_consume(users: Users) -> None:
+    users.declare(
+        target={
+            "write_units_per_second": 100,
+            "indexes": {"by_email": {"partition": "email", "projection": "KEYS_ONLY"}},
+        }
+    )
+    users.execute(f"INSERT INTO {{origin}} (id, score) VALUES ({uuid.uuid4()}, Infinity)")
+    plan = dg.AssetKey(["cloud", f"{users.target_name}_plan"])
+
+    run = users.project.run(None, assets=[plan]).assert_success()
+
+    told = run.materializations(plan)[None]
+    assert (told["estimated_items"], told["estimated_write_units"]) == (ROWS, ROWS)
+    assert told["estimated_index_write_units"] == ROWS
+    assert told["rows_that_no_item_can_hold"] == 1
+    lines = {line.split(" | ")[0].strip("| "): line for line in told["cost"].split("\n")}
+    assert "every row was read" in lines["items"]
+    assert "at least 0:00:04" in lines["duration of the copy"]
+    assert "score: no N holds Infinity" in lines["rows that no item can hold"]
+    assert users.target_name not in users.tables()
+    values = {line.split(" | ")[0].strip("| "): line for line in told["fidelity"].split("\n")}
+    assert values["score"].startswith("| score | N: as they are; a row with what no N holds is set")
+    assert values["id"] == "| id | S: as they are |  | ✓ |"
+    assert "no writetime is kept; no item expires" in values["(writetime and TTL)"]
+    assert told["inexact"] == "(writetime and TTL)"

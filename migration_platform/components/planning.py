@@ -12,6 +12,8 @@ import dagster as dg
 from migration_platform.collisions import Collisions, refuse_collisions
 from migration_platform.components.reporting import Job, build_progress, column_schema
 from migration_platform.control import Watch, find_tables
+from migration_platform.dynamodb_cost import GB, tell_cost
+from migration_platform.dynamodb_sample import sample_cost
 from migration_platform.errors import MigrationError
 from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
 from migration_platform.migration import quote
@@ -19,6 +21,8 @@ from migration_platform.planning import make_plan, tracking_cluster
 from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource, DynamoDbResource
+from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.dynamodb import DynamoDb, find_table
 from migration_platform.token_ranges import describe_ranges
 from migration_platform.workers import WorkerPool
 
@@ -43,6 +47,8 @@ def plan_migration(
             there = stack.enter_context(target.connect())
             plan = make_plan(migration, here, there)
             metadata = _describe(plan)
+            if isinstance(there, DynamoDb):
+                metadata |= _describe_cost(plan, here, there)
             if not (rehearses or plan.lost_keys or migration.guardrails):
                 return dg.MaterializeResult(metadata=metadata)
             workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
@@ -84,6 +90,33 @@ def _describe(plan: Plan) -> dict[str, Any]:
         "key_columns_lost": ", ".join(plan.lost_keys) or "none",
         "times_compared": plan.migration.compare_writetime,
     }
+
+
+def _describe_cost(plan: Plan, origin: Connection, target: DynamoDb) -> dict[str, Any]:
+    """Tell what a copy will consume: a table to read, and its numbers for Dagster to plot."""
+    migration = plan.migration
+    found = find_table(target, migration.target.table.table, retry_seconds=migration.retry_seconds)
+    cost = sample_cost(plan, origin, found)
+    metadata: dict[str, Any] = {
+        "cost": dg.MetadataValue.md(
+            write_table(
+                ("what", "estimate", "how it is counted"), tell_cost(cost, migration, found)
+            )
+        ),
+        "estimated_items": round(cost.items.value),
+        "estimated_write_units": round(cost.write_units.value),
+        "estimated_index_write_units": round(cost.index_units.value),
+        "estimated_read_units_of_a_comparison": round(cost.read_units.value),
+        "estimated_storage_gb": round(cost.storage_bytes.value / GB, 6),
+        "average_item_bytes": round(cost.average_item),
+        "largest_item_bytes": cost.largest_item,
+        "sampled_items": cost.sampled,
+        "table_is_created": found is None,
+    }
+    if cost.refused.value:
+        metadata["rows_that_no_item_can_hold"] = round(cost.refused.value)
+        metadata["no_item_can_hold"] = dg.MetadataValue.json(list(cost.refused_samples))
+    return metadata
 
 
 def _columns(plan: Plan) -> str:
