@@ -1,7 +1,7 @@
 """The components as another project uses them: found, scaffolded, checked, launched, refused."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -271,7 +271,7 @@ def test_unknown_attributes_of_stores_are_refused_by_their_whole_name(project: P
     assert "no attribute cassandra.sunbird.usernam; did you mean cassandra.sunbird.user" in message
     assert "no attribute cassandra.sunbird.tls.ca; " in message
     assert "no attribute kafka.monitoring.servers; " in message
-    assert "no attribute postgres; valid are cassandra, kafka" in message
+    assert "no attribute postgres; valid are cassandra, dynamodb, kafka" in message
 
 
 def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project) -> None:
@@ -352,8 +352,8 @@ def test_stores_of_the_wrong_kind_are_refused(project: Project) -> None:
     declare(project, target={"store": "monitoring"}, events={"store": "sunbird", "topic": "t"})
 
     assert refusal(project) == (
-        "target.store is monitoring, a kafka store; valid are the cassandra stores "
-        "sunbird, reports; events.store is sunbird, a cassandra store; "
+        "target.store is monitoring, a kafka store; valid are the cassandra and dynamodb "
+        "stores sunbird, reports; events.store is sunbird, a cassandra store; "
         "valid are the kafka stores monitoring"
     )
 
@@ -532,8 +532,8 @@ def declared_migration(project: Project, monkeypatch: pytest.MonkeyPatch) -> Mig
     """Load the project's only migration as Dagster does, and give its declaration."""
     seen: list[Migration] = []
 
-    def keep(component: TableMigration) -> Migration:
-        seen.append(to_migration(component))
+    def keep(component: TableMigration, kinds: Mapping[str, str]) -> Migration:
+        seen.append(to_migration(component, kinds))
         return seen[-1]
 
     to_migration = TableMigration.to_migration
