@@ -123,7 +123,7 @@ class ItemForm:
             try:
                 levels = levels_of(column.cql_type, column.attribute_type, is_key)
             except DeclarationError as failure:
-                raise DeclarationError(f"{quote(column.name)}: {failure}") from failure
+                raise DeclarationError(f"target.attributes.{column.name}: {failure}") from failure
             if levels > MAX_LEVELS:
                 raise DeclarationError(
                     f"{quote(column.name)} is deeper than DynamoDB's {MAX_LEVELS} levels; "

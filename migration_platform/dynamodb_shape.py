@@ -63,6 +63,11 @@ def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
             ) from None
     partition, sort = _key_of(migration, origin)
     unknown = [name for name in (*partition, *sort) if name not in types]
+    if unknown and not declared.partition:
+        raise DeclarationError(
+            f"{', '.join(map(quote, unknown))} of the origin's key would not be copied; copy it, "
+            f"or name other columns in target.key; valid are {', '.join(map(quote, types))}"
+        )
     if unknown:
         raise DeclarationError(
             f"target.key names {', '.join(map(quote, unknown))}, which nothing fills; valid are "

@@ -62,6 +62,19 @@ class DynamoDbTarget:
     write_units_per_second: int | None = None
     read_units_per_second: int | None = None
 
+    @property
+    def form(self) -> list[object]:
+        """What the form of every item depends on: where it changes, all are to be written anew.
+
+        `numbers` does not count: it chooses for rows only that were not written otherwise.
+        """
+        return [
+            [self.partition, self.sort, self.partition_attribute, self.sort_attribute],
+            [self.ttl_attribute, self.writetime_attribute, self.nulls],
+            sorted(self.attribute_types.items()),
+            sorted(self.column_types.items()),
+        ]
+
     def wrong(self) -> list[str]:
         """Give what is wrong, one sentence each."""
         wrong = [

@@ -204,6 +204,8 @@ class Plan:
             "ttl": migration.ttl,
             "row_max": asdict(migration.row_max),
         }
+        if migration.target.dynamodb:
+            content["items"] = migration.target.dynamodb.form
         return _digest(content)
 
     @property

@@ -173,8 +173,8 @@ def _define(connection: Connection, keyspace: str, statement: str, retry_seconds
 
 def _refusal(keyspace: str, reason: str) -> PreflightError:
     return PreflightError(
-        f"cannot keep track of runs in the keyspace {quote(keyspace)} of the target's cluster: "
-        f"{reason}; grant its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
+        f"cannot keep track of runs in the keyspace {quote(keyspace)}: {reason}; "
+        "grant its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
         "tracking_keyspace, or set tracking: false"
     )
 

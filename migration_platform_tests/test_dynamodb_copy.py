@@ -298,6 +298,20 @@ def test_the_cost_is_estimated_from_a_part_of_the_rows(
     assert sample_cost(plan_to(wide), connection, None).is_bounded
 
 
+def test_what_was_copied_counts_as_long_as_items_would_be_the_same(connection, keyspace, plan_to):
+    table = create_table(connection, keyspace, "f", "id int PRIMARY KEY, v double")
+    first = plan_to(table)
+    name = first.target.name.table
+
+    def again(**dynamodb: Any) -> str:
+        return plan_to(table, into=name, dynamodb=dynamodb).fingerprint
+
+    assert again() == first.fingerprint
+    assert again(write_units_per_second=5, numbers="string") == first.fingerprint
+    others = [again(attribute_types={"v": "S"}), again(nulls="null"), again(partition=("id",))]
+    assert len({first.fingerprint, *others}) == 4
+
+
 def test_a_table_with_another_key_is_refused(connection, dynamo, client, keyspace, plan_to):
     table = create_table(connection, keyspace, "o", "id int PRIMARY KEY, v text")
     name = f"t{uuid.uuid4().hex}"

@@ -306,7 +306,7 @@ WRONG_FORMS = [
     ({"is_static": True}, "a table with static columns needs a sort key"),
     (
         {"columns": (column("id"), column("v", "int", "SS"))},
-        "v: SS is no attribute type for values of int; write one of N, S, B",
+        "target.attributes.v: SS is no attribute type for values of int; write one of N, S, B",
     ),
     (
         {"columns": (column("id"), column("v", "list<" * 32 + "int" + ">" * 32))},

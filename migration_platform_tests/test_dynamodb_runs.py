@@ -157,6 +157,12 @@ def test_a_table_is_made_copied_compared_and_repaired(users: Users) -> None:
     assert sorted(users.items(), key=lambda item: item["id"]["S"]) == there
     assert users.check("all_ranges_match")[0]
 
+    users.put({"id": {"S": str(uuid.UUID(int=0))}})
+    emptied = project.run(config=users.step_config(truncate_target=True)).assert_success()
+    assert sorted(users.items(), key=lambda item: item["id"]["S"]) == there
+    logged = project.messages_of(emptied.run_id)
+    assert f"Emptied {users.target_name} of {ROWS + 1} items." in logged
+
 
 def test_a_killed_run_is_resumed_without_loss(users: Users) -> None:
     users.declare(target={"write_units_per_second": 50}, origin={"fetch_size": 10})
@@ -253,6 +259,15 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
         return run.error
 
     assert f"there is no table {users.target_name}" in said(target={"create": False})
+    assert "id of the origin's key would not be copied; copy it, or name" in said(
+        target={"attributes": {"id": {"drop": True}}}
+    )
+    assert "target.attributes.name: NS is no attribute type for values of text" in said(
+        target={"attributes": {"name": {"type": "NS"}}}
+    )
+    assert "columns.skip or target.attributes names nothing, which" in said(
+        target={"attributes": {"nothing": {"drop": True}}}
+    )
     assert "target.key names nobody, which nothing fills" in said(
         target={"key": {"partition": "nobody"}}
     )

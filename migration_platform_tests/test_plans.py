@@ -196,7 +196,7 @@ def test_counters_of_a_range_copied_before_are_not_brought_back(odd: Odd) -> Non
         k: k + 1 + 5 * (k == 4) for k in range(12) if k != 3
     }
     ranges = again.materializations(odd.target).values()
-    assert sum(found.get("counters_left_alone", 0) for found in ranges) == 1
+    assert sum(found.get("rows_left_alone", 0) for found in ranges) == 1
     assert "diff.repair: [counters]" in odd.move.project.messages_of(again.run_id)
 
 

@@ -160,7 +160,7 @@ def test_a_keyspace_that_refuses_is_told_in_one_sentence_with_the_way_out(
     with pytest.raises(PreflightError) as refused:
         open_tables(connection, migration)
     assert str(refused.value).startswith(
-        "cannot keep track of runs in the keyspace system of the target's cluster: the server said"
+        "cannot keep track of runs in the keyspace system: the server said"
     )
     assert str(refused.value).endswith(
         "name another one in tracking_keyspace, or set tracking: false"

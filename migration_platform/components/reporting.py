@@ -114,7 +114,7 @@ def counts_metadata(counts: RangeCounts) -> dict[str, Any]:
             ("rows_filtered", counts.filtered),
             ("rows_too_large", counts.too_large),
             ("rows_collided", counts.collided),
-            ("counters_left_alone", counts.left_alone),
+            ("rows_left_alone", counts.left_alone),
             ("writes_expired_on_the_way", counts.expired),
             ("partitions_with_static_cells", counts.statics),
             ("static_cells_set_aside", counts.statics_set_aside),

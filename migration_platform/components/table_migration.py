@@ -203,7 +203,8 @@ class DiffAttributes(NamedAttributes, dg.Model):
 
     mode: str = Field(
         default="two_way",
-        description="two_way also finds rows that only the target has; or origin_only.",
+        description="two_way also finds rows that only the target has; or origin_only, which "
+        "reads DynamoDB by the origin's keys and does not scan it.",
     )
     compare_writetime: bool = Field(
         default=False, description="Whether cells with equal values and other writetimes differ."
@@ -327,7 +328,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     )
     tracking_keyspace: str = Field(
         default=Migration.tracking_keyspace,
-        description="Keyspace of those tables, made in the target's cluster where it is missing.",
+        description="Keyspace of those tables, made where it is missing: in the target's cluster, "
+        "in the origin's if the target is DynamoDB.",
     )
     retry_seconds: float = Field(
         90.0, description="How long a request that failed for a passing reason is tried again."
@@ -853,7 +855,7 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
         f"`{migration.origin.table}` in `{migration.origin.store}`.",
         "",
         f"- **Ranges**: {migration.token_ranges}, by the token of the origin's partition key",
-        f"- **Writetime and TTL**: `{migration.writetime}`, `{migration.ttl}`",
+        *_describe_times(migration),
         f"- **Comparison**: `{migration.diff_mode}`",
     ]
     lines += _describe_changes(migration)
@@ -864,6 +866,35 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
     if declared.events:
         lines.append(f"- **Events**: topic `{declared.events.topic}` in `{declared.events.store}`")
     return "\n".join(lines)
+
+
+def _describe_times(migration: Migration) -> list[str]:
+    """Say what becomes of writetimes and TTLs, and of DynamoDB what table it is."""
+    declared = migration.target.dynamodb
+    if declared is None:
+        return [f"- **Writetime and TTL**: `{migration.writetime}`, `{migration.ttl}`"]
+    lines = []
+    if declared.partition:
+        sort = f", sorted by {_codes(declared.sort)}" if declared.sort else ""
+        lines.append(f"- **Key**: {_codes(declared.partition)}{sort}")
+    if declared.create:
+        indexes = [index.name for index in declared.indexes]
+        with_them = f", with the indexes {_codes(indexes)}" if indexes else ""
+        lines.append(f"- **Created** where missing: `{declared.billing_mode}`{with_them}")
+    kept = [
+        f"{what} `{value}` in `{attribute}`"
+        for what, value, attribute in (
+            ("writetime", migration.writetime, declared.writetime_attribute),
+            ("TTL", migration.ttl, declared.ttl_attribute),
+        )
+        if attribute
+    ]
+    lines.append(f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}")
+    return lines
+
+
+def _codes(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _describe_changes(migration: Migration) -> list[str]:
