@@ -251,6 +251,14 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
         target={"store": "sunbird", "table": "a.b", "ttl_attribute": "x"}
     )
 
+    users.declare()
+    sides = {"origin": {"store": "sunbird", "keyspace": users.keyspace}}
+    kind = "KeyspaceMigration"
+    users.project.declare("all", kind, **sides, target={"store": "cloud", "keyspace": "x"})
+    assert "target.store is cloud, a dynamodb store, but a keyspace is" in refusal(users.project)
+    users.project.declare("all", kind, **sides, target={"store": "sunbird", "keyspace": "x"})
+    assert users.project.load()
+
     def said(**attributes: Any) -> str:
         users.declare(**attributes)
         run = users.project.run(KEYS[0])

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import BaseModel, Field, create_model
 
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.dynamodb_attributes import DynamoDbAttributes
 from migration_platform.components.table_migration import (
     OriginAttributes,
     TableMigration,
@@ -64,14 +65,14 @@ OriginKeyspaceAttributes = _derive(
 TargetKeyspaceAttributes = _derive(
     "TargetKeyspaceAttributes",
     TargetAttributes,
-    without={"table"},
+    without={"table", *DynamoDbAttributes.model_fields},
     keyspace=(str | None, Field(None, description="Its name; default: the origin's.")),
 )
 OriginOfTable = _derive_optional("OriginOfTable", OriginAttributes, without={"store", "table"})
 TargetOfTable = _derive_optional(
     "TargetOfTable",
     TargetAttributes,
-    without={"store", "table"},
+    without={"store", "table", *DynamoDbAttributes.model_fields},
     table=(str | None, Field(None, description="The table's name at the target.")),
 )
 TableAttributes = _derive_optional(

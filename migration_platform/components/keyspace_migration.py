@@ -45,7 +45,7 @@ from migration_platform.components.keyspace_attributes import (
 )
 from migration_platform.components.reporting import Job
 from migration_platform.components.scaffolds import KeyspaceMigrationScaffolder
-from migration_platform.components.stores import read_settings
+from migration_platform.components.stores import kinds_of_stores, read_settings
 from migration_platform.components.table_migration import TableMigration, build_job
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import TableName, quote
@@ -237,7 +237,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         Under `dg` and `dagster dev` a list that is not there yet is looked up. Where that fails,
         the definitions load all the same, with what is known.
         """
-        self._check_declaration()
+        self._check_declaration(kinds_of_stores(context.component_tree))
         loading, storage = DefinitionsLoadContext.get(), DefsStateStorage.get()
         config, root = self.defs_state_config, context.project_root
         if loading.load_type == DefinitionsLoadType.INITIALIZATION and using_dagster_dev():
@@ -258,8 +258,13 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         with loading.state_path(config, storage, root) as path:
             return self.build_defs_from_state(context, path)
 
-    def _check_declaration(self) -> None:
-        wrong = []
+    def _check_declaration(self, kinds: Mapping[str, str]) -> None:
+        wrong = [
+            f"{side}.store is {name}, a {kinds[name]} store, but a keyspace is copied between "
+            "cassandra stores; a table that goes to DynamoDB is a TableMigration of its own"
+            for side, name in (("origin", self.origin.store), ("target", self.target.store))
+            if kinds.get(name, "cassandra") != "cassandra"
+        ]
         unknown = [word for word in self.create if word not in CREATABLE]
         if unknown:
             wrong.append(f"create names {', '.join(unknown)}; valid are {', '.join(CREATABLE)}")
@@ -352,7 +357,8 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
             DeclarationError: another component migrates the same table to the same place.
         """
         declared = context.component_tree.get_all_components(TableMigration)
-        others = {build_job(other.to_migration()).target for other in declared}
+        kinds = kinds_of_stores(context.component_tree)
+        others = {build_job(other.to_migration(kinds)).target for other in declared}
         twice = [name for name, job in jobs.items() if job.target in others]
         if twice:
             raise DeclarationError(
