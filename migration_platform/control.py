@@ -7,7 +7,7 @@ state holds.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,9 +134,13 @@ def _write(tables: TrackingTables, migration: Migration, **values: Any) -> None:
 
 
 def apply_control(
-    control: Control, migration: Migration, origin: RateBudget, target: RateBudget
+    control: Control,
+    migration: Migration,
+    origin: RateBudget,
+    target: RateBudget,
+    *others: RateBudget,
 ) -> None:
-    """Let a run's budgets be what is set, or else declared."""
+    """Let a run's budgets be what is set, or else declared; of `others` only a pause is set."""
     for side, endpoint, budget in (
         ("origin", migration.origin, origin),
         ("target", migration.target, target),
@@ -145,6 +149,7 @@ def apply_control(
         size = getattr(control, f"{side}_bytes") or endpoint.size_per_second
         if (rows, size) != (budget.rows_per_second, budget.size_per_second):
             budget.set_limits(rows, size)
+    for budget in (origin, target, *others):
         if control.paused and not budget.paused:
             budget.pause()
         elif budget.paused and not control.paused:
@@ -182,7 +187,7 @@ class Watch:
         self,
         tables: TrackingTables,
         migration: Migration,
-        budgets: tuple[RateBudget, RateBudget],
+        budgets: Sequence[RateBudget],
         say: Callable[[str], None],
     ):
         self.run: TrackedRun | None = None
@@ -227,7 +232,8 @@ class Watch:
     def _read(self, retry_seconds: float = 0.0) -> None:
         control = read_control(self._tables, self._migration, retry_seconds=retry_seconds)
         known, self._known = self._known, control
-        apply_control(control, self._migration, *self._budgets)
+        origin, target, *others = self._budgets
+        apply_control(control, self._migration, origin, target, *others)
         if control.paused != known.paused:
             # Whoever paused it by CQL may have left no time.
             since = f" since {control.paused_at:%Y-%m-%d %H:%M:%S} UTC" if control.paused_at else ""

@@ -140,9 +140,13 @@ class WorkerPool:
             if dynamodb
             else self.target_budget
         )
-        budgets = (self.origin_budget, self.target_budget, self.target_read_budget)
-        shared = (plan, origin, target, *budgets)
+        shared = (plan, origin, target, *self.budgets)
         self._workers = [_Worker(shared) for _ in range(workers)]
+
+    @property
+    def budgets(self) -> tuple[RateBudget, RateBudget, RateBudget]:
+        """What holds the processes back at the origin, in writing to the target, in reading it."""
+        return self.origin_budget, self.target_budget, self.target_read_budget
 
     def __enter__(self) -> "WorkerPool":
         return self

@@ -55,18 +55,18 @@ def test_what_is_set_holds_until_it_is_set_back(
     tables: TrackingTables, migration: Migration
 ) -> None:
     origin, target = budgets(migration)
+    reading = RateBudget(multiprocessing.get_context("spawn"), size_per_second=9)
     assert read_control(tables, migration) == Control()
 
     set_limits(tables, migration, {"origin_rows": 7, "target_bytes": 1000})
     set_limits(tables, migration, {"target_rows": 8})
     set_paused(tables, migration, paused=True)
     control = read_control(tables, migration)
-    apply_control(control, migration, origin, target)
+    apply_control(control, migration, origin, target, reading)
 
     assert control.limits == {"origin_rows": 7, "target_rows": 8, "target_bytes": 1000}
     assert (limits_of(origin), limits_of(target)) == ((7, None), (8, 1000))
-    assert origin.paused
-    assert target.paused
+    assert [budget.paused for budget in (origin, target, reading)] == [True, True, True]
     assert describe_control(control, migration) == (
         "paused; rate: origin 7 rows/s (set), target 8 rows/s (set), target 1,000 bytes/s (set)"
     )
@@ -74,10 +74,11 @@ def test_what_is_set_holds_until_it_is_set_back(
     set_limits(tables, migration, dict.fromkeys(control.limits))
     set_paused(tables, migration, paused=False)
     control = read_control(tables, migration)
-    apply_control(control, migration, origin, target)
+    apply_control(control, migration, origin, target, reading)
 
     assert (limits_of(origin), limits_of(target)) == ((500, None), (None, None))
-    assert not origin.paused
+    assert not any(budget.paused for budget in (origin, target, reading))
+    assert limits_of(reading) == (None, 9)
     assert describe_control(control, migration) == "rate: origin 500 rows/s (declared)"
 
 

@@ -15,6 +15,7 @@ from migration_platform.dynamodb_sample import sample_cost
 from migration_platform.dynamodb_shape import create_target, plan_items
 from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import PermanentError, PreflightError
+from migration_platform.fidelity import describe_fidelity
 from migration_platform.local.stack import Running
 from migration_platform.migration import Columns, Endpoint, Migration, TableName
 from migration_platform.preflight import Plan
@@ -350,3 +351,30 @@ def test_rows_that_no_item_can_hold_are_named_before_and_while_they_are_copied(
 
     plan = plan_to(table, into=plan.target.name.table, dynamodb={"numbers": "string"})
     assert rehearse_all(connection, plan, target=dynamo).counts.set_aside == 2
+
+
+def test_a_plan_tells_what_each_attribute_keeps(connection, keyspace, plan_to):
+    table = create_table(
+        connection,
+        keyspace,
+        "told",
+        "k int, c text, s text static, price decimal, prices list<frozen<list<decimal>>>, "
+        "seen set<text>, bits varint, PRIMARY KEY (k, c)",
+    )
+    plan = plan_to(table, dynamodb={"attribute_types": {"prices": "S"}, "numbers": "string"})
+
+    told = {line.subject: line for line in describe_fidelity(plan)}
+
+    assert told["sk"].values == "S: c, joined by #"
+    assert told["k"].values == "N: as they are"
+    assert "1.50 comes back as 1.5" in told["price"].values
+    assert "what no N holds is a string" in told["bits"].values
+    assert told["prices"].values == "S: as they are"
+    assert told["seen"].values == "SS: as they are; a set without an order"
+    assert told["s"].values == "S: as they are; in an item of its own for each partition"
+    times = "(writetime and TTL)"
+    assert [name for name, line in told.items() if not line.exact] == ["price", times]
+    lives = plan_to(table, ttl=60, dynamodb={"ttl_attribute": "until"})
+    assert describe_fidelity(lives)[-1].times == (
+        "no writetime is kept; an item expires at the second in until, 60 s after it is copied"
+    )

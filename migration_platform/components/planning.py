@@ -58,8 +58,7 @@ def plan_migration(
             # A plan makes no tables: where there are none, nothing was set yet.
             tables = find_tables(tracking_cluster(migration, here, there), migration)
             if tables is not None:
-                budgets = pool.origin_budget, pool.target_budget
-                stack.enter_context(Watch(tables, migration, budgets, context.log.warning))
+                stack.enter_context(Watch(tables, migration, pool.budgets, context.log.warning))
             folder = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="migration-platform-plan-")
             )

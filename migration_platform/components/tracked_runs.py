@@ -130,8 +130,7 @@ def watching(run: RangedRun, pool: WorkerPool) -> Iterator[None]:
     if run.tables is None:
         yield
         return
-    budgets = (pool.origin_budget, pool.target_budget)
-    with Watch(run.tables, run.job.migration, budgets, run.context.log.warning) as watch:
+    with Watch(run.tables, run.job.migration, pool.budgets, run.context.log.warning) as watch:
         run.watch = watch
         yield
 
