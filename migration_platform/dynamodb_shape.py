@@ -10,7 +10,7 @@ from typing import Any
 
 from migration_platform.cql_types import freeze, parse_type
 from migration_platform.dynamodb_items import ItemColumn, ItemForm, KeyPart, key_schema
-from migration_platform.dynamodb_target import GlobalIndex
+from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
 from migration_platform.dynamodb_types import attribute_type_of
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, quote
@@ -33,6 +33,7 @@ from migration_platform.stores.dynamodb import (
     find_table,
 )
 
+_USABLE = ("ACTIVE", "UPDATING")
 _CONSTANTS = ((bool, "boolean"), (int, "bigint"), (float, "double"))
 
 
@@ -147,7 +148,8 @@ def _key_of(migration: Migration, origin: Table) -> tuple[tuple[str, ...], tuple
 def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Plan:
     """Hold a migration to DynamoDB against the tables that are really there.
 
-    A table that is to be created has no id in the plan: create it, and plan again.
+    A table that is to be created, or is not yet as it was to be created, has no id in the plan:
+    create it, and plan again.
 
     Raises:
         PreflightError: one message with every reason why it cannot run.
@@ -172,9 +174,12 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
         objections.append(str(error))
     except MigrationError as error:
         objections.append(f"cannot describe the table {name}: {error}")
+    is_ready = found is not None and (not declared.create or _is_ready(found, declared))
+    if found is not None and not declared.create and found.status not in _USABLE:
+        objections.append(f"the table {name} is {found.status}; try again when it is ACTIVE")
     if table is not None:
         try:
-            shaped = shape_target(migration, table, found.table_id if found else "")
+            shaped = shape_target(migration, table, found.table_id if found and is_ready else "")
             plan, more = plan_tables(migration, table, shaped)
             objections += more
         except DeclarationError as error:
@@ -185,6 +190,12 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
     return plan
+
+
+def _is_ready(found: DynamoTable, declared: DynamoDbTarget) -> bool:
+    """Say whether a table is one that another run has finished to create."""
+    lives = declared.ttl_attribute is None or found.ttl_attribute is not None
+    return found.status in _USABLE and lives
 
 
 # -- items ---------------------------------------------------------------------------------------
@@ -200,6 +211,11 @@ def build_item_form(plan: Plan, layer: Layer, sources: tuple[Source, ...]) -> It
     assert declared is not None
     has_statics = any(each.name == "statics" for each in plan.layers)
     partition = _key_part(table.partition_key, declared.partition_attribute)
+    if has_statics and declared.sort_attribute in {source.target for source in plan.rows.sources}:
+        raise DeclarationError(
+            f"{quote(declared.sort_attribute)} is a column, but a table with static columns keeps "
+            "them under a sort key of its own; choose another name in target.key.sort_attribute"
+        )
     if layer.name == "statics":
         sort = KeyPart(declared.sort_attribute, ())
     elif has_statics:
@@ -257,7 +273,8 @@ def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
             f"{_show(wanted)}; name the key's columns in target.key, or another table"
         )
     wanted_ttl = declared.ttl_attribute
-    if found is not None and wanted_ttl and found.ttl_attribute != wanted_ttl:
+    lives = found is not None and (_is_ready(found, declared) or not declared.create)
+    if found is not None and lives and wanted_ttl and found.ttl_attribute != wanted_ttl:
         objections.append(
             f"items of {found.name} do not expire by {quote(wanted_ttl)}: "
             + (
@@ -280,6 +297,28 @@ def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
                 _to_index(forms[0], index)
             except DeclarationError as error:
                 objections.append(str(error))
+            else:
+                objections += _object_to_index_values(forms[0], index)
+    return objections
+
+
+def _object_to_index_values(form: ItemForm, index: GlobalIndex) -> list[str]:
+    """Refuse values that the key of an index cannot have, however they are written."""
+    objections = []
+    for name in (index.partition, index.sort):
+        if name is None or name in form.key_columns:
+            continue
+        where = f"target.indexes.{index.name} names {quote(name)}"
+        if form.nulls == "null":
+            objections.append(
+                f"{where}, of which a null would be an attribute NULL, and no key of an index is; "
+                "leave target.nulls out"
+            )
+        if form.numbers == "string" and _index_type(form, index.name, name) == "N":
+            objections.append(
+                f"{where}, of which target.numbers: string may make a string, and the key of the "
+                f"index is a number; set target.attributes.{name}.type to S"
+            )
     return objections
 
 

@@ -396,6 +396,11 @@ class Migration:
                 "diff.compare_writetime is not known of a DynamoDB target: items are compared by "
                 "their values; leave it out"
             )
+        if self.ignore_newer_than_seconds is not None and "extra" in self.repair:
+            wrong.append(
+                "diff.ignore_newer_than_seconds spares no extra item, because DynamoDB does not "
+                "tell when one was written; take extra out of diff.repair, or leave the other out"
+            )
         if self.target.bytes_per_second is not None:
             wrong.append(
                 "target.bytes_per_second is not known of a DynamoDB target; set "

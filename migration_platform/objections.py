@@ -1,9 +1,13 @@
 """What is wrong with a declared value: one sentence each, with the way out; none is raised here."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeGuard, cast
 
 from migration_platform.cql_names import quote
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a pair of UTF-16: YAML reads it, and no encoding writes it."""
 
 
 def show(value: object) -> str:
@@ -25,8 +29,8 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Say whether this is text with something in it."""
-    return isinstance(value, str) and value != ""
+    """Say whether this is text with something in it, and none that has no bytes."""
+    return isinstance(value, str) and value != "" and not _HALF.search(value)
 
 
 def object_to_number(name: str, value: object, low: int, high: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 What the origin has is written as a copy writes it. What only the target has is deleted: a cell
 at its own writetime, at which a tombstone wins, a row as of just before the origin was asked for
-it. So nothing is deleted that is newer than what was read, and doing it twice does no harm.
+it. So nothing is deleted that is newer than what was read, and doing it twice does no harm. An item
+of DynamoDB is deleted as it is: the origin lacked its row a moment before.
 """
 
 import time

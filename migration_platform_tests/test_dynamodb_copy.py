@@ -331,6 +331,44 @@ def test_a_table_with_another_key_is_refused(connection, dynamo, client, keyspac
         plan_to(table, dynamodb={"partition": ("nothing",)})
 
 
+def test_static_cells_never_share_an_attribute_with_a_column(connection, keyspace, plan_to):
+    body = "k int, sk text, s text static, PRIMARY KEY (k, sk)"
+    table = create_table(connection, keyspace, "shared", body)
+    with pytest.raises(PreflightError, match="sk is a column, but a table with static columns"):
+        plan_to(table)
+    plan_to(table, dynamodb={"sort_attribute": "sort"})
+
+
+def test_values_that_no_index_takes_are_refused_before(connection, keyspace, plan_to):
+    table = create_table(connection, keyspace, "i", "k int PRIMARY KEY, v double")
+    by_v = {"indexes": (GlobalIndex("by_v", "v"),)}
+    plan_to(table, dynamodb=by_v)
+    with pytest.raises(PreflightError, match="of which a null would be an attribute NULL"):
+        plan_to(table, dynamodb={**by_v, "nulls": "null"})
+    with pytest.raises(PreflightError, match=r"set target\.attributes\.v\.type to S"):
+        plan_to(table, dynamodb={**by_v, "numbers": "string"})
+
+
+def test_a_table_that_another_run_is_still_making_is_finished(
+    connection, dynamo, client, keyspace, plan_to
+):
+    table = create_table(connection, keyspace, "half", "k int PRIMARY KEY, v text")
+    name = f"t{uuid.uuid4().hex}"
+    # As a run leaves it that was killed between the two requests.
+    client.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": "k", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "k", "AttributeType": "N"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    plan = plan_to(table, into=name, ttl="row_max", dynamodb={"ttl_attribute": "gone_at"})
+    assert plan.target.table_id
+    lives = client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+    assert lives["AttributeName"] == "gone_at"
+    with pytest.raises(PreflightError, match="its TTL attribute is gone_at"):
+        plan_to(table, into=name, ttl="row_max", dynamodb={"ttl_attribute": "other"})
+
+
 def test_rows_that_no_item_can_hold_are_named_before_and_while_they_are_copied(
     connection, dynamo, client, keyspace, plan_to
 ):
