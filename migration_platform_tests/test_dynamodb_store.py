@@ -303,6 +303,18 @@ def test_a_key_that_is_a_number_is_found_however_it_is_written(connection):
     assert [item is not None for _, item in found] == [True, True, False]
 
 
+def test_numbers_that_differ_in_their_last_digit_are_two_keys(connection):
+    table = new_table(connection, [KeyAttribute("n", "N")])
+    texts = ["7" * 37 + last for last in "12"]
+    writer = ItemWriter(connection, table, budget=budget_of(), retry_seconds=5, on_retry=print)
+    for text in texts:
+        writer.write(text, f'{{"n":{{"N":"{text}"}}}}', f'{{"n":{{"N":"{text}"}}}}', 1)
+    writer.flush()
+    keys = [(text, json.dumps({"n": {"N": text}})) for text in texts]
+    found = get_items(connection, table, keys, budget=budget_of(), retry_seconds=5, on_retry=print)
+    assert [item and item["n"]["N"] for _, item in found] == texts
+
+
 def test_reads_by_key_that_never_succeed_end(faulty, through, wide):
     faulty.suffer("BatchGetItem", [], then=leave_unprocessed(100))
     keys = [(None, key_of(1))]

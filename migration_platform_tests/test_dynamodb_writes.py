@@ -23,6 +23,7 @@ from migration_platform_tests.dynamodb_faults import (
     Asked,
     FaultyDynamoDb,
     Forward,
+    answer_with,
     cut_off,
     damage,
     delay,
@@ -286,6 +287,26 @@ def test_only_what_was_left_is_sent_again(faulty, through, table, told):
     write_all(told.writer(through, table), range(25))
     first, second = faulty.of("BatchWriteItem")
     assert second.writes == first.writes[-7:]
+
+
+def leave_the_first(asked: Asked, forward: Forward) -> Answered:
+    ((table, items),) = asked.body["RequestItems"].items()
+    forward({"RequestItems": {table: items[1:]}})
+    return answer_with(200, {"UnprocessedItems": {table: items[:1]}})
+
+
+def test_what_was_left_is_told_from_a_key_that_differs_in_its_last_digit(
+    connection, faulty, through, told
+):
+    table = new_table(connection, [KeyAttribute("n", "N")])
+    faulty.suffer("BatchWriteItem", [leave_the_first])
+    writer = told.writer(through, table)
+    keys = [json.dumps({"n": {"N": "7" * 37 + last}}) for last in "12"]
+    for key in keys:
+        writer.write(None, key, key, 1)
+    writer.flush()
+    assert writer.rows_written == 2
+    assert empty_table(connection, table, budget=budget_of(), retry_seconds=5, on_retry=print) == 2
 
 
 # -- refusals ----------------------------------------------------------------------------------

@@ -1010,7 +1010,8 @@ def identity(table: DynamoTable, item: Item) -> tuple[object, ...]:
     found = []
     for attribute in table.key:
         value = item[attribute.name][attribute.key_type]
-        found.append(Decimal(value).normalize() if attribute.key_type == "N" else value)
+        # Never rounded: `normalize` keeps 28 of the 38 digits that a number may have.
+        found.append(Decimal(value) if attribute.key_type == "N" else value)
     return tuple(found)
 
 
