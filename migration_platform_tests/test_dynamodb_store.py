@@ -34,7 +34,6 @@ from migration_platform.stores.dynamodb import (
     KeyAttribute,
     _Signer,
     create_table,
-    delete_item,
     describe,
     find_table,
     get_items,
@@ -323,16 +322,6 @@ def test_reads_by_key_that_never_succeed_end(faulty, through, wide):
     )
     with pytest.raises(TransientError, match="left all keys of a request unprocessed, after"):
         next(found)
-
-
-def test_an_item_is_deleted_by_its_key(connection):
-    table = new_table(connection)
-    fill(connection, table, 3)
-    for number in (1, 99):
-        delete_item(
-            connection, table, key_of(number), budget=budget_of(), retry_seconds=5, on_retry=print
-        )
-    assert ids_in(scan(connection, table)) == [0, 2]
 
 
 # -- connections -------------------------------------------------------------------------------

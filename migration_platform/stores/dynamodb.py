@@ -1019,29 +1019,3 @@ def _consumed(answer: dict[str, Any]) -> float:
     """Add up the capacity units of an answer: one table's, or a list of tables'."""
     told = answer.get("ConsumedCapacity") or []
     return sum(each["CapacityUnits"] for each in (told if isinstance(told, list) else [told]))
-
-
-def delete_item(
-    connection: DynamoDb,
-    table: DynamoTable,
-    key_json: str,
-    *,
-    budget: RateBudget,
-    retry_seconds: float,
-    on_retry: OnRetry,
-) -> None:
-    """Delete one item, if it is there; charged what it consumed.
-
-    Raises:
-        PermanentError, TransientError: it was refused, or failed for `retry_seconds`.
-    """
-    budget.take(0)
-    answer = request(
-        connection,
-        "DeleteItem",
-        f'{{"TableName":"{table.name}","ReturnConsumedCapacity":"TOTAL","Key":{key_json}}}',
-        retry_seconds=retry_seconds,
-        on_retry=on_retry,
-        budget=budget,
-    )
-    budget.take(1, _consumed(answer))
