@@ -150,6 +150,12 @@ def test_a_table_that_is_there_is_kept_and_one_made_anew_is_another(connection):
     assert create_table(connection, table.name, table.key).table_id != table.table_id
 
 
+def test_a_table_that_is_deleted_while_it_is_described_is_none(faulty, through):
+    table = new_table(through)
+    faulty.suffer("DescribeTimeToLive", [refuse("ResourceNotFoundException")])
+    assert find_table(through, table.name) is None
+
+
 def as_creating(asked: Asked, forward: Forward) -> Answered:
     told = json.loads(forward(asked.body).content)
     told["Table"]["TableStatus"] = "CREATING"

@@ -648,9 +648,9 @@ def find_table(
     body = json.dumps({"TableName": name})
     try:
         found = request(connection, "DescribeTable", body, retry_seconds=retry_seconds)["Table"]
+        lives = request(connection, "DescribeTimeToLive", body, retry_seconds=retry_seconds)
     except MissingTableError:
         return None
-    lives = request(connection, "DescribeTimeToLive", body, retry_seconds=retry_seconds)
     return _read_table(found, lives.get("TimeToLiveDescription", {}))
 
 
