@@ -8,6 +8,7 @@ import json
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -388,6 +389,7 @@ def test_a_service_that_is_down_is_named(dynamodb):
     ("settings", "environment", "sentence"),
     [
         (DynamoDbSettings("http://127.0.0.1:1"), {}, "no AWS region is known; set the store's"),
+        (settings_of("http://127.0.0.1:x"), {}, r"endpoint_url is 'http://127.0.0.1:x'; give it"),
         (settings_of("127.0.0.1:1"), {}, r"endpoint_url is '127.0.0.1:1'; give it as http\(s\)"),
         (
             settings_of("http://127.0.0.1:1"),
@@ -431,6 +433,43 @@ def test_a_proxy_of_the_environment_is_used(faulty, monkeypatch):
     monkeypatch.delenv("no_proxy", raising=False)
     with settings_of("http://dynamodb.invalid:8000").connect():
         assert len(faulty.of("ListTables")) == 1
+
+
+PROXY = "the proxy that HTTPS_PROXY or HTTP_PROXY names is no URL; .* percent-encoded"
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    ["http://me:s3cr/et@127.0.0.1:9", "http://me:s3cr#et@127.0.0.1:9", "http://me:[s3cr@127.0.0.1",
+     "http://me:s3cr@127.0.0.1:99999"],
+)  # fmt: skip
+def test_a_proxy_that_is_no_url_is_not_shown(aws_environment, monkeypatch, proxy):
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(PreflightError, match=PROXY) as caught:
+        settings_of("http://dynamodb.invalid:8000").connect()
+    assert "s3cr" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_proxy_that_is_no_url_is_not_shown_by_whoever_assumes_a_role(faulty, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:s3cr/et@127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://sts.invalid")
+    with pytest.raises(PreflightError, match=PROXY) as caught:
+        settings_of(faulty.url, role_arn="arn:aws:iam::123456789012:role/migration").connect()
+    assert "s3cr" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", ["http://me:s3cr@h", "http://me:s3/cr@h", "me:s3cr@h:8000"])
+def test_an_endpoint_with_a_password_is_refused_and_not_shown(aws_environment, monkeypatch, url):
+    sentence = "endpoint_url holds a user or a password; give it as http"
+    with pytest.raises(PreflightError, match=sentence) as caught:
+        settings_of(url)
+    assert "s3" not in str(caught.value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", url)
+    with pytest.raises(PreflightError, match="endpoint_url") as caught:
+        DynamoDbSettings(region="local").connect()
+    assert "s3" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_an_expired_session_is_renewed_once(faulty, through, monkeypatch):

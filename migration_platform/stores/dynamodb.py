@@ -35,6 +35,7 @@ from botocore.credentials import (
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    HTTPClientError,
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -117,6 +118,13 @@ _HOW_TO_SIGN_IN = (
 )
 
 
+_NO_PROXY_URL = (
+    "the proxy that HTTPS_PROXY or HTTP_PROXY names is no URL; give it as http(s)://host:port, "
+    "special characters of its user and password percent-encoded"
+)
+_NO_SDK_SETTING = "an AWS setting is not valid; check the variables AWS_* and ~/.aws/config"
+
+
 class ThrottledError(AttemptError):
     """The table or the account takes less at the moment."""
 
@@ -134,6 +142,9 @@ class DynamoDbSettings:
     """How to reach DynamoDB. What is None the SDK's usual chain finds; credentials it always does.
 
     `role_arn` is assumed with these credentials, and anew whenever its session expires.
+
+    Raises:
+        PreflightError: `endpoint_url`, which messages show, holds a user or a password.
     """
 
     endpoint_url: str | None = None
@@ -142,6 +153,9 @@ class DynamoDbSettings:
     role_arn: str | None = None
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 15.0
+
+    def __post_init__(self) -> None:
+        _refuse_user(self.endpoint_url)
 
     def __str__(self) -> str:
         where = self.endpoint_url or "DynamoDB"
@@ -235,6 +249,7 @@ class DynamoDb:
                 "dynamodb", endpoint_url=settings.endpoint_url, config=_CHEAP
             )
             self.endpoint_url: str = found.meta.endpoint_url
+            _refuse_user(self.endpoint_url)
             self.region: str = found.meta.region_name
             found.close()
             self._credentials = _find_credentials(session, settings)
@@ -330,7 +345,7 @@ class DynamoDb:
     def _frozen_credentials(self) -> ReadOnlyCredentials:
         try:
             return self._credentials.get_frozen_credentials()
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, ValueError) as error:
             raise _explain_credentials(self.settings, error) from None
 
     def _renew_credentials(self) -> None:
@@ -339,7 +354,7 @@ class DynamoDb:
             try:
                 session = _open_session(self.settings)
                 self._credentials = _find_credentials(session, self.settings)
-            except BotoCoreError as error:
+            except (BotoCoreError, ValueError) as error:
                 raise PermanentError(_explain_setup(self.settings, error)) from None
 
     # -- errors
@@ -462,6 +477,9 @@ def _open_pool(
     """Give the kept connections, and what a request line names: behind a proxy the whole URL.
 
     Proxies and authorities are found where botocore's own client finds them.
+
+    Raises:
+        PreflightError: the proxy is no URL.
     """
     options: dict[str, Any] = {
         "maxsize": REQUESTS_IN_FLIGHT,
@@ -479,8 +497,11 @@ def _open_pool(
     if proxy is None:
         manager = urllib3.PoolManager(**options)
     else:
-        headers = proxies.proxy_headers_for(proxy)
-        manager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+        try:
+            headers = proxies.proxy_headers_for(proxy)
+            manager = urllib3.ProxyManager(proxy, proxy_headers=headers, **options)
+        except ValueError:  # its text shows what may be the password
+            raise PreflightError(_NO_PROXY_URL) from None
         if parts.scheme == "http":
             target = endpoint_url.rstrip("/") + "/" if not parts.path else endpoint_url
     return manager.connection_from_url(endpoint_url), target
@@ -549,8 +570,19 @@ class _Signer:
         return key
 
 
+def _refuse_user(endpoint_url: str | None) -> None:
+    # A slash in a password hides it from `urlsplit`; no endpoint has an @ anywhere.
+    if endpoint_url and "@" in endpoint_url:
+        raise PreflightError(
+            "endpoint_url holds a user or a password; give it as http(s)://host:port"
+        )
+
+
 def _explain_setup(settings: DynamoDbSettings, error: Exception) -> str:
-    """Say what the SDK's chain did not find; its own words are kept where they name the place."""
+    """Say what the SDK's chain did not find; its own words are kept where they name the place.
+
+    A ValueError's are not: they quote whatever could not be parsed.
+    """
     if isinstance(error, NoRegionError):
         return "no AWS region is known; set the store's region, or AWS_DEFAULT_REGION"
     if isinstance(error, ProfileNotFound):
@@ -558,8 +590,11 @@ def _explain_setup(settings: DynamoDbSettings, error: Exception) -> str:
         return f"there is no AWS profile {name!r}; add it to ~/.aws/config, or name another one"
     if isinstance(error, PartialCredentialsError):
         return f"the AWS credentials lack a part; {_HOW_TO_SIGN_IN}"
-    if isinstance(error, ValueError) and "endpoint" in str(error).lower():
-        return f"endpoint_url is {settings.endpoint_url!r}; give it as http(s)://host:port"
+    if not isinstance(error, BotoCoreError):
+        if not any(word in str(error).lower() for word in ("endpoint", "port")):
+            return _NO_SDK_SETTING
+        what = repr(settings.endpoint_url) if settings.endpoint_url else "no URL"
+        return f"endpoint_url is {what}; give it as http(s)://host:port"
     return f"cannot set up DynamoDB: {' '.join(str(error).split())}"
 
 
@@ -574,6 +609,14 @@ def _explain_credentials(settings: DynamoDbSettings, error: Exception) -> Migrat
         # What a bad signature is told shows the session's token.
         said = code if code in _BAD_SIGNATURE else f"{code}: {told.get('Message', '')}"
         return kind(f"cannot {what}: {said}")
+    if not isinstance(error, BotoCoreError):
+        return PermanentError(f"cannot {what}: {_NO_SDK_SETTING}")
+    # The class itself stands for what botocore did not expect, and quotes it.
+    if type(error) is HTTPClientError:
+        cause = error.kwargs.get("error")
+        if isinstance(cause, ValueError):
+            return PermanentError(f"cannot {what}: {_NO_PROXY_URL}")
+        return AttemptError(f"cannot {what}: the request failed ({type(cause).__name__})")
     return AttemptError(f"cannot {what}: {' '.join(str(error).split())}")
 
 
