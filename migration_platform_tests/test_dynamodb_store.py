@@ -541,6 +541,32 @@ def test_a_role_is_assumed_and_anew_when_it_expires(faulty, monkeypatch):
             settings_of(faulty.url, role_arn=role).connect()
 
 
+def test_a_session_that_has_expired_when_it_is_given_says_so(faulty, monkeypatch):
+    with security_token_service([-60] * 9) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        role = "arn:aws:iam::123456789012:role/migration"
+        with pytest.raises(PreflightError, match="the AWS session has expired; sign in again"):
+            settings_of(faulty.url, role_arn=role).connect()
+
+
+def test_whatever_ends_a_connection_at_its_start_closes_it(faulty, monkeypatch):
+    pools = []
+    open_pool = store._open_pool
+
+    def keep(*arguments):
+        pools.append(open_pool(*arguments))
+        return pools[0]
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_open_pool", keep)
+    monkeypatch.setattr(DynamoDb, "call", fail)
+    with pytest.raises(KeyboardInterrupt):
+        settings_of(faulty.url).connect()
+    assert pools[0][0].pool is None
+
+
 def test_settings_travel_to_other_processes_and_hold_no_secret():
     settings = DynamoDbResource(
         endpoint_url="http://h", region="r", profile="p", role_arn="a"

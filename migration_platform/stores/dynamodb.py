@@ -118,6 +118,7 @@ _HOW_TO_SIGN_IN = (
 )
 
 
+_EXPIRED_SESSION = f"the AWS session has expired; sign in again, or {_HOW_TO_SIGN_IN}"
 _NO_PROXY_URL = (
     "the proxy that HTTPS_PROXY or HTTP_PROXY names is no URL; give it as http(s)://host:port, "
     "special characters of its user and password percent-encoded"
@@ -264,6 +265,9 @@ class DynamoDb:
         except MigrationError as error:
             self.close()
             raise PreflightError(f"cannot connect to DynamoDB: {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close every connection; requests under way are finished first."""
@@ -347,6 +351,11 @@ class DynamoDb:
             return self._credentials.get_frozen_credentials()
         except (BotoCoreError, ClientError, ValueError) as error:
             raise _explain_credentials(self.settings, error) from None
+        except RuntimeError as error:
+            # So botocore says that what it renewed has expired already.
+            if "still expired" not in str(error):
+                raise
+            raise _ExpiredError(_EXPIRED_SESSION) from None
 
     def _renew_credentials(self) -> None:
         """Ask the whole chain again: somebody may have signed in anew meanwhile."""
@@ -413,9 +422,7 @@ class DynamoDb:
                 "this account; check the table's name and the store's region"
             )
         if code in _EXPIRED:
-            return _ExpiredError(
-                f"the AWS session has expired; sign in again, or {_HOW_TO_SIGN_IN}"
-            )
+            return _ExpiredError(_EXPIRED_SESSION)
         if code in _UNKNOWN_USER:
             return PermanentError(
                 f"{self.endpoint_url} does not accept these credentials ({code}); "
