@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,14 @@ from migration_platform.errors import PermanentError, TransientError
 from migration_platform.local.stack import Running
 from migration_platform.rate import RateBudget
 from migration_platform.stores import dynamodb as store
-from migration_platform.stores.dynamodb import DynamoDb, DynamoDbSettings, DynamoTable, KeyAttribute
+from migration_platform.stores.dynamodb import (
+    DynamoDb,
+    DynamoDbSettings,
+    DynamoTable,
+    Index,
+    KeyAttribute,
+    create_table,
+)
 from migration_platform.stores.dynamodb_writes import ItemWriter, delete_items, empty_table
 from migration_platform_tests.dynamodb_faults import (
     Answered,
@@ -467,3 +475,64 @@ def test_a_budget_of_write_units_holds_for_two_processes(dynamodb, faulty, table
     # Each waits until those before it have been earned.
     assert max(times) - min(times) > 11 * 25 / 150 * 0.8
     assert len(items_of(dynamodb.port, table)) == 300
+
+
+class Counted(RateBudget):
+    """A budget without limits that remembers what was taken."""
+
+    def __init__(self) -> None:
+        super().__init__(CONTEXT)
+        self.sizes: list[float] = []
+
+    def take(self, rows: int, size: float = 0) -> None:
+        self.sizes.append(size)
+        super().take(rows, size)
+
+
+def indexed_table(connection: DynamoDb) -> DynamoTable:
+    by_value = Index("by_value", (KeyAttribute("v", "S"),))
+    name = f"t_{uuid.uuid4().hex[:12]}"
+    return create_table(connection, name, [KeyAttribute("id", "S")], indexes=[by_value])
+
+
+def test_a_delete_is_charged_what_the_item_holds(connection, table, told):
+    write_all(told.writer(connection, table), range(30), "x" * 5000)
+    budget = Counted()
+    keys = [key_of(number) for number in range(30)]
+    delete_items(connection, table, keys, budget=budget, retry_seconds=5, on_retry=print)
+    assert sum(budget.sizes) == 30 * 5
+
+
+def test_an_item_is_charged_for_what_it_overwrites_and_for_indexes(connection, told):
+    table = indexed_table(connection)
+    write_all(told.writer(connection, table), range(30), "x" * 1500)
+    budget = Counted()
+    write_all(told.writer(connection, table, budget=budget), range(30))
+    # Of the table's 2 KB, of those that leave the index, and of one KB that comes to it.
+    assert sum(budget.sizes) == 30 * (2 + 2 + 1)
+
+
+def test_a_conditional_write_is_charged_what_it_consumed(connection, table, told):
+    budget = Counted()
+    writer = told.writer(connection, table, budget=budget, writetime_attribute="w")
+    for turn in (1, 2):
+        writer.write(turn, item_of(1, "x" * 3000 if turn == 1 else "v", w=turn), key_of(1), 1, turn)
+    writer.flush()
+    assert sum(budget.sizes) == 3 + 3
+
+
+def test_what_was_charged_too_much_is_given_back_and_no_more(connection, table, told):
+    budget = Counted()
+    writer = told.writer(connection, table, budget=budget, in_flight=1)
+    for number in range(125):
+        writer.write(number, item_of(number), key_of(number), 3 if number < 25 else 1)
+    writer.flush()
+    assert budget.sizes == [75, 0, 0, 25, 25]
+
+
+@pytest.mark.parametrize("fault", [throttle, swallow, leave_unprocessed(7), leave_unprocessed(25)])
+def test_a_try_that_failed_is_charged_once(faulty, through, table, told, fault):
+    faulty.suffer("BatchWriteItem", [fault])
+    budget = Counted()
+    write_all(told.writer(through, table, budget=budget), range(25))
+    assert sum(budget.sizes) == 25

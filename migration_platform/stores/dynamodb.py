@@ -958,7 +958,7 @@ def scan_items(
     while pending is not None:
         answer = pending.wait(Attempts(retry_seconds), budget, on_retry)
         items = answer["Items"]
-        budget.take(len(items), _consumed(answer))
+        budget.take(len(items), consumed_units(answer))
         last = answer.get("LastEvaluatedKey")
         if last:
             ask["ExclusiveStartKey"] = last
@@ -1040,7 +1040,7 @@ def _read_keys(
         answer = pending.wait(attempts, budget, on_retry)
         items = answer["Responses"].get(table.name, [])
         found.update((identity(table, item), item) for item in items)
-        budget.take(len(items), _consumed(answer))
+        budget.take(len(items), consumed_units(answer))
         left = answer.get("UnprocessedKeys", {}).get(table.name, {}).get("Keys")
         if not left:
             return found
@@ -1065,7 +1065,7 @@ def identity(table: DynamoTable, item: Item) -> tuple[object, ...]:
     return tuple(found)
 
 
-def _consumed(answer: dict[str, Any]) -> float:
+def consumed_units(answer: dict[str, Any]) -> float:
     """Add up the capacity units of an answer: one table's, or a list of tables'."""
     told = answer.get("ConsumedCapacity") or []
     return sum(each["CapacityUnits"] for each in (told if isinstance(told, list) else [told]))

@@ -22,6 +22,7 @@ from migration_platform.stores.dynamodb import (
     DynamoTable,
     OnRetry,
     ThrottledError,
+    consumed_units,
     delay_after,
     identity,
     scan_items,
@@ -69,6 +70,9 @@ class ItemWriter:
     A request that fails is tried again for `retry_seconds`. Where it was throttled, they run from
     the last moment at which anything of this writer was acknowledged: a table that is slow, and
     yet takes items, never fails a run, and one that takes none fails it in time.
+
+    The budget is charged the units of items before these are sent, and with the next request what
+    the server says that they consumed more, or less: for indexes, and for what was there before.
     """
 
     def __init__(
@@ -102,16 +106,20 @@ class ItemWriter:
         # Keys of the open batch too.
         self._under_way: set[str] = set()
         self._last_progress = 0.0
+        # Units that were consumed and not charged, or charged and not consumed (below 0).
+        self._owed = 0.0
         if writetime_attribute is None:
             self._operation = "BatchWriteItem"
             self._batch_items = BATCH_ITEMS
-            self._head, self._tail = f'{{"RequestItems":{{"{table.name}":[', "]}}"
+            told = '"ReturnConsumedCapacity":"TOTAL"'
+            self._head, self._tail = f'{{{told},"RequestItems":{{"{table.name}":[', "]}}"
         else:
             self._operation = "PutItem"
             self._batch_items = 1
             name = json.dumps(writetime_attribute)
             self._head, self._tail = (
-                f'{{"TableName":"{table.name}","ExpressionAttributeNames":{{"#w":{name}}},'
+                f'{{"TableName":"{table.name}","ReturnConsumedCapacity":"TOTAL",'
+                f'"ExpressionAttributeNames":{{"#w":{name}}},'
                 '"ConditionExpression":"attribute_not_exists(#w) OR #w <= :w",',
                 "}",
             )
@@ -120,7 +128,7 @@ class ItemWriter:
     def write(
         self, mark: Any, item_json: str, key_json: str, units: float, writetime: int | None = None
     ) -> None:
-        """Write an item; `units` are what the budget is charged.
+        """Write an item; `units` are what the budget is charged beforehand.
 
         `writetime` is what the item holds in the `writetime_attribute`, where there is one.
 
@@ -153,6 +161,9 @@ class ItemWriter:
         self._begin()
         while self._flying or self._waiting:
             self._settle_one()
+        if self._owed > 0:
+            units, self._owed = self._owed, 0.0
+            self._budget.take(0, units)
 
     def _add(self, item: _Item) -> None:
         key_json = item.key_json
@@ -179,7 +190,9 @@ class ItemWriter:
         while self._flying + len(self._waiting) >= self._window:
             self._settle_one()
         began = time.monotonic()
-        self._budget.take(len(request.items), sum(item.units for item in request.items))
+        units = self._owed + sum(item.units for item in request.items)
+        self._owed = min(0.0, units)
+        self._budget.take(len(request.items), max(0.0, units))
         held = time.monotonic() - began
         # Nobody could look after what waits meanwhile: a pause, or a slow rate, is no failure.
         self._last_progress += held
@@ -227,6 +240,8 @@ class ItemWriter:
         left = self._find(request.items, unprocessed) if unprocessed else []
         kept = {item.key_json for item in left}
         done = [item for item in request.items if item.key_json not in kept]
+        if "ConsumedCapacity" in answer:
+            self._owed += consumed_units(answer) - sum(item.units for item in done)
         if done:
             self.rows_written += len(done)
             self._forget(done)
