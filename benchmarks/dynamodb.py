@@ -32,9 +32,9 @@ from cassandra.concurrent import execute_concurrent_with_args
 
 from migration_platform.copy import copy_range
 from migration_platform.cql_types import parse_type
-from migration_platform.dynamodb_items import ItemColumn, ItemForm, KeyPart, compile_item
-from migration_platform.dynamodb_rows import units_of
-from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.dynamodb.items import ItemColumn, ItemForm, KeyPart, compile_item
+from migration_platform.dynamodb.rows import units_of
+from migration_platform.dynamodb.target import DynamoDbTarget
 from migration_platform.local.servers import Cassandra as LocalCassandra
 from migration_platform.local.servers import DynamoDb as LocalServer
 from migration_platform.local.stack import start_all

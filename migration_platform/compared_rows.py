@@ -21,8 +21,8 @@ from migration_platform.cell_times import (
 )
 from migration_platform.cql_types import parse_type, sort_elements
 from migration_platform.digest import DigestedRow
-from migration_platform.dynamodb_shape import build_item_form
-from migration_platform.dynamodb_types import Canonical, compile_canonical
+from migration_platform.dynamodb.shape import build_item_form
+from migration_platform.dynamodb.types import Canonical, compile_canonical
 from migration_platform.preflight import Layer, Plan, Source, times_layout
 from migration_platform.row_writes import build_form
 from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells

@@ -41,9 +41,9 @@ from migration_platform.dead_letters import (
     remove_settled,
     to_letter,
 )
-from migration_platform.dynamodb_items import ItemForm
-from migration_platform.dynamodb_rows import RowWriter
-from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.dynamodb.items import ItemForm
+from migration_platform.dynamodb.rows import RowWriter
+from migration_platform.dynamodb.shape import build_item_form
 from migration_platform.errors import (
     MigrationError,
     PermanentError,

@@ -28,9 +28,9 @@ from migration_platform.digest import (
     buckets_per_range,
     list_rows,
 )
-from migration_platform.dynamodb_items import ItemForm
-from migration_platform.dynamodb_rows import ItemRead, find_pages, scan_pages
-from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.dynamodb.items import ItemForm
+from migration_platform.dynamodb.rows import ItemRead, find_pages, scan_pages
+from migration_platform.dynamodb.shape import build_item_form
 from migration_platform.errors import explain
 from migration_platform.preflight import Layer, Plan
 from migration_platform.rechecks import Kind, now_us, show_row

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from migration_platform.cql_types import CqlType, parse_type
-from migration_platform.dynamodb_shape import build_item_form
-from migration_platform.dynamodb_types import attribute_type_of
+from migration_platform.dynamodb.shape import build_item_form
+from migration_platform.dynamodb.types import attribute_type_of
 from migration_platform.migration import RowMax, quote
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.row_writes import time_of

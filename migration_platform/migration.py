@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from migration_platform.cql_names import TableName, quote
-from migration_platform.dynamodb_target import DynamoDbTarget, object_to_table_name
+from migration_platform.dynamodb.target import DynamoDbTarget, object_to_table_name
 from migration_platform.errors import DeclarationError
 from migration_platform.objections import (
     is_name,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from migration_platform.dynamodb_shape import create_target, plan_items
+from migration_platform.dynamodb.shape import create_target, plan_items
 from migration_platform.errors import PreflightError
 from migration_platform.migration import Migration
 from migration_platform.preflight import Plan, build_plan

@@ -24,9 +24,9 @@ from migration_platform.compared_rows import (
 )
 from migration_platform.cql_types import parse_type, shorten, show_value
 from migration_platform.digest import DigestedRow
-from migration_platform.dynamodb_rows import ItemRead
-from migration_platform.dynamodb_rows import read_rows as read_items
-from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.dynamodb.rows import ItemRead
+from migration_platform.dynamodb.rows import read_rows as read_items
+from migration_platform.dynamodb.shape import build_item_form
 from migration_platform.errors import PermanentError
 from migration_platform.migration import Filter, quote
 from migration_platform.preflight import Layer, Plan, times_layout

@@ -11,8 +11,8 @@ from pathlib import Path
 from migration_platform.cell_times import read_row_time
 from migration_platform.collisions import Collisions, FoundKey, KeyFile
 from migration_platform.copy import RangeCounts
-from migration_platform.dynamodb_items import UnholdableRow, compile_item
-from migration_platform.dynamodb_shape import build_item_form
+from migration_platform.dynamodb.items import UnholdableRow, compile_item
+from migration_platform.dynamodb.shape import build_item_form
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.rows import NULL, split_cells
 from migration_platform.stores.cassandra import prepare_range_read, read_pages

@@ -27,7 +27,7 @@ from migration_platform.cql_types import (
     read_fields,
     sort_elements,
 )
-from migration_platform.dynamodb_rows import ItemRead, delete_rows
+from migration_platform.dynamodb.rows import ItemRead, delete_rows
 from migration_platform.errors import explain
 from migration_platform.migration import Migration, quote
 from migration_platform.preflight import Layer, Plan, Source, times_layout

@@ -11,9 +11,9 @@ import boto3
 import pytest
 
 from migration_platform import dynamodb_sample
-from migration_platform.dynamodb_sample import sample_cost
-from migration_platform.dynamodb_shape import create_target, plan_items
-from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
+from migration_platform.dynamodb.sample import sample_cost
+from migration_platform.dynamodb.shape import create_target, plan_items
+from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.fidelity import describe_fidelity
 from migration_platform.local.stack import Running

@@ -3,7 +3,7 @@
 import random
 from math import inf
 
-from migration_platform.dynamodb_cost import (
+from migration_platform.dynamodb.cost import (
     Estimate,
     IndexShape,
     Sample,
@@ -11,7 +11,7 @@ from migration_platform.dynamodb_cost import (
     estimate_cost,
     tell_cost,
 )
-from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.dynamodb.target import DynamoDbTarget
 from migration_platform.migration import Endpoint, Migration, TableName
 
 RING = 1_000_000

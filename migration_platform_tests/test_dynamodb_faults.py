@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from migration_platform import retries
-from migration_platform.dynamodb_target import DynamoDbTarget
+from migration_platform.dynamodb.target import DynamoDbTarget
 from migration_platform.errors import TransientError
 from migration_platform.local.stack import Running
 from migration_platform.migration import Endpoint, Migration, TableName

@@ -18,7 +18,7 @@ from migration_platform.cql_types import (
     write_elements,
     write_entries,
 )
-from migration_platform.dynamodb_items import (
+from migration_platform.dynamodb.items import (
     STATIC_SORT,
     UNREADABLE,
     ItemColumn,
@@ -34,7 +34,7 @@ from migration_platform.dynamodb_items import (
     read_units,
     write_units,
 )
-from migration_platform.dynamodb_types import MAX_LEVELS, compile_canonical, offered_types
+from migration_platform.dynamodb.types import MAX_LEVELS, compile_canonical, offered_types
 from migration_platform.errors import DeclarationError, PermanentError
 from migration_platform.local.servers import LOCALHOST
 from migration_platform_tests.typed_cells import SCALARS, cells_of, cql_types, scalar

@@ -20,7 +20,7 @@ from migration_platform.cql_types import (
     write_entries,
     write_fields,
 )
-from migration_platform.dynamodb_types import (
+from migration_platform.dynamodb.types import (
     attribute_type_of,
     compile_canonical,
     compile_decoder,

@@ -12,7 +12,7 @@ from migration_platform.cql_types import (
     write_fields,
     write_vector,
 )
-from migration_platform.dynamodb_types import compile_text
+from migration_platform.dynamodb.types import compile_text
 
 _INT32, _INT64 = Struct(">i"), Struct(">q")
 _FLOAT, _DOUBLE = Struct(">f"), Struct(">d")

@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from migration_platform.components.attributes import NamedAttributes
-from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
+from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.migration import quote
 
 

@@ -12,8 +12,8 @@ import dagster as dg
 from migration_platform.collisions import Collisions, refuse_collisions
 from migration_platform.components.reporting import Job, build_progress, column_schema
 from migration_platform.control import Watch, find_tables
-from migration_platform.dynamodb_cost import GB, tell_cost
-from migration_platform.dynamodb_sample import sample_cost
+from migration_platform.dynamodb.cost import GB, tell_cost
+from migration_platform.dynamodb.sample import sample_cost
 from migration_platform.errors import MigrationError
 from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
 from migration_platform.migration import quote

@@ -16,7 +16,7 @@ from json.encoder import encode_basestring
 from typing import Any, Literal
 
 from migration_platform.cql_types import CqlType, shorten
-from migration_platform.dynamodb_types import (
+from migration_platform.dynamodb.types import (
     MAX_LEVELS,
     MAX_NAME_BYTES,
     attribute_type_of,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import ceil, inf, sqrt
 
-from migration_platform.dynamodb_items import Item, item_size, read_units, write_units
+from migration_platform.dynamodb.items import Item, item_size, read_units, write_units
 from migration_platform.migration import Migration
 from migration_platform.stores.dynamodb import DynamoTable
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from migration_platform.cell_times import TimesLayout
-from migration_platform.dynamodb_cost import Cost, IndexShape, Sample, Window, estimate_cost
-from migration_platform.dynamodb_items import ItemForm, UnholdableRow, compile_item
-from migration_platform.dynamodb_shape import build_item_form, indexes_of
+from migration_platform.dynamodb.cost import Cost, IndexShape, Sample, Window, estimate_cost
+from migration_platform.dynamodb.items import ItemForm, UnholdableRow, compile_item
+from migration_platform.dynamodb.shape import build_item_form, indexes_of
 from migration_platform.preflight import Layer, Plan
 from migration_platform.rate import RateBudget
 from migration_platform.rows import NULL, Page, compile_splitter, split_cells

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from migration_platform.cql_types import freeze, parse_type
-from migration_platform.dynamodb_items import ItemColumn, ItemForm, KeyPart, key_schema
-from migration_platform.dynamodb_target import DynamoDbTarget, GlobalIndex
-from migration_platform.dynamodb_types import attribute_type_of
+from migration_platform.dynamodb.items import ItemColumn, ItemForm, KeyPart, key_schema
+from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
+from migration_platform.dynamodb.types import attribute_type_of
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, quote
 from migration_platform.preflight import (

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from migration_platform.dynamodb_items import (
+from migration_platform.dynamodb.items import (
     ItemForm,
     UnholdableRow,
     compile_cells,

@@ -1,0 +1,1 @@
+"""A DynamoDB table as a target: rows become items, and items become rows again."""
