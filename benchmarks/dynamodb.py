@@ -63,6 +63,7 @@ FORMS = {
     "2 columns": ItemForm(TWO, KeyPart("id", ("id",))),
     "10 columns": ItemForm((*TWO, *MORE), KeyPart("id", ("id",))),
 }
+COPIED = "2 columns, copied"
 VALUES = [b"some text of a column"] * 4 + [(10**n).to_bytes(8, "big") for n in range(4)]
 
 
@@ -118,7 +119,7 @@ def put_batches(resource, table: str, rows: int) -> None:
 
 
 def write_items(
-    connection: DynamoDb, table: DynamoTable, rows: int, form: ItemForm, in_flight: int
+    connection: DynamoDb, rows: int, form: ItemForm, in_flight: int, table: DynamoTable
 ) -> None:
     """Write rows with this package, each from its cells."""
     to_item = compile_item(form)
@@ -250,31 +251,29 @@ def main() -> None:
     with settings.connect() as connection, origin_settings.connect() as origin:
         fill_origin(origin, options.rows)
 
-        def one_run() -> dict[str, Measured]:
-            work: dict[str, tuple[int, Callable[[str], None]]] = {
-                "PutItem a row": (few, partial(put_each, client, rows=few)),
-                "batch_writer": (options.rows, partial(put_batches, resource, rows=options.rows)),
-            }
+        rows = options.rows
+        work: list[tuple[str, int, Callable[[DynamoTable], None]]] = [
+            ("PutItem a row", few, lambda table: put_each(client, table.name, few)),
+            ("batch_writer", rows, lambda table: put_batches(resource, table.name, rows)),
+            *(
+                (name, rows, partial(write_items, connection, rows, form, options.in_flight))
+                for name, form in FORMS.items()
+            ),
+            (COPIED, rows, lambda table: copy_users(origin, connection, table, rows)),
+        ]
+
+        def one_run(number: int) -> dict[str, Measured]:
             done = {}
-            for name, (rows, write) in work.items():
+            # What ran before leaves the server something to tidy up: each has its turn to be next.
+            at = number % len(work)
+            for name, rows, write in (*work[at:], *work[:at]):
                 table = new_table(connection)
-                done[name] = measure(rows, server, partial(write, table=table.name))
+                done[name] = measure(rows, server, partial(write, table))
                 drop(connection, table)
-            for name, form in FORMS.items():
-                table = new_table(connection)
-                write = partial(
-                    write_items, connection, table, options.rows, form, options.in_flight
-                )
-                done[name] = measure(options.rows, server, write)
-                drop(connection, table)
-            table = new_table(connection)
-            write = partial(copy_users, origin, connection, table, options.rows)
-            done["2 columns, copied"] = measure(options.rows, server, write)
-            drop(connection, table)
-            return done
+            return {name: done[name] for name, _, _ in work}
 
         for run in range(options.runs + 1):
-            done = one_run()
+            done = one_run(run)
             if run:  # the first one warms up
                 for name, measured in done.items():
                     results.setdefault(name, []).append(measured)
