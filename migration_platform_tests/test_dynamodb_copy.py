@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from migration_platform import dynamodb_sample
+from migration_platform.dynamodb import sample
 from migration_platform.dynamodb.sample import sample_cost
 from migration_platform.dynamodb.shape import create_target, plan_items
 from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
@@ -276,7 +276,7 @@ def test_counters_are_numbers_and_columns_change_as_elsewhere(
 def test_the_cost_is_estimated_from_a_part_of_the_rows(
     connection, dynamo, client, keyspace, plan_to, monkeypatch
 ):
-    monkeypatch.setattr(dynamodb_sample, "ROWS_A_WINDOW", 30)
+    monkeypatch.setattr(sample, "ROWS_A_WINDOW", 30)
     table = create_table(
         connection, keyspace, "e", "p int, c int, s text static, v text, PRIMARY KEY (p, c)"
     )
