@@ -14,20 +14,18 @@ the server's process, start-up left out; memory is the peak of the largest worke
 import sys
 
 # Run as a script, this file would hide the standard library's module of the same name.
-sys.path = [folder for folder in sys.path if not folder.endswith("benchmarks")]
+sys.path.append(sys.path.pop(0))
 
 import argparse
 import multiprocessing
-import statistics
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import psutil
 from cassandra.concurrent import execute_concurrent_with_args
+from measuring import Measured, measure, print_table, run_in_turn
 
 from migration_platform import sample
 from migration_platform.copy import CopyRange
@@ -41,33 +39,12 @@ from migration_platform.token_ranges import TokenRange, split_ring
 from migration_platform.workers import Failed, WorkerPool
 
 KEYSPACE = "benchmark"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One measured piece of work: rows, wall seconds, CPU seconds of clients and server."""
-
-    rows: int
-    seconds: float
-    client: float
-    server: float
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.rows / self.seconds
-
-    @property
-    def client_us(self) -> float:
-        return self.client / self.rows * 1e6
-
-    @property
-    def server_us(self) -> float:
-        return self.server / self.rows * 1e6
-
-
-def cpu_seconds(processes: list[psutil.Process]) -> float:
-    """Add up user and system time."""
-    return sum(t.user + t.system for t in (p.cpu_times() for p in processes))
+PAIRS = (
+    ("copy, own times", "copy, new times"),
+    ("comparison with times", "comparison"),
+    ("copy, new times", "plain copy"),
+    ("copy, own times", "plain copy"),
+)
 
 
 def peak_mb(pid: int) -> float:
@@ -76,20 +53,6 @@ def peak_mb(pid: int) -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     raise ValueError(f"no peak memory of process {pid}")
-
-
-def measure(
-    rows: int, clients: list[psutil.Process], server: psutil.Process, work: Callable[[], None]
-) -> Measured:
-    """Do the work once, and account for it."""
-    client, served, began = cpu_seconds(clients), cpu_seconds([server]), time.monotonic()
-    work()
-    return Measured(
-        rows,
-        time.monotonic() - began,
-        cpu_seconds(clients) - client,
-        cpu_seconds([server]) - served,
-    )
 
 
 def copy_all(pool: WorkerPool, ranges: tuple[TokenRange, ...]) -> None:
@@ -178,36 +141,6 @@ def touch_third(connection: Connection) -> None:
     execute_concurrent_with_args(connection.session, update, third, concurrency=100)
 
 
-def print_table(results: dict[str, list[Measured]]) -> None:
-    """Print medians with their spread, and ratios taken pair by pair."""
-    print(f"\n{'':<24}{'rows/s':>26}{'client µs/row':>22}{'server µs/row':>22}")
-    for name, runs in results.items():
-        cells = []
-        for figure in ("rows_per_second", "client_us", "server_us"):
-            values = sorted(getattr(run, figure) for run in runs)
-            median = statistics.median(values)
-            cells.append(f"{median:,.0f} ({values[0]:,.0f} to {values[-1]:,.0f})")
-        print(f"{name:<24}{cells[0]:>26}" + "".join(f"{cell:>22}" for cell in cells[1:]))
-    print("\nmedians of pairs:")
-    for name, other in (
-        ("copy, own times", "copy, new times"),
-        ("comparison with times", "comparison"),
-        ("copy, new times", "plain copy"),
-        ("copy, own times", "plain copy"),
-    ):
-        if other not in results:
-            continue
-        pairs = list(zip(results[name], results[other], strict=True))
-        speed, client, server = (
-            statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
-            for figure in ("rows_per_second", "client_us", "server_us")
-        )
-        print(
-            f"  {name} / {other}: {speed:.2f} of the rows a second, "
-            f"{client:.2f} of the client CPU, {server:.2f} of the server CPU"
-        )
-
-
 def main() -> None:
     """Run the benchmark and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -228,7 +161,6 @@ def main() -> None:
         compare_writetime=True,
     )
     new_times = replace(migration, writetime="now", ttl="none", compare_writetime=False)
-    results: dict[str, list[Measured]] = {}
     peer = None if options.no_peer else PlainCopy(settings, options.workers)
     with ExitStack() as stack:
         origin, target = (stack.enter_context(Connection(settings)) for _ in range(2))
@@ -237,18 +169,15 @@ def main() -> None:
             plan = build_plan(declared, origin, target)
             pool = WorkerPool(plan, settings, settings, workers=options.workers)
             sides.append((plan, stack.enter_context(pool)))
-        for run in range(options.runs + 1):
-            done = one_run(options.rows, sides, (origin, target), process, peer)
-            if run:  # the first one warms up
-                for name, measured in done.items():
-                    results.setdefault(name, []).append(measured)
-            shown = ", ".join(f"{n} {m.rows_per_second:,.0f} rows/s" for n, m in done.items())
-            print(f"{'run ' + str(run) if run else 'warm-up'}: {shown}", flush=True)
+        results = run_in_turn(
+            options.runs,
+            lambda run: one_run(options.rows, sides, (origin, target), process, peer),
+        )
         workers = [peak_mb(pid) for _, pool in sides for pid in pool.process_ids]
         parent = peak_mb(psutil.Process().pid)
     if peer:
         peer.close()
-    print_table(results)
+    print_table(results, PAIRS, "row")
     print(f"\npeak memory: {max(workers):.0f} MB a worker process, {parent:.0f} MB the parent")
 
 

@@ -13,22 +13,21 @@ requests that were made beforehand, which tells what the server itself can take 
 import sys
 
 # Run as a script, its neighbour copy.py would hide the standard library's module of that name.
-sys.path = [folder for folder in sys.path if not folder.endswith("benchmarks")]
+sys.path.append(sys.path.pop(0))
 
 import argparse
 import json
 import multiprocessing
 import os
-import statistics
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import boto3
 import psutil
 from cassandra.concurrent import execute_concurrent_with_args
+from measuring import Measured, measure, print_table, run_in_turn
 
 from migration_platform.copy import copy_range
 from migration_platform.cql_types import parse_type
@@ -65,42 +64,6 @@ FORMS = {
 }
 COPIED = "2 columns, copied"
 VALUES = [b"some text of a column"] * 4 + [(10**n).to_bytes(8, "big") for n in range(4)]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One measured piece of work: rows, wall seconds, CPU seconds of client and server."""
-
-    rows: int
-    seconds: float
-    client: float
-    server: float
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.rows / self.seconds
-
-    @property
-    def client_us(self) -> float:
-        return self.client / self.rows * 1e6
-
-    @property
-    def server_us(self) -> float:
-        return self.server / self.rows * 1e6
-
-
-def measure(rows: int, server: psutil.Process, work: Callable[[], None]) -> Measured:
-    """Do the work once, and account for it."""
-    times = server.cpu_times()
-    client, began = time.process_time(), time.monotonic()
-    work()
-    ended = server.cpu_times()
-    return Measured(
-        rows,
-        time.monotonic() - began,
-        time.process_time() - client,
-        ended.user + ended.system - times.user - times.system,
-    )
 
 
 def put_each(client, table: str, rows: int) -> None:
@@ -205,29 +168,6 @@ def ceiling(settings: DynamoDbSettings, table: str, rows: int, processes: int) -
     return share * processes / seconds
 
 
-def print_table(results: dict[str, list[Measured]]) -> None:
-    """Print medians with their spread, and ratios taken pair by pair."""
-    print(f"\n{'':<22}{'rows/s':>26}{'client µs/item':>22}{'server µs/item':>22}")
-    for name, runs in results.items():
-        cells = []
-        for figure in ("rows_per_second", "client_us", "server_us"):
-            values = sorted(getattr(run, figure) for run in runs)
-            median = statistics.median(values)
-            cells.append(f"{median:,.0f} ({values[0]:,.0f} to {values[-1]:,.0f})")
-        print(f"{name:<22}{cells[0]:>26}" + "".join(f"{cell:>22}" for cell in cells[1:]))
-    print("\nmedians of pairs:")
-    for other in ("PutItem a row", "batch_writer"):
-        pairs = list(zip(results["2 columns"], results[other], strict=True))
-        speed, client, server = (
-            statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
-            for figure in ("rows_per_second", "client_us", "server_us")
-        )
-        print(
-            f"  2 columns / {other}: {speed:.2f} of the rows a second, "
-            f"{client:.2f} of the client CPU, {server:.2f} of the server CPU"
-        )
-
-
 def main() -> None:
     """Run the benchmark and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -244,7 +184,6 @@ def main() -> None:
     settings = DynamoDbSettings(f"http://127.0.0.1:{running.port}", REGION)
     where = {"endpoint_url": settings.endpoint_url, "region_name": REGION}
     client, resource = boto3.client("dynamodb", **where), boto3.resource("dynamodb", **where)
-    results: dict[str, list[Measured]] = {}
     # A tenth for the slowest, whose rate does not depend on their number.
     few = max(25, options.rows // 10)
     origin_settings = CassandraSettings(port=cassandra.port)
@@ -268,18 +207,12 @@ def main() -> None:
             at = number % len(work)
             for name, rows, write in (*work[at:], *work[:at]):
                 table = new_table(connection)
-                done[name] = measure(rows, server, partial(write, table))
+                done[name] = measure(rows, [psutil.Process()], server, partial(write, table))
                 drop(connection, table)
             return {name: done[name] for name, _, _ in work}
 
-        for run in range(options.runs + 1):
-            done = one_run(run)
-            if run:  # the first one warms up
-                for name, measured in done.items():
-                    results.setdefault(name, []).append(measured)
-            shown = ", ".join(f"{n} {m.rows_per_second:,.0f} rows/s" for n, m in done.items())
-            print(f"{'run ' + str(run) if run else 'warm-up'}: {shown}", flush=True)
-        print_table(results)
+        pairs = [("2 columns", peer) for peer in ("PutItem a row", "batch_writer")]
+        print_table(run_in_turn(options.runs, one_run), pairs, "item")
         print("\nrequests made beforehand, which is the server's own limit:")
         for processes in (1, 2, 4, 8):
             table = new_table(connection)
