@@ -11,10 +11,16 @@ import pytest
 from cassandra.cluster import Session
 from hypothesis import settings
 
-from migration_platform.local.servers import Cassandra, DynamoDb, Kafka
+from migration_platform import retries
+from migration_platform.local.servers import Cassandra, Kafka
+from migration_platform.local.servers import DynamoDb as DynamoDbLocal
 from migration_platform.local.stack import Running
 from migration_platform.migration import quote
+from migration_platform.stores import dynamodb as dynamodb_store
 from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform_tests.dynamodb_faults import FaultyDynamoDb, faults_before
+from migration_platform_tests.dynamodb_tables import dynamodb_settings, settings_of
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, plain_session
 
@@ -63,8 +69,31 @@ def aws_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def dynamodb(tmp_path_factory: pytest.TempPathFactory, aws_environment: None) -> Iterator[Running]:
     """The running DynamoDB Local that tests share; tables are told apart by their names."""
-    with run_server(DynamoDb(), tmp_path_factory.mktemp("dynamodb")) as server:
+    with run_server(DynamoDbLocal(), tmp_path_factory.mktemp("dynamodb")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def dynamo(dynamodb: Running) -> Iterator[DynamoDb]:
+    """The engine's own kind of connection to the shared DynamoDB Local."""
+    with dynamodb_settings(dynamodb.port).connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def faulty(dynamodb: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDynamoDb]:
+    """A proxy before DynamoDB Local, at first without faults; the delays of retries are short."""
+    for module in (retries, dynamodb_store):
+        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.02)
+    with faults_before(dynamodb.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
+    """A connection that passes the proxy."""
+    with settings_of(faulty.url, read_timeout_seconds=1.0).connect() as connection:
+        yield connection
 
 
 @pytest.fixture(scope="session")

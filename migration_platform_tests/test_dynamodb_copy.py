@@ -1,7 +1,7 @@
 """A Cassandra table becomes a DynamoDB table: every row an item, and nothing lost on the way."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,14 +22,7 @@ from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform_tests.comparing import compare, found, rehearse_all
-from migration_platform_tests.dynamodb_tables import dynamodb_settings
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
-
-
-@pytest.fixture(scope="module")
-def dynamo(dynamodb: Running) -> Iterator[DynamoDb]:
-    with dynamodb_settings(dynamodb.port).connect() as connection:
-        yield connection
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,12 @@
 
 import random
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from migration_platform import retries
 from migration_platform.dynamodb.target import DynamoDbTarget
 from migration_platform.errors import TransientError
-from migration_platform.local.stack import Running
 from migration_platform.migration import Endpoint, Migration, TableName
 from migration_platform.planning import make_plan, make_target
 from migration_platform.preflight import Plan
@@ -20,19 +17,17 @@ from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.dynamodb_faults import (
     Answered,
     Asked,
-    FaultyDynamoDb,
     Forward,
     cut_off,
     damage,
     drop,
     fail,
     fair,
-    faults_before,
     leave_unprocessed,
     swallow,
     throttle,
 )
-from migration_platform_tests.dynamodb_tables import plain_client, settings_of
+from migration_platform_tests.dynamodb_tables import plain_client
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process
 
 ROWS = 1500
@@ -46,19 +41,6 @@ FAULTS = (
     leave_unprocessed(9),
     leave_unprocessed(99),
 )
-
-
-@pytest.fixture
-def faulty(dynamodb: Running) -> Iterator[FaultyDynamoDb]:
-    with faults_before(dynamodb.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
-    """A connection that passes the proxy."""
-    with settings_of(faulty.url, read_timeout_seconds=1.0).connect() as connection:
-        yield connection
 
 
 @pytest.fixture
@@ -87,11 +69,6 @@ def storm(seed: int, share: float):
         return fault(asked, forward)
 
     return happen
-
-
-@pytest.fixture(autouse=True)
-def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "FIRST_DELAY_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -19,10 +19,8 @@ from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform import retries
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
 from migration_platform.local.servers import LOCALHOST, free_port
-from migration_platform.local.stack import Running
 from migration_platform.resources import DynamoDbResource
 from migration_platform.stores import dynamodb as store
 from migration_platform.stores.dynamodb import (
@@ -44,14 +42,12 @@ from migration_platform.stores.dynamodb_writes import ItemWriter
 from migration_platform_tests.dynamodb_faults import (
     Answered,
     Asked,
-    FaultyDynamoDb,
     Forward,
     answer_with,
     cut_off,
     damage,
     drop,
     fail,
-    faults_before,
     leave_unprocessed,
     refuse,
     shorten,
@@ -68,45 +64,25 @@ from migration_platform_tests.dynamodb_tables import (
 )
 
 
-@pytest.fixture(scope="module")
-def connection(dynamodb: Running) -> Iterator[DynamoDb]:
-    with dynamodb_settings(dynamodb.port).connect() as connection:
-        yield connection
-
-
-@pytest.fixture
-def faulty(dynamodb: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDynamoDb]:
-    for module in (retries, store):
-        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.02)
-    with faults_before(dynamodb.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
-    with settings_of(faulty.url, read_timeout_seconds=1.0).connect() as connection:
-        yield connection
-
-
-def fill(connection: DynamoDb, table: DynamoTable, count: int, value: str = "v") -> None:
-    writer = ItemWriter(connection, table, budget=budget_of(), retry_seconds=5, on_retry=print)
+def fill(dynamo: DynamoDb, table: DynamoTable, count: int, value: str = "v") -> None:
+    writer = ItemWriter(dynamo, table, budget=budget_of(), retry_seconds=5, on_retry=print)
     for number in range(count):
         writer.write(number, item_of(number, value), key_of(number), 1)
     writer.flush()
 
 
 @pytest.fixture(scope="module")
-def wide(connection: DynamoDb) -> DynamoTable:
+def wide(dynamo: DynamoDb) -> DynamoTable:
     """A table of about 3.5 MB: 180 items of 20 kB."""
-    table = new_table(connection)
-    fill(connection, table, 180, "x" * 20_000)
+    table = new_table(dynamo)
+    fill(dynamo, table, 180, "x" * 20_000)
     return table
 
 
 # -- tables ------------------------------------------------------------------------------------
 
 
-def test_a_table_is_described_as_it_was_created(connection):
+def test_a_table_is_described_as_it_was_created(dynamo):
     key = (KeyAttribute("p", "B"), KeyAttribute("s", "N"))
     indexes = (
         Index("by_city", (KeyAttribute("city", "S"),), read_units=3, write_units=4),
@@ -114,7 +90,7 @@ def test_a_table_is_described_as_it_was_created(connection):
         Index("some", (KeyAttribute("p", "B"),), "INCLUDE", ("a", "b")),
     )
     made = create_table(
-        connection,
+        dynamo,
         "made.as-declared_1",
         key,
         billing_mode="PROVISIONED",
@@ -123,7 +99,7 @@ def test_a_table_is_described_as_it_was_created(connection):
         indexes=indexes,
         ttl_attribute="expires",
     )
-    assert made == describe(connection, "made.as-declared_1")
+    assert made == describe(dynamo, "made.as-declared_1")
     assert (made.key, made.key_names) == (key, ("p", "s"))
     assert (made.billing_mode, made.read_units, made.write_units) == ("PROVISIONED", 5, 7)
     assert (made.ttl_attribute, made.status, made.item_count) == ("expires", "ACTIVE", 0)
@@ -134,21 +110,21 @@ def test_a_table_is_described_as_it_was_created(connection):
     assert sorted(made.indexes, key=lambda i: i.name) == expected
 
 
-def test_a_table_paid_per_request_has_no_units(connection):
-    table = new_table(connection)
+def test_a_table_paid_per_request_has_no_units(dynamo):
+    table = new_table(dynamo)
     assert (table.billing_mode, table.read_units, table.write_units) == (
         "PAY_PER_REQUEST", None, None,
     )  # fmt: skip
     assert table.ttl_attribute is None
-    assert find_table(connection, "no_such_table") is None
+    assert find_table(dynamo, "no_such_table") is None
 
 
-def test_a_table_that_is_there_is_kept_and_one_made_anew_is_another(connection):
-    table = new_table(connection)
-    assert create_table(connection, table.name, table.key) == table
-    connection.call("DeleteTable", json.dumps({"TableName": table.name}))
+def test_a_table_that_is_there_is_kept_and_one_made_anew_is_another(dynamo):
+    table = new_table(dynamo)
+    assert create_table(dynamo, table.name, table.key) == table
+    dynamo.call("DeleteTable", json.dumps({"TableName": table.name}))
     time.sleep(0.01)
-    assert create_table(connection, table.name, table.key).table_id != table.table_id
+    assert create_table(dynamo, table.name, table.key).table_id != table.table_id
 
 
 def test_a_table_that_is_deleted_while_it_is_described_is_none(faulty, through):
@@ -185,9 +161,9 @@ def test_a_creation_whose_answer_was_lost_is_no_fault(faulty, through):
 # -- scans -------------------------------------------------------------------------------------
 
 
-def scan(connection, table, segment=0, total_segments=1, *, budget=None, retries=None, **options):
+def scan(dynamo, table, segment=0, total_segments=1, *, budget=None, retries=None, **options):
     return scan_items(
-        connection,
+        dynamo,
         table,
         segment=segment,
         total_segments=total_segments,
@@ -209,8 +185,8 @@ def test_a_scan_gives_pages_of_1_mb_with_each_item_once(faulty, through, wide):
     assert {asked.body["ConsistentRead"] for asked in faulty.of("Scan")} == {True}
 
 
-def test_segments_together_give_each_item_once(connection, wide):
-    segments = [list(scan(connection, wide, segment, 3)) for segment in range(3)]
+def test_segments_together_give_each_item_once(dynamo, wide):
+    segments = [list(scan(dynamo, wide, segment, 3)) for segment in range(3)]
     assert sum(1 for pages in segments if pages) > 1
     assert ids_in(itertools.chain(*segments)) == list(range(180))
 
@@ -223,14 +199,14 @@ def test_a_page_that_fails_is_neither_skipped_nor_doubled(faulty, through, wide,
     assert len(retries) == 5
 
 
-def test_a_scan_of_some_attributes_sends_no_others(connection, wide):
-    pages = list(scan(connection, wide, attributes=["id"]))
+def test_a_scan_of_some_attributes_sends_no_others(dynamo, wide):
+    pages = list(scan(dynamo, wide, attributes=["id"]))
     assert ids_in(pages) == list(range(180))
     assert {tuple(item) for page in pages for item in page} == {("id",)}
 
 
-def test_a_scan_of_an_empty_table_gives_no_page(connection):
-    assert list(scan(connection, new_table(connection))) == []
+def test_a_scan_of_an_empty_table_gives_no_page(dynamo):
+    assert list(scan(dynamo, new_table(dynamo))) == []
 
 
 def test_a_read_budget_counts_what_was_consumed(faulty, through, wide):
@@ -256,9 +232,9 @@ def test_a_scan_that_never_succeeds_ends(faulty, through, wide):
 # -- reads by key ------------------------------------------------------------------------------
 
 
-def read(connection, table, numbers, retries=None):
+def read(dynamo, table, numbers, retries=None):
     return get_items(
-        connection,
+        dynamo,
         table,
         ((f"mark {number}", key_of(number)) for number in numbers),
         budget=budget_of(),
@@ -292,32 +268,32 @@ def test_items_come_in_the_order_of_their_keys(faulty, through, wide, fault):
         assert len(set(keys)) == len(keys)
 
 
-def test_items_of_more_than_16_mb_are_all_read(connection):
-    table = new_table(connection)
-    fill(connection, table, 50, "x" * 390_000)
-    found = list(read(connection, table, range(50)))
+def test_items_of_more_than_16_mb_are_all_read(dynamo):
+    table = new_table(dynamo)
+    fill(dynamo, table, 50, "x" * 390_000)
+    found = list(read(dynamo, table, range(50)))
     assert all(item is not None for _, item in found)
 
 
-def test_a_key_that_is_a_number_is_found_however_it_is_written(connection):
-    table = new_table(connection, [KeyAttribute("n", "N")])
-    writer = ItemWriter(connection, table, budget=budget_of(), retry_seconds=5, on_retry=print)
+def test_a_key_that_is_a_number_is_found_however_it_is_written(dynamo):
+    table = new_table(dynamo, [KeyAttribute("n", "N")])
+    writer = ItemWriter(dynamo, table, budget=budget_of(), retry_seconds=5, on_retry=print)
     writer.write(1, '{"n":{"N":"1E+2"}}', '{"n":{"N":"1E+2"}}', 1)
     writer.flush()
     keys = [(text, json.dumps({"n": {"N": text}})) for text in ("100.0", "1E2", "101")]
-    found = get_items(connection, table, keys, budget=budget_of(), retry_seconds=5, on_retry=print)
+    found = get_items(dynamo, table, keys, budget=budget_of(), retry_seconds=5, on_retry=print)
     assert [item is not None for _, item in found] == [True, True, False]
 
 
-def test_numbers_that_differ_in_their_last_digit_are_two_keys(connection):
-    table = new_table(connection, [KeyAttribute("n", "N")])
+def test_numbers_that_differ_in_their_last_digit_are_two_keys(dynamo):
+    table = new_table(dynamo, [KeyAttribute("n", "N")])
     texts = ["7" * 37 + last for last in "12"]
-    writer = ItemWriter(connection, table, budget=budget_of(), retry_seconds=5, on_retry=print)
+    writer = ItemWriter(dynamo, table, budget=budget_of(), retry_seconds=5, on_retry=print)
     for text in texts:
         writer.write(text, f'{{"n":{{"N":"{text}"}}}}', f'{{"n":{{"N":"{text}"}}}}', 1)
     writer.flush()
     keys = [(text, json.dumps({"n": {"N": text}})) for text in texts]
-    found = get_items(connection, table, keys, budget=budget_of(), retry_seconds=5, on_retry=print)
+    found = get_items(dynamo, table, keys, budget=budget_of(), retry_seconds=5, on_retry=print)
     assert [item and item["n"]["N"] for _, item in found] == texts
 
 
@@ -368,16 +344,16 @@ def test_a_connection_that_fails_says_why_in_one_sentence(faulty, fault, sentenc
     assert TOKEN not in str(caught.value)
 
 
-def test_who_may_not_list_tables_may_still_use_one(faulty, connection):
-    table = new_table(connection)
+def test_who_may_not_list_tables_may_still_use_one(faulty, dynamo):
+    table = new_table(dynamo)
     faulty.suffer("ListTables", [], then=refuse("AccessDeniedException"))
     with settings_of(faulty.url).connect() as restricted:
         assert describe(restricted, table.name) == table
 
 
-def test_a_table_that_is_missing_is_named_with_its_region(connection):
+def test_a_table_that_is_missing_is_named_with_its_region(dynamo):
     with pytest.raises(PreflightError, match="no table nowhere in region local at http://127"):
-        describe(connection, "nowhere")
+        describe(dynamo, "nowhere")
 
 
 def test_a_service_that_is_down_is_named(dynamodb):
@@ -422,8 +398,8 @@ def test_endpoint_region_and_credentials_come_from_where_the_sdk_looks(
         "aws_access_key_id = FROMFILE\naws_secret_access_key = secret\n"
     )
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    with DynamoDbResource(profile="mine").connect() as connection:
-        assert (connection.endpoint_url, connection.region) == (faulty.url, "eu-somewhere-1")
+    with DynamoDbResource(profile="mine").connect() as dynamo:
+        assert (dynamo.endpoint_url, dynamo.region) == (faulty.url, "eu-somewhere-1")
     assert {asked.access_key for asked in faulty.asked} == {"FROMFILE"}
 
 
@@ -534,8 +510,8 @@ def test_a_role_is_assumed_and_anew_when_it_expires(faulty, monkeypatch):
     role = "arn:aws:iam::123456789012:role/migration"
     with security_token_service([60, 3600]) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
-        with settings_of(faulty.url, role_arn=role).connect() as connection:
-            connection.call("ListTables", "{}")
+        with settings_of(faulty.url, role_arn=role).connect() as dynamo:
+            dynamo.call("ListTables", "{}")
         assert {asked.access_key for asked in faulty.asked} == {"ROLE1", "ROLE2"}
         with pytest.raises(PreflightError, match=f"cannot assume the role {role}: AccessDenied"):
             settings_of(faulty.url, role_arn=role).connect()
@@ -577,8 +553,8 @@ def test_settings_travel_to_other_processes_and_hold_no_secret():
 
 def test_threads_end_with_their_connection(dynamodb):
     before = threading.active_count()
-    with dynamodb_settings(dynamodb.port).connect() as connection:
-        fill(connection, new_table(connection), 300)
+    with dynamodb_settings(dynamodb.port).connect() as dynamo:
+        fill(dynamo, new_table(dynamo), 300)
         assert threading.active_count() > before
     assert threading.active_count() == before
 

@@ -7,14 +7,12 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from migration_platform import rate, retries
 from migration_platform.errors import PermanentError, TransientError
-from migration_platform.local.stack import Running
 from migration_platform.rate import RateBudget
 from migration_platform.stores import dynamodb as store
 from migration_platform.stores.dynamodb import (
@@ -29,7 +27,6 @@ from migration_platform.stores.dynamodb_writes import ItemWriter, delete_items, 
 from migration_platform_tests.dynamodb_faults import (
     Answered,
     Asked,
-    FaultyDynamoDb,
     Forward,
     answer_with,
     cut_off,
@@ -38,7 +35,6 @@ from migration_platform_tests.dynamodb_faults import (
     drop,
     fail,
     fair,
-    faults_before,
     leave_unprocessed,
     refuse,
     shorten,
@@ -49,7 +45,6 @@ from migration_platform_tests.dynamodb_faults import (
 from migration_platform_tests.dynamodb_tables import (
     CONTEXT,
     budget_of,
-    dynamodb_settings,
     item_of,
     items_of,
     key_of,
@@ -61,30 +56,9 @@ SHORT = 0.5
 """Seconds of retries where they are to run out."""
 
 
-@pytest.fixture(scope="module")
-def connection(dynamodb: Running) -> Iterator[DynamoDb]:
-    with dynamodb_settings(dynamodb.port).connect() as connection:
-        yield connection
-
-
 @pytest.fixture
-def table(connection: DynamoDb) -> DynamoTable:
-    return new_table(connection)
-
-
-@pytest.fixture
-def faulty(dynamodb: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDynamoDb]:
-    for module in (retries, store):
-        monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.02)
-    with faults_before(dynamodb.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
-    """A connection that passes the proxy."""
-    with settings_of(faulty.url, read_timeout_seconds=1.0).connect() as connection:
-        yield connection
+def table(dynamo: DynamoDb) -> DynamoTable:
+    return new_table(dynamo)
 
 
 class Told:
@@ -96,7 +70,7 @@ class Told:
 
     def writer(
         self,
-        connection: DynamoDb,
+        dynamo: DynamoDb,
         table: DynamoTable,
         *,
         retry_seconds: float = 30.0,
@@ -104,7 +78,7 @@ class Told:
         **options: Any,
     ) -> ItemWriter:
         return ItemWriter(
-            connection,
+            dynamo,
             table,
             budget=budget or budget_of(),
             retry_seconds=retry_seconds,
@@ -134,7 +108,7 @@ def keys_in(items: list[dict[str, Any]]) -> set[int]:
 # -- batches -----------------------------------------------------------------------------------
 
 
-def test_items_arrive_in_batches_of_25(dynamodb, connection, faulty, through, table, told):
+def test_items_arrive_in_batches_of_25(dynamodb, dynamo, faulty, through, table, told):
     writer = told.writer(through, table)
     write_all(writer, range(130), "é😀\n")
     assert writer.rows_written == 130
@@ -184,26 +158,26 @@ def test_a_key_is_never_twice_under_way_and_its_last_row_wins(
     assert {int(i["id"]["S"]): i["v"]["S"] for i in items_of(dynamodb.port, table)} == last
 
 
-def test_keys_of_numbers_and_bytes_are_told_apart(connection, told):
+def test_keys_of_numbers_and_bytes_are_told_apart(dynamo, told):
     key = [KeyAttribute("p", "B"), KeyAttribute("s", "N")]
-    table = new_table(connection, key)
-    writer = told.writer(connection, table)
+    table = new_table(dynamo, key)
+    writer = told.writer(dynamo, table)
     for blob, number in itertools.product(("AA==", "AAE="), ("1", "-2.5", "1E+3")):
         text = json.dumps({"p": {"B": blob}, "s": {"N": number}})
         writer.write(None, text, text, 1)
     writer.flush()
     assert writer.rows_written == 6
     deleted = empty_table(
-        connection, table, budget=budget_of(), retry_seconds=5, on_retry=told.retries.append
+        dynamo, table, budget=budget_of(), retry_seconds=5, on_retry=told.retries.append
     )
     assert deleted == 6
 
 
-def test_items_are_deleted_by_their_keys(dynamodb, connection, table, told):
-    write_all(told.writer(connection, table), range(60))
+def test_items_are_deleted_by_their_keys(dynamodb, dynamo, table, told):
+    write_all(told.writer(dynamo, table), range(60))
     keys = [key_of(number) for number in range(5, 95)]
     count = delete_items(
-        connection, table, keys, budget=budget_of(), retry_seconds=5, on_retry=told.retries.append
+        dynamo, table, keys, budget=budget_of(), retry_seconds=5, on_retry=told.retries.append
     )
     assert count == 90
     assert keys_in(items_of(dynamodb.port, table)) == set(range(5))
@@ -304,9 +278,9 @@ def leave_the_first(asked: Asked, forward: Forward) -> Answered:
 
 
 def test_what_was_left_is_told_from_a_key_that_differs_in_its_last_digit(
-    connection, faulty, through, told
+    dynamo, faulty, through, told
 ):
-    table = new_table(connection, [KeyAttribute("n", "N")])
+    table = new_table(dynamo, [KeyAttribute("n", "N")])
     faulty.suffer("BatchWriteItem", [leave_the_first])
     writer = told.writer(through, table)
     keys = [json.dumps({"n": {"N": "7" * 37 + last}}) for last in "12"]
@@ -314,7 +288,7 @@ def test_what_was_left_is_told_from_a_key_that_differs_in_its_last_digit(
         writer.write(None, key, key, 1)
     writer.flush()
     assert writer.rows_written == 2
-    assert empty_table(connection, table, budget=budget_of(), retry_seconds=5, on_retry=print) == 2
+    assert empty_table(dynamo, table, budget=budget_of(), retry_seconds=5, on_retry=print) == 2
 
 
 # -- refusals ----------------------------------------------------------------------------------
@@ -323,9 +297,9 @@ EMPTY = json.dumps({"id": {"S": ""}, "v": {"S": "v"}})
 
 
 def test_items_that_are_refused_are_handed_over_and_the_others_written(
-    dynamodb, connection, table, told
+    dynamodb, dynamo, table, told
 ):
-    writer = told.writer(connection, table, on_refused=told.refuse)
+    writer = told.writer(dynamo, table, on_refused=told.refuse)
     for number in range(60):
         if number == 3:
             writer.write("empty", EMPTY, json.dumps({"id": {"S": ""}}), 1)
@@ -343,16 +317,16 @@ def test_items_that_are_refused_are_handed_over_and_the_others_written(
     assert keys_in(items_of(dynamodb.port, table)) == set(range(60))
 
 
-def test_a_refusal_that_nobody_wants_fails_the_run(connection, table, told):
-    writer = told.writer(connection, table)
+def test_a_refusal_that_nobody_wants_fails_the_run(dynamo, table, told):
+    writer = told.writer(dynamo, table)
     writer.write(1, EMPTY, json.dumps({"id": {"S": ""}}), 1)
     with pytest.raises(PermanentError, match="empty string value"):
         writer.flush()
 
 
-def test_a_table_that_is_gone_is_no_rows_fault(connection, table, told):
-    connection.call("DeleteTable", json.dumps({"TableName": table.name}))
-    writer = told.writer(connection, table, on_refused=told.refuse)
+def test_a_table_that_is_gone_is_no_rows_fault(dynamo, table, told):
+    dynamo.call("DeleteTable", json.dumps({"TableName": table.name}))
+    writer = told.writer(dynamo, table, on_refused=told.refuse)
     with pytest.raises(PermanentError, match="the table does not exist in region local"):
         write_all(writer, range(30))
     assert told.refused == {}
@@ -391,17 +365,17 @@ def test_the_newest_wins_in_any_order(dynamodb, faulty, through, table, told, fa
     assert [item["v"]["S"] for item in items_of(dynamodb.port, table)] == ["9"] * 6
 
 
-def test_a_row_that_is_copied_again_is_written_again(connection, table, told):
+def test_a_row_that_is_copied_again_is_written_again(dynamo, table, told):
     for _ in range(2):
-        writer = told.writer(connection, table, writetime_attribute="w")
+        writer = told.writer(dynamo, table, writetime_attribute="w")
         writer.write(1, item_of(1, w=5), key_of(1), 1, 5)
         writer.flush()
         assert (writer.rows_written, writer.rows_left_alone) == (1, 0)
 
 
-def test_an_item_without_a_writetime_is_overwritten(dynamodb, connection, table, told):
-    write_all(told.writer(connection, table), range(1), "old")
-    writer = told.writer(connection, table, writetime_attribute="w")
+def test_an_item_without_a_writetime_is_overwritten(dynamodb, dynamo, table, told):
+    write_all(told.writer(dynamo, table), range(1), "old")
+    writer = told.writer(dynamo, table, writetime_attribute="w")
     writer.write(0, item_of(0, "new", w=-1), key_of(0), 1, -1)
     writer.flush()
     assert items_of(dynamodb.port, table)[0]["v"]["S"] == "new"
@@ -454,8 +428,8 @@ def test_a_table_of_some_capacity_is_found_out(faulty, through, table, told, mon
 
 
 def write_in_process(settings: DynamoDbSettings, table: DynamoTable, budget: RateBudget, at: int):
-    with settings.connect() as connection:
-        writer = Told().writer(connection, table, budget=budget)
+    with settings.connect() as dynamo:
+        writer = Told().writer(dynamo, table, budget=budget)
         write_all(writer, range(at, at + 150))
 
 
@@ -489,41 +463,41 @@ class Counted(RateBudget):
         super().take(rows, size)
 
 
-def indexed_table(connection: DynamoDb) -> DynamoTable:
+def indexed_table(dynamo: DynamoDb) -> DynamoTable:
     by_value = Index("by_value", (KeyAttribute("v", "S"),))
     name = f"t_{uuid.uuid4().hex[:12]}"
-    return create_table(connection, name, [KeyAttribute("id", "S")], indexes=[by_value])
+    return create_table(dynamo, name, [KeyAttribute("id", "S")], indexes=[by_value])
 
 
-def test_a_delete_is_charged_what_the_item_holds(connection, table, told):
-    write_all(told.writer(connection, table), range(30), "x" * 5000)
+def test_a_delete_is_charged_what_the_item_holds(dynamo, table, told):
+    write_all(told.writer(dynamo, table), range(30), "x" * 5000)
     budget = Counted()
     keys = [key_of(number) for number in range(30)]
-    delete_items(connection, table, keys, budget=budget, retry_seconds=5, on_retry=print)
+    delete_items(dynamo, table, keys, budget=budget, retry_seconds=5, on_retry=print)
     assert sum(budget.sizes) == 30 * 5
 
 
-def test_an_item_is_charged_for_what_it_overwrites_and_for_indexes(connection, told):
-    table = indexed_table(connection)
-    write_all(told.writer(connection, table), range(30), "x" * 1500)
+def test_an_item_is_charged_for_what_it_overwrites_and_for_indexes(dynamo, told):
+    table = indexed_table(dynamo)
+    write_all(told.writer(dynamo, table), range(30), "x" * 1500)
     budget = Counted()
-    write_all(told.writer(connection, table, budget=budget), range(30))
+    write_all(told.writer(dynamo, table, budget=budget), range(30))
     # Of the table's 2 KB, of those that leave the index, and of one KB that comes to it.
     assert sum(budget.sizes) == 30 * (2 + 2 + 1)
 
 
-def test_a_conditional_write_is_charged_what_it_consumed(connection, table, told):
+def test_a_conditional_write_is_charged_what_it_consumed(dynamo, table, told):
     budget = Counted()
-    writer = told.writer(connection, table, budget=budget, writetime_attribute="w")
+    writer = told.writer(dynamo, table, budget=budget, writetime_attribute="w")
     for turn in (1, 2):
         writer.write(turn, item_of(1, "x" * 3000 if turn == 1 else "v", w=turn), key_of(1), 1, turn)
     writer.flush()
     assert sum(budget.sizes) == 3 + 3
 
 
-def test_what_was_charged_too_much_is_given_back_and_no_more(connection, table, told):
+def test_what_was_charged_too_much_is_given_back_and_no_more(dynamo, table, told):
     budget = Counted()
-    writer = told.writer(connection, table, budget=budget, in_flight=1)
+    writer = told.writer(dynamo, table, budget=budget, in_flight=1)
     for number in range(125):
         writer.write(number, item_of(number), key_of(number), 3 if number < 25 else 1)
     writer.flush()
