@@ -4,6 +4,7 @@ import random
 from math import inf
 
 from migration_platform.dynamodb.cost import (
+    Cost,
     Estimate,
     IndexShape,
     Sample,
@@ -91,11 +92,29 @@ def test_what_one_window_shows_has_an_error_that_nobody_knows() -> None:
     assert not cost.is_complete
 
 
+def _told(cost: Cost, migration: Migration, scans: int = 1) -> dict[str, tuple[str, str]]:
+    lines = tell_cost(cost, migration, None, scans=scans)
+    return {what: (much, how) for what, much, how in lines}
+
+
+def test_a_comparison_that_scans_for_static_cells_too_says_so() -> None:
+    sample = Sample((window_of(*[2000] * 10),), RING)
+    once, twice = (
+        _told(estimate_cost(sample, looks_up=False, scans=scans), migration_with(), scans)[
+            "read units of a comparison"
+        ]
+        for scans in (1, 2)
+    )
+    assert (once[0], twice[0]) == ("5", "10")
+    assert ", 2 times: for rows and for static cells" in twice[1]
+    assert "times" not in once[1]
+
+
 def test_the_slowest_of_the_limits_says_how_long_it_takes() -> None:
     cost = estimate_cost(Sample((window_of(*[2000] * 10),), RING), looks_up=False)
 
     def told(migration: Migration) -> dict[str, tuple[str, str]]:
-        return {what: (much, how) for what, much, how in tell_cost(cost, migration, None)}
+        return _told(cost, migration)
 
     lines = told(migration_with())
     assert lines["duration of the copy"][0] == "not known"

@@ -99,7 +99,8 @@ def _describe_cost(plan: Plan, origin: Connection, target: DynamoDb) -> dict[str
     metadata: dict[str, Any] = {
         "cost": dg.MetadataValue.md(
             write_table(
-                ("what", "estimate", "how it is counted"), tell_cost(cost, migration, found)
+                ("what", "estimate", "how it is counted"),
+                tell_cost(cost, migration, found, scans=len(plan.layers)),
             )
         ),
         "estimated_items": round(cost.items.value),

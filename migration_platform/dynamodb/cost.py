@@ -217,9 +217,12 @@ Line = tuple[str, str, str]
 
 
 def tell_cost(
-    cost: Cost, migration: Migration, found: DynamoTable | None, *, scans: int = 1
+    cost: Cost, migration: Migration, found: DynamoTable | None, *, scans: int
 ) -> Iterator[Line]:
-    """Tell what a copy costs, line by line; `found` is the target, if there is one already."""
+    """Tell what a copy costs, line by line; `found` is the target, if there is one already.
+
+    `scans` is how often a comparison reads the whole table, as the cost was estimated with.
+    """
     declared = migration.target.dynamodb
     assert declared is not None
     has_indexes = bool(found.indexes if found else declared.indexes)
