@@ -27,7 +27,6 @@ MILLION = 10**6
 class IndexShape:
     """What an index holds of an item: all attributes where `attributes` is None."""
 
-    name: str
     key: tuple[str, ...]
     attributes: frozenset[str] | None
 

@@ -431,15 +431,6 @@ def compile_cells(
     return read
 
 
-def compile_times(form: ItemForm) -> Callable[[Item], tuple[int | None, int | None]]:
-    """Build what reads when an item expires, in seconds since 1970, and its writetime in µs."""
-    ttl, writetime = form.ttl_attribute, form.writetime_attribute
-    return lambda item: (
-        _read_whole(item.get(ttl)) if ttl else None,
-        _read_whole(item.get(writetime)) if writetime else None,
-    )
-
-
 def _read_whole(value: Any) -> int | None:
     """Read a number as DynamoDB reads a TTL: what is none says nothing."""
     try:

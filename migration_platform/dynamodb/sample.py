@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from migration_platform.cell_times import TimesLayout
 from migration_platform.dynamodb.cost import Cost, IndexShape, Sample, Window, estimate_cost
-from migration_platform.dynamodb.items import ItemForm, UnholdableRow, compile_item
+from migration_platform.dynamodb.items import UnholdableRow, compile_item
 from migration_platform.dynamodb.shape import build_item_form, indexes_of
-from migration_platform.preflight import Layer, Plan
+from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.rate import RateBudget
 from migration_platform.rows import NULL, Page, compile_splitter, split_cells
 from migration_platform.stores.cassandra import (
@@ -100,18 +100,19 @@ def _sample_layer(
         statics=layer.name != "rows",
         retry_seconds=migration.retry_seconds,
     )
-    items = _Items(plan, layer, reader, build_item_form(plan, layer, sources), found)
+    items = _Items(plan, layer, sources, reader, found)
     step = -(-len(windows) // WINDOWS)
-    counted = [
-        items.count(*_read_window(plan, connection, read, window, budget))
-        for window in windows[::step]
-    ]
+    counted, is_bounded = [], False
+    for window in windows[::step]:
+        pages, tokens, has_more = _read_window(plan, connection, read, window, budget)
+        counted.append(items.count(pages, tokens))
+        is_bounded = is_bounded or has_more
     return Sample(
-        windows=tuple(window for window, _ in counted),
+        windows=tuple(counted),
         tokens=sum(window.end - window.start for window in windows),
         largest_item=items.largest,
         refused=tuple(items.refused),
-        is_bounded=any(is_bounded for _, is_bounded in counted),
+        is_bounded=is_bounded,
     )
 
 
@@ -122,17 +123,17 @@ class _Items:
         self,
         plan: Plan,
         layer: Layer,
+        sources: tuple[Source, ...],
         reader: RowReader,
-        form: ItemForm,
         found: DynamoTable | None,
     ):
-        self._sources = layer.ordered(())
+        form = build_item_form(plan, layer, sources)
+        self._sources = sources
         self._is_rows = layer.name == "rows"
         self._reader = reader
         self._to_item = compile_item(form)
         self._indexes = [
             IndexShape(
-                index.name,
                 tuple(key.name for key in index.key),
                 None
                 if index.projection == "ALL"
@@ -145,7 +146,7 @@ class _Items:
         self.largest = 0
         self.refused: list[str] = []
 
-    def count(self, pages: Sequence[Page], tokens: int, is_bounded: bool) -> tuple[Window, bool]:
+    def count(self, pages: Sequence[Page], tokens: int) -> Window:
         """Count the items of a window's rows."""
         window = Window(tokens=tokens)
 
@@ -167,7 +168,7 @@ class _Items:
                     continue
                 size = window.add_item(json.loads(text), self._indexes)
                 self.largest = max(self.largest, size)
-        return window, is_bounded
+        return window
 
     def _refuse(self, window: Window, told: str) -> None:
         window.refused += 1

@@ -196,7 +196,6 @@ class Index:
     attributes: tuple[str, ...] = ()
     read_units: int | None = None
     write_units: int | None = None
-    is_local: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,19 +203,16 @@ class DynamoTable:
     """What a migration needs to know of a table; `table_id` changes when it is made anew.
 
     `key` is the partition key and, if there is one, the sort key. Units are None when the table
-    is paid per request. `item_count` and `size_bytes` are up to six hours old.
+    is paid per request.
     """
 
     name: str
     table_id: str
     key: tuple[KeyAttribute, ...]
-    billing_mode: Literal["PAY_PER_REQUEST", "PROVISIONED"]
     read_units: int | None
     write_units: int | None
     indexes: tuple[Index, ...]
     ttl_attribute: str | None
-    item_count: int
-    size_bytes: int
     status: str
 
     @property
@@ -660,13 +656,7 @@ def delay_after(
 
 
 def request(
-    connection: DynamoDb,
-    operation: str,
-    body: str,
-    *,
-    retry_seconds: float,
-    on_retry: OnRetry | None = None,
-    budget: RateBudget | None = None,
+    connection: DynamoDb, operation: str, body: str, *, retry_seconds: float
 ) -> dict[str, Any]:
     """Call until it succeeds.
 
@@ -678,10 +668,7 @@ def request(
         try:
             return connection.call(operation, body)
         except AttemptError as error:
-            delay = delay_after(attempts, error, budget)
-            if on_retry is not None:
-                on_retry(error)
-            time.sleep(delay)
+            time.sleep(delay_after(attempts, error))
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -849,6 +836,7 @@ def _read_table(found: dict[str, Any], lives: dict[str, Any]) -> DynamoTable:
         )
 
     def read_units(of: dict[str, Any]) -> tuple[int | None, int | None]:
+        # One that is paid per request has units of 0.
         units = of.get("ProvisionedThroughput", {})
         return (
             units.get("ReadCapacityUnits") or None,
@@ -862,26 +850,20 @@ def _read_table(found: dict[str, Any], lives: dict[str, Any]) -> DynamoTable:
             index["Projection"]["ProjectionType"],
             tuple(index["Projection"].get("NonKeyAttributes", ())),
             *read_units(index),
-            is_local=is_local,
         )
-        for kind, is_local in (("GlobalSecondaryIndexes", False), ("LocalSecondaryIndexes", True))
+        for kind in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes")
         for index in found.get(kind, ())
     )
     is_on = lives.get("TimeToLiveStatus") in ("ENABLED", "ENABLING")
     units = read_units(found)
-    # A table that was always provisioned has no summary; one that is not has units of 0.
-    mode = found.get("BillingModeSummary", {}).get("BillingMode")
     return DynamoTable(
         name=found["TableName"],
         table_id=found.get("TableId") or f"{found['TableArn']} {found['CreationDateTime']}",
         key=read_key(found["KeySchema"]),
-        billing_mode=mode or ("PROVISIONED" if any(units) else "PAY_PER_REQUEST"),
         read_units=units[0],
         write_units=units[1],
         indexes=indexes,
         ttl_attribute=lives.get("AttributeName") if is_on else None,
-        item_count=found.get("ItemCount", 0),
-        size_bytes=found.get("TableSizeBytes", 0),
         status=found["TableStatus"],
     )
 
