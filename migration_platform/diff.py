@@ -100,7 +100,15 @@ class ScanRows:
         """
         locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
         for layer in stores.plan.layers:
-            rows = _scan(stores, layer, self.side, self.token_range, self.winners, report)
+            rows = _scan(
+                stores,
+                layer,
+                self.side,
+                self.token_range,
+                self.winners,
+                report,
+                lambda row: locator.listed_index(row[0], row[2], self.wanted_slots) is not None,
+            )
             found = list_rows(rows, locator, self.wanted_slots)
             while some := list(islice(found, ROWS_A_REPORT)):
                 report(some)
@@ -459,13 +467,7 @@ def _slices(plan: Plan, side: str, ranges: Sequence[TokenRange]) -> Sequence[Tok
 
 def _is_by_range(plan: Plan, side: str) -> bool:
     """Say whether a side is read by the origin's ranges: of DynamoDB, item by item."""
-    return side == "origin" or _looks_up(plan)
-
-
-def _looks_up(plan: Plan) -> bool:
-    """Say whether the target's rows are looked up by the origin's keys, and the others not seen."""
-    migration = plan.migration
-    return migration.target.dynamodb is not None and migration.diff_mode == "origin_only"
+    return side == "origin" or plan.migration.looks_up
 
 
 def _locator(plan: Plan, side: str, token_range: TokenRange, wanted: frozenset[int]) -> RowLocator:
@@ -499,8 +501,12 @@ def _scan(
     token_range: TokenRange,
     winners: str | None,
     report: Report,
+    needs: Callable[[DigestedRow], bool] = lambda row: True,
 ) -> Iterator[DigestedRow]:
-    """Give the rows of a layer of a slice of one side."""
+    """Give the rows of a layer of a slice of one side; those that it `needs` at least.
+
+    Where items are looked up one by one, the others are not paid for.
+    """
     plan, migration = stores.plan, stores.plan.migration
     is_origin = side == "origin"
     endpoint = migration.origin if is_origin else migration.target
@@ -520,9 +526,9 @@ def _scan(
         report(explain(error))
 
     if isinstance(statement, ItemForm):
-        if _looks_up(plan):
+        if migration.looks_up:
             found = _scan(stores, layer, "origin", token_range, winners, report)
-            keys = (key for key, _, _ in found)
+            keys = (row[0] for row in found if needs(row))
             pages = find_pages(stores, ItemRead(statement, rows.keys), keys, on_retry)
         else:
             pages = scan_pages(stores, statement, token_range, on_retry)

@@ -81,6 +81,12 @@ class RowLocator:
         bucket = xxh3_64_intdigest(key) % self.buckets
         return index * self.buckets + bucket if self.by_range else bucket
 
+    def listed_index(self, key: bytes, loose: bytes, wanted_slots: frozenset[int]) -> int | None:
+        """Give the index of a row in a wanted slot, or that is loose; None of any other row."""
+        index = self.index_of(key)
+        is_listed = index is not None and (loose or self.slot_of(index, key) in wanted_slots)
+        return index if is_listed else None
+
 
 def add_rows(
     into: DigestSums, rows: Iterable[DigestedRow], locator: RowLocator, *, counted: bool = True
@@ -103,6 +109,6 @@ def list_rows(
 ) -> Iterator[tuple[int, bytes, bytes, bytes]]:
     """Give `(range index, key, digest, loose)` of rows in wanted slots, and of all loose ones."""
     for key, content, loose in rows:
-        index = locator.index_of(key)
-        if index is not None and (loose or locator.slot_of(index, key) in wanted_slots):
+        index = locator.listed_index(key, loose, wanted_slots)
+        if index is not None:
             yield index, key, xxh3_128_digest(content), loose

@@ -92,6 +92,11 @@ class Endpoint:
         """The limit of bytes, or of the write units that DynamoDB counts in."""
         return self.dynamodb.write_units_per_second if self.dynamodb else self.bytes_per_second
 
+    @property
+    def size_unit(self) -> str:
+        """What that limit counts."""
+        return "write units" if self.dynamodb else "bytes"
+
 
 @dataclass(frozen=True)
 class ExplodeMap:
@@ -255,6 +260,11 @@ class Migration:
         """The target's name, which is how users speak of a migration."""
         table = self.target.table
         return f"{table.keyspace}.{table.table}" if table.keyspace else table.table
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether a comparison looks rows up by the origin's keys, and never sees the others."""
+        return self.target.dynamodb is not None and self.diff_mode == "origin_only"
 
     @property
     def tracked_at(self) -> Endpoint:

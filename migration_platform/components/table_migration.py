@@ -846,7 +846,7 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
         for side, endpoint in (("origin", migration.origin), ("target", migration.target))
         for limit, unit in (
             (endpoint.rows_per_second, "rows"),
-            (endpoint.size_per_second, "write units" if endpoint.dynamodb else "bytes"),
+            (endpoint.size_per_second, endpoint.size_unit),
         )
         if limit
     ]
