@@ -23,6 +23,7 @@ from migration_platform.tracking import (
     TrackedRun,
     TrackingTables,
     migration_key,
+    tables_of,
 )
 
 LOOK_SECONDS = 1.0
@@ -96,12 +97,7 @@ def find_tables(connection: Connection, migration: Migration) -> TrackingTables 
     keyspace = known.keyspaces.get(migration.tracking_keyspace)
     if not migration.tracking or keyspace is None or _TABLE not in keyspace.tables:
         return None
-    return TrackingTables(
-        connection,
-        migration.tracking_keyspace,
-        consistency=migration.target.consistency,
-        retry_seconds=migration.retry_seconds,
-    )
+    return tables_of(connection, migration, migration.retry_seconds)
 
 
 def set_limits(tables: TrackingTables, migration: Migration, limits: dict[str, int | None]) -> None:
@@ -158,17 +154,15 @@ def apply_control(
 
 def describe_control(control: Control, migration: Migration) -> str:
     """Say at which rate the migration's runs work, and whether they are paused."""
-    declared = {
-        "origin_rows": migration.origin.rows_per_second,
-        "target_rows": migration.target.rows_per_second,
-        "origin_bytes": migration.origin.size_per_second,
-        "target_bytes": migration.target.size_per_second,
-    }
+    origin, target = migration.origin, migration.target
+    declared = (
+        ("origin_rows", "origin", "rows", origin.rows_per_second),
+        ("target_rows", "target", "rows", target.rows_per_second),
+        ("origin_bytes", "origin", origin.size_unit, origin.size_per_second),
+        ("target_bytes", "target", target.size_unit, target.size_per_second),
+    )
     told = []
-    for name, limit in declared.items():
-        side, unit = name.split("_")
-        if name == "target_bytes" and migration.target.dynamodb:
-            unit = "write units"
+    for name, side, unit, limit in declared:
         if name in control.limits:
             told.append(f"{side} {control.limits[name]:,} {unit}/s (set)")
         elif limit:

@@ -6,8 +6,10 @@ from migration_platform.dynamodb.shape import create_target, plan_items
 from migration_platform.errors import PreflightError
 from migration_platform.migration import Migration
 from migration_platform.preflight import Plan, build_plan
-from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.rate import RateBudget
+from migration_platform.stores.cassandra import Connection, truncate
+from migration_platform.stores.dynamodb import DynamoDb, OnRetry, describe
+from migration_platform.stores.dynamodb_writes import empty_table
 
 
 def make_plan(migration: Migration, origin: Connection, target: Connection | DynamoDb) -> Plan:
@@ -47,10 +49,17 @@ def refuse_missing_target(plan: Plan) -> None:
         )
 
 
-def tracking_cluster(
-    migration: Migration, origin: Connection, target: Connection | DynamoDb
-) -> Connection:
-    """Give the cluster that keeps what is known of runs, and rows that were set aside."""
-    cluster = origin if migration.target.dynamodb else target
-    assert isinstance(cluster, Connection)
-    return cluster
+def empty_target(
+    plan: Plan, target: Connection | DynamoDb, budget: RateBudget, on_retry: OnRetry
+) -> int | None:
+    """Empty the target; give how many items there were, where they had to be deleted one by one.
+
+    Raises:
+        MigrationError: it was refused, or could not be finished; what is gone stays gone.
+    """
+    if isinstance(target, Connection):
+        truncate(target, plan.target.name)
+        return None
+    seconds = plan.migration.retry_seconds
+    table = describe(target, plan.target.name.table, retry_seconds=seconds)
+    return empty_table(target, table, budget=budget, retry_seconds=seconds, on_retry=on_retry)

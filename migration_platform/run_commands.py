@@ -127,16 +127,11 @@ class _Tables:
     """The tracking tables of a migration, where they exist already."""
 
     def __init__(self, declared: "DeclaredMigration", connection: Any):
-        from migration_platform.tracking import TrackingTables
+        from migration_platform.tracking import tables_of
 
         self._migration = declared.migration
         self._connection = connection
-        self.tables: TrackingTables = TrackingTables(
-            connection,
-            declared.migration.tracking_keyspace,
-            consistency=declared.migration.tracked_at.consistency,
-            retry_seconds=ASK_SECONDS,
-        )
+        self.tables = tables_of(connection, declared.migration, ASK_SECONDS)
 
     def ensure(self) -> None:
         from migration_platform.control import CONTROL_TABLES

@@ -301,11 +301,16 @@ def open_tables(
         like=migration.tracked_at.table.keyspace,
         retry_seconds=migration.retry_seconds,
     )
+    return tables_of(connection, migration, migration.retry_seconds)
+
+
+def tables_of(connection: Connection, migration: Migration, retry_seconds: float) -> TrackingTables:
+    """Give a migration's tracking tables, which may or may not be there."""
     return TrackingTables(
         connection,
         migration.tracking_keyspace,
         consistency=migration.tracked_at.consistency,
-        retry_seconds=migration.retry_seconds,
+        retry_seconds=retry_seconds,
     )
 
 

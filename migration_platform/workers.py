@@ -27,7 +27,7 @@ from migration_platform.errors import (
     explain,
     is_transient,
 )
-from migration_platform.migration import Endpoint
+from migration_platform.migration import Endpoint, Migration
 from migration_platform.preflight import Plan
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
@@ -38,6 +38,15 @@ _CONTEXT = multiprocessing.get_context("spawn")
 STOP_SECONDS = 5.0
 RETRY_SECONDS_AFTER_A_LOSS = 10.0
 """Long enough for a server that is just coming back; the next task that ends well resets it."""
+
+
+def tracking_cluster(
+    migration: Migration, origin: Connection, target: Connection | DynamoDb
+) -> Connection:
+    """Give the cluster that keeps what is known of runs, and rows that were set aside."""
+    cluster = origin if migration.tracked_at is migration.origin else target
+    assert isinstance(cluster, Connection)
+    return cluster
 
 
 @dataclass
@@ -61,7 +70,7 @@ class OpenStores:
     @property
     def tracking(self) -> Connection:
         """The cluster that keeps rows that were set aside."""
-        return self.origin if self.plan.migration.target.dynamodb else self.target_cluster
+        return tracking_cluster(self.plan.migration, self.origin, self.target)
 
 
 Settings = CassandraSettings | DynamoDbSettings

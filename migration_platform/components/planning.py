@@ -17,14 +17,14 @@ from migration_platform.dynamodb.sample import sample_cost
 from migration_platform.errors import MigrationError
 from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
 from migration_platform.migration import quote
-from migration_platform.planning import make_plan, tracking_cluster
+from migration_platform.planning import make_plan
 from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.dynamodb import DynamoDb, find_table
 from migration_platform.token_ranges import describe_ranges
-from migration_platform.workers import WorkerPool
+from migration_platform.workers import WorkerPool, tracking_cluster
 
 
 def plan_migration(

@@ -29,22 +29,21 @@ from migration_platform.copy import CopyRange, PieceReport, RangeCounts
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.planning import (
+    empty_target,
     make_plan,
     make_target,
     refuse_missing_target,
-    tracking_cluster,
 )
 from migration_platform.rehearsal import rehearse
 from migration_platform.replay import ensure_letters
 from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.resume import read_resume
-from migration_platform.stores.cassandra import Connection, truncate
-from migration_platform.stores.dynamodb import DynamoDb, describe
-from migration_platform.stores.dynamodb_writes import empty_table
+from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform.token_ranges import TokenRange, range_of_key
 from migration_platform.tracking import MIGRATE, PASS, VALIDATE
 from migration_platform.verdicts import difference_lines
-from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool
+from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool, tracking_cluster
 
 TAKES_ROWS = "truncate_target would take its rows"
 MAX_LOGGED_LINES = 200
@@ -274,21 +273,15 @@ def _truncate_target(run: RangedRun, connection: Connection | DynamoDb, pool: Wo
     # Noted before it is done: from now on no range counts as copied until it is copied again.
     for token_range in run.ranges:
         reporting.observe(run, run.job.target, token_range, {"emptied": True})
-    migration, log = run.job.migration, run.context.log
-    if isinstance(connection, Connection):
-        truncate(connection, migration.target.table)
-        log.info(f"Emptied {migration.target.table}.")
-        return
-    seconds = migration.retry_seconds
-    log.info(f"Deleting the items of {migration.target.table}, one by one")
-    count = empty_table(
+    assert run.plan is not None
+    log, name = run.context.log, run.job.migration.target.table
+    count = empty_target(
+        run.plan,
         connection,
-        describe(connection, migration.target.table.table, retry_seconds=seconds),
-        budget=pool.target_budget,
-        retry_seconds=seconds,
-        on_retry=lambda error: log.warning(f"Trying again: {explain(error)}"),
+        pool.target_budget,
+        lambda error: log.warning(f"Trying again: {explain(error)}"),
     )
-    log.info(f"Emptied {migration.target.table} of {count:,} items.")
+    log.info(f"Emptied {name}" + ("." if count is None else f" of {count:,} items."))
 
 
 def find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:

@@ -24,11 +24,11 @@ from migration_platform.components.reporting import PROGRESS_SECONDS, Job, Range
 from migration_platform.control import CONTROL_TABLES
 from migration_platform.dead_letters import LetterSummary, open_letters
 from migration_platform.errors import MigrationError
-from migration_platform.planning import make_plan, refuse_missing_target, tracking_cluster
+from migration_platform.planning import make_plan, refuse_missing_target
 from migration_platform.replay import ReplayCounts, replay
 from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.tracking import open_tables
-from migration_platform.workers import WorkerPool
+from migration_platform.workers import WorkerPool, tracking_cluster
 
 
 def replay_letters(

@@ -56,7 +56,7 @@ from migration_platform.errors import (
 )
 from migration_platform.migration import TableName, quote
 from migration_platform.rate import RateBudget
-from migration_platform.retries import Attempts
+from migration_platform.retries import Attempts, ask_patiently
 from migration_platform.rows import Page, compile_splitter, split_cells
 from migration_platform.token_ranges import TokenRange, serialize_key, token_of_key
 
@@ -218,16 +218,9 @@ class Connection:
         Raises:
             PermanentError, TransientError: the server refused it or did not answer.
         """
-        attempts = Attempts(retry_seconds)
-        while True:
-            try:
-                return self.session.prepare(cql)
-            except Exception as error:
-                try:
-                    delay = attempts.delay_after(error)
-                except MigrationError as failure:
-                    raise type(failure)(f"cannot prepare a statement: {failure}") from error
-            time.sleep(delay)
+        return ask_patiently(
+            lambda: self.session.prepare(cql), retry_seconds, "cannot prepare a statement"
+        )
 
     def answers(self) -> bool:
         """Say whether the server answers a trivial query now."""
