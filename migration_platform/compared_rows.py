@@ -22,7 +22,7 @@ from migration_platform.cell_times import (
 from migration_platform.cql_types import parse_type, sort_elements
 from migration_platform.digest import DigestedRow
 from migration_platform.dynamodb.shape import build_item_form
-from migration_platform.dynamodb.types import Canonical, compile_canonical
+from migration_platform.dynamodb.types import Canonical
 from migration_platform.preflight import Layer, Plan, Source, times_layout
 from migration_platform.row_writes import build_form
 from migration_platform.rows import NULL, Page, compile_splitter, join_cells, split_cells
@@ -272,15 +272,7 @@ def _canonical_cells(plan: Plan, sources: Sequence[Source]) -> dict[int, Canonic
         return {}
     layer = next(each for each in plan.layers if set(sources) <= set(each.sources))
     item = build_item_form(plan, layer, tuple(sources))
-    found = {
-        position: compile_canonical(
-            column.cql_type,
-            column.attribute_type,
-            numbers=item.numbers,
-            is_key=column.name in item.key_columns,
-        )
-        for position, column in enumerate(item.columns)
-    }
+    found = {position: item.canonical(column) for position, column in enumerate(item.columns)}
     return {position: change for position, change in found.items() if change is not None}
 
 

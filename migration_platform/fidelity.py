@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from migration_platform.cql_types import CqlType, parse_type
 from migration_platform.dynamodb.shape import build_item_form
-from migration_platform.dynamodb.types import attribute_type_of
 from migration_platform.migration import RowMax, quote
 from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.row_writes import time_of
@@ -66,7 +65,7 @@ def _describe_items(plan: Plan) -> tuple[Fidelity, ...]:
             if source.target in found:
                 continue
             is_key = source.target in form.key_columns
-            kind = attribute_type_of(column.cql_type, column.attribute_type, is_key)
+            kind = form.type_of(column.name)
             notes = [_values_of(plan, source)]
             if source.origin_type == "counter":
                 notes = ["the counter's number"]

@@ -19,7 +19,12 @@ from migration_platform.cql_types import CqlType, shorten
 from migration_platform.dynamodb.types import (
     MAX_LEVELS,
     MAX_NAME_BYTES,
+    AttributeType,
+    Canonical,
+    Decoder,
+    Encoder,
     attribute_type_of,
+    compile_canonical,
     compile_decoder,
     compile_encoder,
     compile_text,
@@ -155,18 +160,44 @@ class ItemForm:
         """Give the column of a name."""
         return next(column for column in self.columns if column.name == name)
 
+    def type_of(self, name: str) -> AttributeType:
+        """Give the attribute type that a column's values have."""
+        column = self.column(name)
+        return attribute_type_of(column.cql_type, column.attribute_type, name in self.key_columns)
+
+    def encoder(self, column: ItemColumn) -> Encoder:
+        """Build what writes a column's cells as attribute values."""
+        return compile_encoder(
+            column.cql_type,
+            column.attribute_type,
+            numbers=self.numbers,
+            is_key=column.name in self.key_columns,
+        )
+
+    def decoder(self, column: ItemColumn) -> Decoder:
+        """Build what makes a column's cells of attribute values."""
+        return compile_decoder(
+            column.cql_type,
+            column.attribute_type,
+            numbers=self.numbers,
+            is_key=column.name in self.key_columns,
+        )
+
+    def canonical(self, column: ItemColumn) -> Canonical | None:
+        """Build what gives a column's cell the one form of its value; None if all have it."""
+        return compile_canonical(
+            column.cql_type,
+            column.attribute_type,
+            numbers=self.numbers,
+            is_key=column.name in self.key_columns,
+        )
+
 
 def key_schema(form: ItemForm) -> tuple[tuple[str, str], ...]:
     """Give name and type (S, N, B) of the partition key, and of the sort key if there is one."""
     return tuple(
-        (part.name, _type_of(form, part.name) if form.is_own(part) else "S") for part in form.parts
+        (part.name, form.type_of(part.name) if form.is_own(part) else "S") for part in form.parts
     )
-
-
-def _type_of(form: ItemForm, name: str) -> str:
-    column = form.column(name)
-    is_key = name in form.key_columns
-    return attribute_type_of(column.cql_type, column.attribute_type, is_key)
 
 
 # -- a row as an item --------------------------------------------------------------------------
@@ -219,9 +250,7 @@ def _compile_part(
 
         return write_joined
     (column,), (place,) = columns, places
-    encode = compile_encoder(
-        column.cql_type, column.attribute_type, numbers=form.numbers, is_key=True
-    )
+    encode = form.encoder(column)
 
     def write(cells: Cells) -> str:
         cell = cells[place]
@@ -284,7 +313,7 @@ def compile_item(
     write_key = _compile_key(form, names)
     own = {part.name for part in form.parts if form.is_own(part)}
     steps = [
-        (place, f",{encode_basestring(column.name)}:", _encoder(form, column))
+        (place, f",{encode_basestring(column.name)}:", form.encoder(column))
         for place, column in enumerate(form.columns)
         if column.name not in own
     ]
@@ -317,15 +346,6 @@ def compile_item(
         return item, key
 
     return write
-
-
-def _encoder(form: ItemForm, column: ItemColumn) -> Callable[[bytes], str]:
-    return compile_encoder(
-        column.cql_type,
-        column.attribute_type,
-        numbers=form.numbers,
-        is_key=column.name in form.key_columns,
-    )
 
 
 def _prefix_of_number(name: str | None) -> str | None:
@@ -371,18 +391,7 @@ def compile_cells(
     Raises (what is built):
         PermanentError: the key is none that a row gives; names the item.
     """
-    steps = [
-        (
-            column.name,
-            compile_decoder(
-                column.cql_type,
-                column.attribute_type,
-                numbers=form.numbers,
-                is_key=column.name in form.key_columns,
-            ),
-        )
-        for column in form.columns
-    ]
+    steps = [(column.name, form.decoder(column)) for column in form.columns]
     names = [column.name for column in form.columns]
     places = [(name, names.index(name)) for name in form.key_columns]
     joined = [

@@ -11,7 +11,6 @@ from typing import Any
 from migration_platform.cql_types import freeze, parse_type
 from migration_platform.dynamodb.items import ItemColumn, ItemForm, KeyPart, key_schema
 from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
-from migration_platform.dynamodb.types import attribute_type_of
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, quote
 from migration_platform.preflight import (
@@ -382,8 +381,7 @@ def _to_index(form: ItemForm, index: GlobalIndex) -> Index:
 
 
 def _index_type(form: ItemForm, index: str, name: str) -> str:
-    column = form.column(name)
-    kind = attribute_type_of(column.cql_type, column.attribute_type, name in form.key_columns)
+    kind = form.type_of(name)
     if kind not in ("S", "N", "B"):
         raise DeclarationError(
             f"target.indexes.{index} names {quote(name)}, whose attribute type is {kind}; the key "
