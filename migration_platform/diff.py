@@ -41,10 +41,12 @@ from migration_platform.token_ranges import TokenRange
 from migration_platform.verdicts import MAX_SAMPLES, DifferingRow, Findings, RangeVerdict
 from migration_platform.workers import (
     Done,
+    Event,
     Failed,
     OpenStores,
     Report,
     Reported,
+    Task,
     WorkerPool,
 )
 
@@ -120,15 +122,18 @@ def diff_ranges(
     ranges: Sequence[TokenRange],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     winners: str | None = None,
+    on_retry: Callable[[str], None] = lambda reason: None,
 ) -> Iterator[RangeVerdict]:
     """Compare the ranges; every range gets exactly one verdict.
 
-    `on_progress` is told how many of how many scans are done. `winners` is the file that tells
+    `on_progress` is told how many of how many scans are done, `on_retry` of each request that is
+    tried again, and why. `winners` is the file that tells
     which of several origin rows was to be written. In the mode `origin_only` rows
     that only the target has are neither counted nor sampled. Rows that differ are read again, and
     repaired where that is declared; not so where the target's key does not tell the origin's row.
     """
     started_us = now_us()
+    heard = _Heard(pool, on_retry)
     wanted = frozenset(token_range.index for token_range in ranges)
     sums = {side: DigestSums() for side in SIDES}
     errors: dict[int, str] = {}
@@ -138,7 +143,7 @@ def diff_ranges(
         for token_range in _slices(plan, side, ranges)
     ]
     done = 0
-    for event in pool.run(tasks):
+    for event in heard.run(tasks):
         if isinstance(event, Done):
             sums[event.task.side].add(event.result)
         elif isinstance(event, Failed):
@@ -173,12 +178,28 @@ def diff_ranges(
     looked_into = [r for r in ranges if r.index in suspects and r.index not in errors]
     if looked_into:
         yield from _look_into(
-            pool, plan, looked_into, differing, sums, started_us, on_progress, winners
+            heard, plan, looked_into, differing, sums, started_us, on_progress, winners
         )
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """A pool whose tasks' words about retries are heard, and not among its events."""
+
+    pool: "WorkerPool | _Heard"
+    on_retry: Callable[[str], None]
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        """Do the tasks as the pool does."""
+        for event in self.pool.run(tasks):
+            if not isinstance(event, Reported) or not isinstance(event.value, str):
+                yield event
+            elif event.value:
+                self.on_retry(event.value)
+
+
 def _look_into(
-    pool: WorkerPool,
+    pool: _Heard,
     plan: Plan,
     ranges: Sequence[TokenRange],
     differing: frozenset[int],
@@ -346,7 +367,7 @@ class _Doubtful:
 
 
 def _settle(
-    pool: WorkerPool,
+    pool: _Heard,
     plan: Plan,
     counts: dict[TokenRange, tuple[int, int]],
     rows: _RowFile,
@@ -394,7 +415,7 @@ def _doubt(plan: Plan, token_range: TokenRange, rows: _RowFile) -> _Doubtful:
 
 
 def _look_again(
-    pool: WorkerPool,
+    pool: _Heard,
     plan: Plan,
     doubtful: list[_Doubtful],
     started_us: int,

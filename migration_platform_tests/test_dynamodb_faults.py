@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from migration_platform.diff import diff_ranges
 from migration_platform.dynamodb.target import DynamoDbTarget
 from migration_platform.errors import TransientError
 from migration_platform.migration import Endpoint, Migration, TableName
@@ -13,7 +14,7 @@ from migration_platform.planning import make_plan, make_target
 from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.dynamodb import DynamoDb
-from migration_platform_tests.comparing import compare, found
+from migration_platform_tests.comparing import OneProcess, compare, found
 from migration_platform_tests.dynamodb_faults import (
     Answered,
     Asked,
@@ -97,3 +98,16 @@ def test_a_line_that_stays_down_ends_in_red_and_the_next_try_finishes(
     faulty.fault = fair
     assert copy_ranges(in_process(plan, connection, through)).written == ROWS
     assert found(compare(connection, plan, target=through)) == (0, 0, 0)
+
+
+def test_a_comparison_tells_why_it_asks_again(connection, faulty, through, plan):
+    copy_ranges(in_process(plan, connection, through))
+    faulty.suffer("Scan", [throttle, fail])
+    told: list[str] = []
+    pool = OneProcess(plan, connection, through)
+    verdicts = diff_ranges(pool, plan, plan.migration.ranges, on_retry=told.append)  # type: ignore[arg-type]
+    assert all(verdict.matches for verdict in verdicts)
+    assert [("too fast" in reason, "sorry" in reason) for reason in told] == [
+        (True, False),
+        (False, True),
+    ]

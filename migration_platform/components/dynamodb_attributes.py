@@ -103,15 +103,13 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
         self, renamed: Mapping[str, str], read_units_per_second: int | None
     ) -> DynamoDbTarget:
         """Give the declaration of the target; `renamed` are the columns of `columns.rename`."""
-        key, capacity = self.key, self.capacity
+        key, capacity = self.key or KeyAttributes(partition=[]), self.capacity
         names = self._names(renamed)
         return DynamoDbTarget(
-            partition=_to_names(key.partition) if key else (),
-            sort=_to_names(key.sort) if key else (),
-            partition_attribute=key.partition_attribute
-            if key
-            else DynamoDbTarget.partition_attribute,
-            sort_attribute=key.sort_attribute if key else DynamoDbTarget.sort_attribute,
+            partition=_to_names(key.partition),
+            sort=_to_names(key.sort),
+            partition_attribute=key.partition_attribute,
+            sort_attribute=key.sort_attribute,
             create=self.create,
             billing_mode=self.billing_mode,
             read_units=capacity.read_units if capacity else None,

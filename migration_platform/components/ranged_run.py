@@ -412,7 +412,12 @@ def _copy(
         run.counts = sum(underway.values(), start=done)
         if now - table_observed >= reporting.PROGRESS_SECONDS:
             table_observed = now
-            log.info(f"All ranges: {reporting.counts_line(run.counts)} so far")
+            slowed = pool.target_budget.slowed_to
+            unit = run.job.migration.target.size_unit
+            log.info(
+                f"All ranges: {reporting.counts_line(run.counts)} so far"
+                + (f"; the target throttles: slowed to {slowed:,.0f} {unit}/s" if slowed else "")
+            )
             reporting.report_table(run, reporting.read_ranges(run))
     run.counts = done
     run.copy_seconds = time.monotonic() - copy_started
@@ -442,7 +447,8 @@ def _compare(
     tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
     progress = reporting.build_progress(run.context, "Comparing, scans")
     lines_left = MAX_LOGGED_LINES
-    for verdict in diff_ranges(pool, run.plan, ranges, progress, winners):
+    retries = reporting.build_retry_log(run.context, "Comparing")
+    for verdict in diff_ranges(pool, run.plan, ranges, progress, winners, retries):
         for line in islice(difference_lines(verdict), lines_left):
             run.context.log.error(line)
             lines_left -= 1

@@ -359,6 +359,24 @@ def build_progress(context: dg.AssetExecutionContext, what: str) -> Callable[[in
     return tell
 
 
+def build_retry_log(context: dg.AssetExecutionContext, what: str) -> Callable[[str], None]:
+    """Build the function that logs why requests are tried again: the first, then every ten seconds.
+
+    A server that goes fails all requests in flight at once.
+    """
+    told, count = float("-inf"), 0
+
+    def tell(reason: str) -> None:
+        nonlocal told, count
+        count += 1
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            again = f" ({count:,} times so far)" if count > 1 else ""
+            context.log.warning(f"{what}: trying again{again}: {reason}")
+
+    return tell
+
+
 def job_name(run: RangedRun) -> str:
     """Give the name under which the run's events go."""
     return run.events.job if run.events else ""

@@ -196,21 +196,17 @@ def read_rows(
     """
     connection, table = open_table(stores)
     to_cells = compile_cells(read.form, now_seconds=time.time)
-    absent = object()
-    marks: list[tuple[bytes, str | object]] = []
-    for key, text in zip(keys, _key_texts(read, keys), strict=True):
-        marks.append((key, absent if text is None else text))
-    asked = ((key, text) for key, text in marks if isinstance(text, str))
+    texts = list(_key_texts(read, keys))
     answers = get_items(
         connection,
         table,
-        asked,
+        ((None, text) for text in texts if text is not None),
         budget=stores.target_read_budget,
         retry_seconds=stores.plan.migration.retry_seconds,
         on_retry=on_retry,
     )
-    for key, text in marks:
-        item = next(answers)[1] if text is not absent else None
+    for key, text in zip(keys, texts, strict=True):
+        item = None if text is None else next(answers)[1]
         cells = None if item is None else to_cells(item)
         yield key, _to_page([] if cells is None else [cells])
 

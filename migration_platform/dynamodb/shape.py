@@ -173,12 +173,12 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
         objections.append(str(error))
     except MigrationError as error:
         objections.append(f"cannot describe the table {name}: {error}")
-    is_ready = found is not None and (not declared.create or _is_ready(found, declared))
+    ready = _ready(found, declared)
     if found is not None and not declared.create and found.status not in _USABLE:
         objections.append(f"the table {name} is {found.status}; try again when it is ACTIVE")
     if table is not None:
         try:
-            shaped = shape_target(migration, table, found.table_id if found and is_ready else "")
+            shaped = shape_target(migration, table, ready.table_id if ready else "")
             plan, more = plan_tables(migration, table, shaped)
             objections += more
         except DeclarationError as error:
@@ -191,10 +191,12 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
     return plan
 
 
-def _is_ready(found: DynamoTable, declared: DynamoDbTarget) -> bool:
-    """Say whether a table is one that another run has finished to create."""
+def _ready(found: DynamoTable | None, declared: DynamoDbTarget) -> DynamoTable | None:
+    """Give a table unless there is none, or another run has not finished to create it."""
+    if found is None or not declared.create:
+        return found
     lives = declared.ttl_attribute is None or found.ttl_attribute is not None
-    return found.status in _USABLE and lives
+    return found if found.status in _USABLE and lives else None
 
 
 # -- items ---------------------------------------------------------------------------------------
@@ -272,13 +274,13 @@ def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
             f"{_show(wanted)}; name the key's columns in target.key, or another table"
         )
     wanted_ttl = declared.ttl_attribute
-    lives = found is not None and (_is_ready(found, declared) or not declared.create)
-    if found is not None and lives and wanted_ttl and found.ttl_attribute != wanted_ttl:
+    ready = _ready(found, declared)
+    if ready is not None and wanted_ttl and ready.ttl_attribute != wanted_ttl:
         objections.append(
-            f"items of {found.name} do not expire by {quote(wanted_ttl)}: "
+            f"items of {ready.name} do not expire by {quote(wanted_ttl)}: "
             + (
-                f"its TTL attribute is {quote(found.ttl_attribute)}"
-                if found.ttl_attribute
+                f"its TTL attribute is {quote(ready.ttl_attribute)}"
+                if ready.ttl_attribute
                 else "its TTL is not enabled"
             )
             + "; enable it on the table, or change target.ttl_attribute"
