@@ -158,9 +158,9 @@ names_argument = click.argument(
 def up(names: Sequence[str], ports: Sequence[str], home: Path | None) -> None:
     """Start servers and wait until they answer.
 
-    NAME is cassandra, kafka, dynamodb or postgres; without one, all of them start. A server that
-    runs already is left alone. The first start downloads the server's jars and checks them; later
-    ones need no network.
+    NAME is cassandra, kafka, dynamodb, postgres or neo4j; without one, all of them start. A server
+    that runs already is left alone. The first start downloads the server's jars and checks them;
+    later ones need no network.
     """
     from migration_platform.local.stack import start_all
 

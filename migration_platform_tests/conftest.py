@@ -12,7 +12,7 @@ from cassandra.cluster import Session
 from hypothesis import settings
 
 from migration_platform import retries
-from migration_platform.local.servers import Cassandra, Kafka
+from migration_platform.local.servers import Cassandra, Kafka, Neo4j
 from migration_platform.local.servers import DynamoDb as DynamoDbLocal
 from migration_platform.local.stack import Running
 from migration_platform.migration import quote
@@ -94,6 +94,13 @@ def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
     """A connection that passes the proxy."""
     with settings_of(faulty.url, read_timeout_seconds=1.0).connect() as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def neo4j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The running Neo4j that tests share; it asks for a password, labels tell the tests apart."""
+    with run_server(Neo4j(password=True), tmp_path_factory.mktemp("neo4j")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

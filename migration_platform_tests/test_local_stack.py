@@ -32,6 +32,7 @@ from cassandra.policies import WhiteListRoundRobinPolicy
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives import serialization
+from neo4j import GraphDatabase
 
 from migration_platform.cli import main
 from migration_platform.local import LocalStackError, jars, stack
@@ -43,6 +44,7 @@ from migration_platform.local.servers import (
     DynamoDb,
     Kafka,
     Launch,
+    Neo4j,
     Postgres,
     Server,
     TlsFiles,
@@ -629,3 +631,19 @@ def test_dynamodb_and_postgres_start_side_by_side_and_answer(home: Path) -> None
     start(Postgres(), home=home, port=ports["postgres"])
     with psycopg.connect(address) as connection:
         assert connection.execute("SELECT count(*) FROM numbers").fetchone() == (0,)
+
+
+def test_neo4j_keeps_its_nodes_over_an_end_in_order(home: Path) -> None:
+    server = start(Neo4j(heap_mb=256), home=home, port=free_port(), jars_folder=jars_folder())
+    with GraphDatabase.driver(f"bolt://{server.address}") as driver:
+        driver.execute_query("CREATE (:domain {channel: 'one'})")
+    assert listening_addresses(server) == {LOCALHOST}
+
+    lines: list[str] = []
+    assert stop("neo4j", home=home, report=lines.append)
+    assert lines == [f"neo4j: ended (process {server.pid})"]
+
+    server = start(Neo4j(), home=home, port=server.port, jars_folder=jars_folder())
+    with GraphDatabase.driver(f"neo4j://{server.address}") as driver:
+        records, _, _ = driver.execute_query("MATCH (n:domain) RETURN n.channel AS channel")
+        assert [record["channel"] for record in records] == ["one"]
