@@ -9,8 +9,17 @@ from pydantic import Field, create_model
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.scaffolds import StoresScaffolder
 from migration_platform.errors import DeclarationError
-from migration_platform.resources import CassandraResource, DynamoDbResource, KafkaResource
+from migration_platform.resources import (
+    CassandraResource,
+    DynamoDbResource,
+    KafkaResource,
+    Neo4jResource,
+    SunbirdSyncResource,
+)
 from migration_platform.stores.cassandra import CassandraSettings
+
+SECRETS = ("password", "api_key", "user_token")
+"""Fields of resources that YAML gives as `{env: NAME}`."""
 
 
 class SecretName(NamedAttributes, dg.Model):
@@ -20,10 +29,10 @@ class SecretName(NamedAttributes, dg.Model):
 
 
 def _attributes_of(resource: type[dg.ConfigurableResource], name: str) -> type:
-    """Turn a resource's fields into YAML attributes; a password becomes a `SecretName`."""
+    """Turn a resource's fields into YAML attributes; a secret becomes a `SecretName`."""
     fields: dict[str, Any] = {}
     for field_name, info in resource.model_fields.items():
-        if field_name == "password":
+        if field_name in SECRETS:
             described = Field(None, description="As {env: NAME}: secrets never stand in a file.")
             fields[field_name] = (SecretName | None, described)
         elif field_name == "tls":
@@ -49,6 +58,8 @@ class TlsFilesAttributes(NamedAttributes, dg.Model):
 CassandraAttributes = _attributes_of(CassandraResource, "CassandraAttributes")
 DynamoDbAttributes = _attributes_of(DynamoDbResource, "DynamoDbAttributes")
 KafkaAttributes = _attributes_of(KafkaResource, "KafkaAttributes")
+Neo4jAttributes = _attributes_of(Neo4jResource, "Neo4jAttributes")
+SunbirdSyncAttributes = _attributes_of(SunbirdSyncResource, "SunbirdSyncAttributes")
 
 
 @dg.scaffold_with(StoresScaffolder)
@@ -69,6 +80,12 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
     kafka: dict[str, KafkaAttributes] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="Kafka clusters, for events."
     )
+    neo4j: dict[str, Neo4jAttributes] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="Neo4j databases, whose content a tenant move changes."
+    )
+    sunbird_sync: dict[str, SunbirdSyncAttributes] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="Sunbird's sync and search APIs."
+    )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build one resource for each connection."""
@@ -77,6 +94,8 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
             (self.cassandra, CassandraResource),
             (self.dynamodb, DynamoDbResource),
             (self.kafka, KafkaResource),
+            (self.neo4j, Neo4jResource),
+            (self.sunbird_sync, SunbirdSyncResource),
         ):
             for name, attributes in declared.items():
                 if name in resources:
@@ -86,10 +105,10 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
 
 
 def kinds_of_stores(tree: dg.ComponentTree) -> dict[str, str]:
-    """Give the kind of each store that a project declares: cassandra, dynamodb, kafka."""
+    """Give the kind of each store that a project declares, as `cassandra`."""
     kinds: dict[str, str] = {}
     for stores in tree.get_all_components(Stores):
-        for kind in ("cassandra", "dynamodb", "kafka"):
+        for kind in ("cassandra", "dynamodb", "kafka", "neo4j", "sunbird_sync"):
             kinds |= dict.fromkeys(getattr(stores, kind), kind)
     return kinds
 
@@ -120,9 +139,9 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:
     fields = {name: getattr(attributes, name) for name in type(attributes).model_fields}
-    secret = fields.get("password")
-    if secret is not None:
-        fields["password"] = dg.EnvVar(secret.env)
+    for name in SECRETS:
+        if fields.get(name) is not None:
+            fields[name] = dg.EnvVar(fields[name].env)
     tls = fields.get("tls")
     if tls is not None:
         fields["tls"] = tls.model_dump()

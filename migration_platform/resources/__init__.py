@@ -3,5 +3,14 @@
 from migration_platform.resources.cassandra import CassandraResource, TlsFiles
 from migration_platform.resources.dynamodb import DynamoDbResource
 from migration_platform.resources.kafka import KafkaResource
+from migration_platform.resources.neo4j import Neo4jResource
+from migration_platform.resources.sunbird_sync import SunbirdSyncResource
 
-__all__ = ["CassandraResource", "DynamoDbResource", "KafkaResource", "TlsFiles"]
+__all__ = [
+    "CassandraResource",
+    "DynamoDbResource",
+    "KafkaResource",
+    "Neo4jResource",
+    "SunbirdSyncResource",
+    "TlsFiles",
+]

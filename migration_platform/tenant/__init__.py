@@ -1,0 +1,1 @@
+"""Moving everything of one tenant to another: rows, the search index, and content."""
