@@ -18,8 +18,11 @@ from migration_platform.resources import (
 )
 from migration_platform.stores.cassandra import CassandraSettings
 
-SECRETS = ("password", "api_key", "user_token")
-"""Fields of resources that YAML gives as `{env: NAME}`."""
+_ENV = "_env"
+"""Ends the name of a field that holds a variable's name; in YAML `key_env` is `key: {env: NAME}`.
+
+A resource with such a field reads the variable itself, and says in a sentence that it is not set.
+"""
 
 
 class SecretName(NamedAttributes, dg.Model):
@@ -32,9 +35,9 @@ def _attributes_of(resource: type[dg.ConfigurableResource], name: str) -> type:
     """Turn a resource's fields into YAML attributes; a secret becomes a `SecretName`."""
     fields: dict[str, Any] = {}
     for field_name, info in resource.model_fields.items():
-        if field_name in SECRETS:
+        if field_name == "password" or field_name.endswith(_ENV):
             described = Field(None, description="As {env: NAME}: secrets never stand in a file.")
-            fields[field_name] = (SecretName | None, described)
+            fields[field_name.removesuffix(_ENV)] = (SecretName | None, described)
         elif field_name == "tls":
             fields[field_name] = (TlsFilesAttributes | None, Field(None, description="TLS files."))
         else:
@@ -139,9 +142,11 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:
     fields = {name: getattr(attributes, name) for name in type(attributes).model_fields}
-    for name in SECRETS:
-        if fields.get(name) is not None:
-            fields[name] = dg.EnvVar(fields[name].env)
+    for name, value in list(fields.items()):
+        if isinstance(value, SecretName) and name == "password":
+            fields[name] = dg.EnvVar(value.env)
+        elif isinstance(value, SecretName):
+            fields[name + _ENV] = fields.pop(name).env
     tls = fields.get("tls")
     if tls is not None:
         fields["tls"] = tls.model_dump()

@@ -1,20 +1,23 @@
 """Sunbird's sync and search APIs as a Dagster resource."""
 
+import os
+
 import dagster as dg
 from pydantic import Field
 
+from migration_platform.errors import PreflightError
 from migration_platform.stores.sunbird_sync import SunbirdSync, SunbirdSyncSettings
 
 
 class SunbirdSyncResource(dg.ConfigurableResource):
-    """How to reach Sunbird's sync API. Give the key as an environment variable."""
+    """How to reach Sunbird's sync API. Secrets are read from the environment by `connect`."""
 
     endpoint: str = Field(
         description="Full URL of the sync API: https://DOMAIN/api/data/v1/index/sync at the "
         "gateway, http://HOST:9000/v1/data/sync at the service."
     )
-    api_key: str | None = Field(
-        None, repr=False, description="API key, from an environment variable."
+    api_key_env: str | None = Field(
+        None, description="Name of the environment variable that holds the API key."
     )
     search_endpoints: dict[str, str] = Field(
         {},
@@ -22,11 +25,10 @@ class SunbirdSyncResource(dg.ConfigurableResource):
         "user: https://DOMAIN/api/user/v1/search, "
         "batch: https://DOMAIN/api/course/v1/batch/list.",
     )
-    user_token: str | None = Field(
+    user_token_env: str | None = Field(
         None,
-        repr=False,
-        description="Token of a user, from an environment variable, where the search APIs ask for "
-        "one.",
+        description="Name of the environment variable that holds a user's token, where the search "
+        "APIs ask for one.",
     )
     operation_type: str | None = Field(
         None, description="sync waits for the result, at a service that knows it."
@@ -39,24 +41,34 @@ class SunbirdSyncResource(dg.ConfigurableResource):
         """Give the plain settings; `store` is the name that messages call them by.
 
         Raises:
-            DeclarationError, PreflightError: a value does not fit.
+            DeclarationError: a value does not fit.
+            PreflightError: the variable of a secret is not set, or holds what is none.
         """
+        of_store = f"of the store {store}" if store else "of the sunbird_sync store"
+        for name, variable in (("api_key", self.api_key_env), ("user_token", self.user_token_env)):
+            if variable is not None and variable not in os.environ:
+                raise PreflightError(
+                    f"the environment variable {variable}, which holds the {name} {of_store}, is "
+                    "not set; set it where runs are executed"
+                )
         return SunbirdSyncSettings(
             endpoint=self.endpoint,
-            api_key=self.api_key,
+            api_key=os.environ[self.api_key_env] if self.api_key_env else None,
             search_endpoints=self.search_endpoints,
-            user_token=self.user_token,
+            user_token=os.environ[self.user_token_env] if self.user_token_env else None,
             operation_type=self.operation_type,
             timeout_seconds=self.timeout_seconds,
             retry_seconds=self.retry_seconds,
             ca_file=self.ca_file,
             store=store,
+            api_key_env=self.api_key_env or "",
+            user_token_env=self.user_token_env or "",
         )
 
     def connect(self, store: str = "") -> SunbirdSync:
         """Give a client; close it, or use it as a context manager.
 
         Raises:
-            DeclarationError, PreflightError: a value does not fit.
+            DeclarationError, PreflightError: as `to_settings` does.
         """
         return self.to_settings(store).connect()

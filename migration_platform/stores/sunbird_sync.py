@@ -95,7 +95,8 @@ class SunbirdSyncSettings:
     `endpoint` is the gateway's `https://DOMAIN/api/data/v1/index/sync` or the service's
     `http://HOST:9000/v1/data/sync`. `search_endpoints` has those of the search APIs by object type,
     `user: https://DOMAIN/api/user/v1/search`, `batch: https://DOMAIN/api/course/v1/batch/list`,
-    which may ask for a user's token too. `store` is the name that messages call it by.
+    which may ask for a user's token too. `store` and the names of the environment variables that
+    the secrets came from are for messages.
 
     Raises:
         DeclarationError: a value does not fit.
@@ -111,6 +112,8 @@ class SunbirdSyncSettings:
     retry_seconds: float = 30.0
     ca_file: str | None = None
     store: str = ""
+    api_key_env: str = ""
+    user_token_env: str = ""
 
     def __post_init__(self) -> None:
         _refuse_url("endpoint", self.endpoint)
@@ -125,10 +128,10 @@ class SunbirdSyncSettings:
             raise DeclarationError(f"retry_seconds is {self.retry_seconds}; valid are 0 to 3600")
         for name, secret in (("api_key", self.api_key), ("user_token", self.user_token)):
             if secret == "":
-                raise PreflightError(f"{self.variable_of(name)} is empty; set it to the secret")
+                raise PreflightError(f"{self.place_of(name)} is empty; set it to the secret")
             if secret and not (secret.isascii() and secret.isprintable() and " " not in secret):
                 raise PreflightError(
-                    f"{self.variable_of(name)} holds a space, a line break or another character "
+                    f"{self.place_of(name)} has a space, a line break or another character "
                     "that no header can carry; set it to the bare secret"
                 )
         if self.ca_file and not os.path.isfile(self.ca_file):
@@ -137,10 +140,11 @@ class SunbirdSyncSettings:
     def __str__(self) -> str:
         return _shown(self.endpoint)
 
-    def variable_of(self, name: str) -> str:
-        """Name the environment variable of a secret, for messages."""
-        store = f"the store {self.store}" if self.store else "the sunbird_sync store"
-        return f"the environment variable that {name} of {store} names"
+    def place_of(self, name: str) -> str:
+        """Say where a secret came from, for messages."""
+        place = f"the {name} of " + (f"the store {self.store}" if self.store else "the store")
+        variable = getattr(self, f"{name}_env")
+        return f"the environment variable {variable}, which holds {place}," if variable else place
 
     def connect(self) -> "SunbirdSync":
         """Give a client; connections are opened by its first request."""
@@ -273,6 +277,7 @@ class SunbirdSync:
         """Post once; give the answer, and the seconds that the server wants to be left alone."""
         # A server that sends a byte now and then never runs into the timeout of a read.
         deadline = time.monotonic() + self.settings.timeout_seconds
+        response = None
         try:
             response = self._pool.request(
                 "POST",
@@ -289,7 +294,8 @@ class SunbirdSync:
             finally:
                 response.close()  # only one that was read to its end is kept
         except (http_errors.HTTPError, TimeoutError) as error:
-            return SyncAnswer(request, reason=self._explain_line(url, error)), 0.0
+            reason = self._explain_line(url, error, response is not None)
+            return SyncAnswer(request, reason=reason), 0.0
         text = self._mask(content.decode(errors="replace"))
         if cut:
             # What is left of a secret at the very end would not be recognised.
@@ -342,10 +348,12 @@ class SunbirdSync:
             )
         return (
             f"HTTP {status}: {where} does not accept the API key; check "
-            f"{self.settings.variable_of('api_key')}"
+            f"{self.settings.place_of('api_key').removesuffix(',')}"
         )
 
-    def _explain_line(self, url: str, error: http_errors.HTTPError | TimeoutError) -> str:
+    def _explain_line(
+        self, url: str, error: http_errors.HTTPError | TimeoutError, begun: bool
+    ) -> str:
         """Say what is wrong with the line; urllib3's own words show addresses of objects."""
         where = _shown(url)
         if isinstance(error, http_errors.SSLError):
@@ -358,7 +366,7 @@ class SunbirdSync:
             return f"{where} cannot be reached; check the store's endpoints and that it is up"
         if isinstance(error, http_errors.ReadTimeoutError | TimeoutError):
             return f"{where} did not answer within {self.settings.timeout_seconds:g} s"
-        if isinstance(error, http_errors.IncompleteRead):
+        if begun:
             return f"half an answer came from {where}"
         return f"the connection to {where} broke before the answer was whole"
 
