@@ -4,6 +4,7 @@ The driver's own repetition stays unused: it gives up when the answer to a commi
 when a compare-and-set may safely be tried again.
 """
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,10 @@ TRANSACTION_TIMEOUT_SECONDS = 120.0
 """Of one batch; a lock that another client keeps ends it."""
 FETCH_RECORDS = 1_000
 MAX_REASON_CHARS = 500
+
+# The driver warns of each label and property that the database does not know yet, with the query;
+# counts say that too.
+logging.getLogger("neo4j.notifications").setLevel(logging.ERROR)
 
 Answer = TypeVar("Answer")
 
