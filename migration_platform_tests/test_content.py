@@ -581,3 +581,28 @@ def test_a_password_in_an_address_is_refused_unseen(uri: str) -> None:
 def test_what_is_no_address_is_refused(uri: str) -> None:
     with pytest.raises(DeclarationError, match="is no address of Neo4j"):
         Neo4jSettings(uri=uri).connect()
+
+
+def test_a_declared_store_takes_its_password_from_the_environment(
+    neo4j: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Only here, because the engine's tests need no Dagster.
+    import dagster as dg
+
+    from migration_platform.components.stores import Neo4jAttributes, SecretName, Stores
+    from migration_platform.resources import Neo4jResource
+
+    declared: Any = Neo4jAttributes(
+        uri=f"bolt://127.0.0.1:{neo4j.port}",
+        username=NEO4J_USER,
+        password=SecretName(env="CONTENT_PASSWORD"),
+    )
+    stores = Stores(neo4j={"content": declared})
+    definitions = stores.build_defs(dg.ComponentTree.for_test().load_context)
+    resource = (definitions.resources or {})["content"]
+    assert isinstance(resource, Neo4jResource)
+    monkeypatch.setenv("CONTENT_PASSWORD", NEO4J_PASSWORD)
+
+    with resource.process_config_and_initialize().connect() as graph:
+        assert [record["one"] for record in graph.stream("RETURN 1 AS one")] == [1]
+    assert NEO4J_PASSWORD not in repr(resource) + repr(stores)
