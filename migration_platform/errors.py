@@ -86,6 +86,9 @@ _TRANSIENT = (
     AttemptError,
 )
 
+_CAS_WRITE_UNKNOWN = 0x1700
+"""Protocol v5: a conditional write may or may not have happened. The driver has no class for it."""
+
 # How the driver writes down what a server answered.
 _FROM_SERVER = re.compile(
     r'Error from server: code=\w+ \[(.*?)\] message="(.*?)"(?: info=(\{.*\}))?', re.DOTALL
@@ -103,6 +106,8 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, NoHostAvailable):
         causes = causes_of(error)
         return not any(isinstance(cause, _PERMANENT) for cause in causes)
+    if isinstance(error, ErrorMessage) and error.code == _CAS_WRITE_UNKNOWN:
+        return True
     return isinstance(error, _TRANSIENT)
 
 

@@ -31,7 +31,8 @@ _SQUARES: dict[State, str] = {  # the worst first
     "copied": "🟦",
     "verified": "🟩",
 }
-_BACKGROUND, _TEXT, _MUTED = "#161b26", "#f2f5fa", "#a9b4c6"
+BACKGROUND, TEXT, MUTED = "#161b26", "#f2f5fa", "#a9b4c6"
+FONT = "Inter, Helvetica, Arial, sans-serif"
 _WIDTH, _HEIGHT = 640, 360
 _CENTRE_X, _CENTRE_Y = 180.0, 180.0
 _OUTER, _INNER, _BASE = 150.0, 116.0, 66.0
@@ -57,9 +58,9 @@ def draw_ring(title: str, segments: list[Segment]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        'font-family="Inter, Helvetica, Arial, sans-serif">',
+        f'font-family="{FONT}">',
         f"<title>{escape(title)}: {_summary(states)}</title>",
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="12" fill="{_BACKGROUND}"/>',
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="12" fill="{BACKGROUND}"/>',
     ]
     # Failing ranges come last, over their neighbours: one of a thousand would be a hair.
     for segment in sorted(segments, key=lambda segment: segment.state == "failing"):
@@ -72,10 +73,10 @@ def draw_ring(title: str, segments: list[Segment]) -> str:
     )
     figure = f"{done}/{len(segments)}"
     parts += [
-        _text(
-            _CENTRE_X, _CENTRE_Y - 2, figure, 30 if len(figure) < 8 else 24, _TEXT, "middle", 700
+        write_text(
+            _CENTRE_X, _CENTRE_Y - 2, figure, 30 if len(figure) < 8 else 24, TEXT, "middle", 700
         ),
-        _text(_CENTRE_X, _CENTRE_Y + 20, f"ranges {word}", 12, _MUTED, "middle"),
+        write_text(_CENTRE_X, _CENTRE_Y + 20, f"ranges {word}", 12, MUTED, "middle"),
         *_legend(title, segments, states, fastest),
         "</svg>",
     ]
@@ -143,12 +144,13 @@ def _bar(segment: Segment, count: int, share: float) -> str:
     start = (segment.token_range.index + 0.15) / count
     end = (segment.token_range.index + 0.85) / count
     outer = _BASE + (_INNER - 6 - _BASE) * max(0.04, share)
-    return f'<path d="{_slice(_BASE, outer, start, end)}" fill="{_MUTED}" opacity="0.75"/>'
+    return f'<path d="{_slice(_BASE, outer, start, end)}" fill="{MUTED}" opacity="0.75"/>'
 
 
-def _text(
+def write_text(
     x: float, y: float, text: str, size: int, colour: str, anchor: str = "start", weight: int = 400
 ) -> str:
+    """Write a line of text at a place of a picture; `weight` is the font's."""
     return (
         f'<text x="{x}" y="{y}" font-size="{size}" fill="{colour}" text-anchor="{anchor}" '
         f'font-weight="{weight}">{escape(text)}</text>'
@@ -160,36 +162,41 @@ def _legend(title: str, segments: list[Segment], states: Counter, fastest: float
     # A keyspace and a table seldom fit into one line.
     keyspace, _, table = title.rpartition(".")
     parts = [
-        _text(left, 34, _shorten(keyspace, 36), 12, _MUTED),
-        _text(left, 54, _shorten(table, 30), 15, _TEXT, weight=700),
+        write_text(left, 34, shorten(keyspace, 36), 12, MUTED),
+        write_text(left, 54, shorten(table, 30), 15, TEXT, weight=700),
     ]
     rows = sum(segment.rows for segment in segments)
     plural = "" if len(segments) == 1 else "s"
-    parts.append(_text(left, 74, f"{rows:,} rows in {len(segments)} range{plural}", 12, _MUTED))
+    parts.append(write_text(left, 74, f"{rows:,} rows in {len(segments)} range{plural}", 12, MUTED))
     y = 106.0
     for state, colour in _COLOURS.items():
         parts.append(
             f'<rect x="{left}" y="{y - 11}" width="13" height="13" rx="3" fill="{colour}"/>'
         )
-        parts.append(_text(left + 22, y, state, 13, _TEXT if states[state] else _MUTED))
+        parts.append(write_text(left + 22, y, state, 13, TEXT if states[state] else MUTED))
         parts.append(
-            _text(left + 150, y, str(states[state]), 13, _TEXT if states[state] else _MUTED, "end")
+            write_text(
+                left + 150, y, str(states[state]), 13, TEXT if states[state] else MUTED, "end"
+            )
         )
         y += 24
     if fastest and len(segments) >= _FEWEST_BARS:
-        parts.append(_text(left, y + 10, f"inner bars: rows/s, longest {fastest:,.0f}", 12, _MUTED))
+        parts.append(
+            write_text(left, y + 10, f"inner bars: rows/s, longest {fastest:,.0f}", 12, MUTED)
+        )
         y += 24
     for state in ("failing", "not copied"):
         ranges = [segment.token_range for segment in segments if segment.state == state]
         if ranges and len(ranges) < len(segments):
             parts.append(
-                _text(
-                    left, y + 12, _shorten(f"{state}: {describe_ranges(ranges, 3)}", 42), 12, _TEXT
+                write_text(
+                    left, y + 12, shorten(f"{state}: {describe_ranges(ranges, 3)}", 42), 12, TEXT
                 )
             )
             y += 20
     return parts
 
 
-def _shorten(text: str, length: int) -> str:
+def shorten(text: str, length: int) -> str:
+    """Cut a text to so many characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

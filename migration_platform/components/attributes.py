@@ -4,16 +4,33 @@ Error messages never repeat a value: it may be a password that stands where its 
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from copy import copy
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import dagster as dg
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
 
 from migration_platform.errors import DeclarationError
+
+_T = TypeVar("_T")
+
+
+def _resolve_literally(context: dg.ResolutionContext, value: Any) -> Any:
+    """Resolve templates only: Dagster would make the number 12 of the text '12', too."""
+    if isinstance(value, dict):
+        return {key: _resolve_literally(context, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve_literally(context, item) for item in value]
+    is_template = isinstance(value, str) and re.search(r"\{\{|\{%", value)
+    return context.resolve_value(value) if is_template else value
+
+
+Literally = Annotated[_T, dg.Resolver(_resolve_literally)]
+"""Text stays text, also where it looks like a number."""
 
 
 class NamedAttributes(dg.Resolvable):
@@ -80,6 +97,8 @@ def _wrong_block(
     blocks = {path: value}
     if is_named and isinstance(value, Mapping):
         blocks = {f"{path}.{key}": block for key, block in value.items()}
+    elif is_named and isinstance(value, list):
+        blocks = {f"{path}[{number}]": block for number, block in enumerate(value)}
     for block_path, block in blocks.items():
         if isinstance(block, Mapping):
             yield from _wrong(model, block, f"{block_path}.")
@@ -89,7 +108,7 @@ def _wrong_block(
 
 
 def _model_in(annotation: Any, is_named: bool = False) -> tuple[type[BaseModel], bool] | None:
-    """Give the model of an attribute, if it has one, and whether it holds several by name."""
+    """Give the model of an attribute, if it has one, and whether it holds several."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, is_named
     if get_origin(annotation) in (Union, UnionType, Annotated):
@@ -97,6 +116,8 @@ def _model_in(annotation: Any, is_named: bool = False) -> tuple[type[BaseModel],
         return next(filter(None, found), None)
     if get_origin(annotation) in (dict, Mapping):
         return _model_in(get_args(annotation)[1], True)
+    if get_origin(annotation) is list:
+        return _model_in(get_args(annotation)[0], True)
     return None
 
 

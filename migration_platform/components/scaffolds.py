@@ -25,6 +25,20 @@ KEYSPACE_MIGRATION: dict[str, Any] = {
     "include": ["*"],
 }
 
+TENANT_MOVE: dict[str, Any] = {
+    "store": "my_origin",
+    "origin_tenant": "id of the organisation that is left",
+    "target_tenant": "id of the organisation that is joined",
+    "organisations": "my_keyspace.organisation",
+    "steps": {
+        "users": {
+            "table": "my_keyspace.user",
+            "select": "rootorgid",
+            "change": {"rootorgid": {"replace": "value"}},
+        }
+    },
+}
+
 
 class StoresScaffolder(dg.Scaffolder):
     """Writes two clusters, one of them with a password."""
@@ -48,3 +62,11 @@ class KeyspaceMigrationScaffolder(dg.Scaffolder):
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write the component's file."""
         dg.scaffold_component(request, KEYSPACE_MIGRATION)
+
+
+class TenantMoveScaffolder(dg.Scaffolder):
+    """Writes a move of one table."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write the component's file."""
+        dg.scaffold_component(request, TENANT_MOVE)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 from dagster._core.storage.tags import (
@@ -13,7 +13,7 @@ from dagster._core.storage.tags import (
 from pydantic import Field
 
 from migration_platform.components import ended_runs
-from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.attributes import Literally, NamedAttributes
 from migration_platform.components.checks import CHECKS, ORIGIN_ONLY
 from migration_platform.components.dead_letters import NO_DEAD_LETTERS, NO_DEAD_LETTERS_MEANS
 from migration_platform.components.dynamodb_attributes import DynamoDbAttributes
@@ -42,19 +42,6 @@ from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
-
-
-def _resolve_literally(context: dg.ResolutionContext, value: Any) -> Any:
-    """Resolve templates only: Dagster would make the number 12 of the text '12', too."""
-    if isinstance(value, dict):
-        return {key: _resolve_literally(context, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolve_literally(context, item) for item in value]
-    is_template = isinstance(value, str) and re.search(r"\{\{|\{%", value)
-    return context.resolve_value(value) if is_template else value
-
-
-Literally = Annotated[_T, dg.Resolver(_resolve_literally)]
 
 
 class OriginAttributes(NamedAttributes, dg.Model):

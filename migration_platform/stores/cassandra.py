@@ -777,21 +777,25 @@ def read_rows(
     on_retry: Callable[[BaseException], None],
     on_refused: Callable[[Any, PermanentError], None] | None = None,
     in_flight: int = READS_IN_FLIGHT,
+    serial_consistency: str | None = None,
 ) -> Iterator[tuple[Any, Page]]:
     """Read single rows by their bound keys, a bounded number at a time, in the given order.
 
     Each key comes with a value of the caller's, which is given back beside the page. A key that
-    the server refuses, being too long, is left out where `on_refused` is told of it.
+    the server refuses, being too long, is left out where `on_refused` is told of it. A statement
+    that is tried again may have been carried out: a conditional update must bear that.
 
     Raises:
         PermanentError, TransientError: a row could not be read.
     """
+    serial = getattr(ConsistencyLevel, serial_consistency) if serial_consistency else None
 
     def ask(values: list[bytes | None]) -> tuple[ResponseFuture, int]:
         message = ExecuteMessage(
             statement.query_id,
             values,
             getattr(ConsistencyLevel, consistency),
+            serial_consistency_level=serial,
             skip_meta=bool(statement.result_metadata),
             result_metadata_id=statement.result_metadata_id,
         )

@@ -1,0 +1,761 @@
+"""What the runs of a tenant's move do: plan, apply, prove, roll back; and what they tell.
+
+A dry run makes the plan and nothing else. A real run reads in the move's folder whether it may
+begin, whatever other runs did; it tells of each range the moment it is done, so that a run that is
+killed loses only what was under way, and the next one goes on from there.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from migration_platform.components.reporting import (
+    PROGRESS_SECONDS,
+    build_progress,
+    build_retry_log,
+)
+from migration_platform.errors import DeclarationError, MigrationError, explain
+from migration_platform.picture import as_markdown
+from migration_platform.resources import CassandraResource, Neo4jResource, SunbirdSyncResource
+from migration_platform.tenant import graph_step, sync_step
+from migration_platform.tenant.changes import Changes
+from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
+from migration_platform.tenant.picture import draw_move, draw_squares
+from migration_platform.tenant.proof import Proof
+from migration_platform.tenant.records import VERIFIED, PlanFolder, sole_writer
+from migration_platform.tenant.rows import shape_table
+from migration_platform.tenant.steps import (
+    AppliedRange,
+    apply_table_range,
+    keys_of,
+    plan_table,
+    preview_header,
+    read_progress,
+    refuse_out_of_order,
+    require_plan,
+    require_table,
+    restore_step,
+)
+from migration_platform.token_ranges import describe_ranges, range_of_key
+
+NOTHING_LEFT = "nothing_of_the_origin_tenant_is_left"
+COUNTS_EQUAL = "counts_equal_the_plan"
+REST_UNCHANGED = "everything_else_is_unchanged"
+NOTHING_UNPLANNED = "nothing_unplanned_shows_the_target_tenant"
+BLOCKS_ACCEPTED = "every_block_was_accepted"
+INDEX_SHOWS = "the_index_shows_the_target_tenant"
+CHECKS: Mapping[type, Mapping[str, str]] = {
+    TableStep: {
+        NOTHING_LEFT: "No row still shows the origin tenant, but for what the plan leaves so.",
+        COUNTS_EQUAL: "As many rows hold what was planned as the plan has.",
+        REST_UNCHANGED: "Other columns and other tenants' rows have the digests that they had when "
+        "the plan was made. Rows that somebody wrote since then are named, and only warned of.",
+        NOTHING_UNPLANNED: "No older row shows the target tenant that did not before and was not "
+        "planned.",
+    },
+    GraphStep: {
+        NOTHING_LEFT: "No node still shows the origin tenant.",
+        COUNTS_EQUAL: "As many nodes hold what was planned as the plan has.",
+        REST_UNCHANGED: "Other properties and other nodes have the digests that they had.",
+    },
+    SyncStep: {
+        BLOCKS_ACCEPTED: "The search service accepted every block of ids.",
+        INDEX_SHOWS: "The index counts as many documents of both tenants as the table has rows.",
+    },
+}
+MAX_LOGGED = 200
+
+
+@dataclass(frozen=True)
+class MovedStep:
+    """A step with its Dagster names; `folder` is what was declared."""
+
+    move: Move
+    step: Step
+    folder: str | None
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """The asset of what the step changes."""
+        return dg.AssetKey([self.move.name, self.step.name])
+
+    @property
+    def plan_key(self) -> dg.AssetKey:
+        """The asset of its plan."""
+        return dg.AssetKey([self.move.name, f"{self.step.name}_plan"])
+
+    @property
+    def backup_key(self) -> dg.AssetKey:
+        """The asset of its backup."""
+        return dg.AssetKey([self.move.name, f"{self.step.name}_backup"])
+
+    @property
+    def op_name(self) -> str:
+        """The name under which a run's config finds the step."""
+        return f"{self.move.name}__{self.step.name}"
+
+    @property
+    def checks(self) -> Mapping[str, str]:
+        """The step's checks by name, with what they mean."""
+        named = CHECKS[type(self.step)]
+        if isinstance(self.step, SyncStep) and self.step.index_field is None:
+            return {name: means for name, means in named.items() if name != INDEX_SHOWS}
+        return named
+
+    def describe(self) -> str:
+        """Say what the step does, for its page."""
+        move, step = self.move, self.step
+        if isinstance(step, TableStep):
+            lines = [
+                f"Rows of `{step.table}` whose `{step.select}` shows `{move.origin_tenant}`:",
+                "",
+                *(
+                    f"- `{change.column}`: {_describe_change(change, move)}"
+                    for change in step.changes
+                ),
+                "",
+                "A row is changed only while it holds what the plan saw; nothing else is written.",
+            ]
+        elif isinstance(step, GraphStep):
+            lines = [f"`{line}`\n" for line in graph_step.statements(step)]
+        else:
+            lines = [
+                f"The ids of `{step.ids_of}` are sent to the search service as "
+                f"`{step.object_type}`, {step.block_size} a call, so that it reads the rows again."
+            ]
+        config = json.dumps({"ops": {self.op_name: {"config": {"dry_run": False}}}})
+        lines += ["", f"Without `{config}` a run only makes the plan."]
+        return "\n".join(lines)
+
+
+def _describe_change(change: Any, move: Move) -> str:
+    if change.lookup:
+        return f"`{change.lookup.column}` of the row of `{move.target_tenant}` in " + (
+            f"`{change.lookup.table}`"
+        )
+    if change.replace is None:
+        return f"`{change.constant}`"
+    what = {
+        "value": "the value",
+        "first": "the first such element",
+        "all": "all such elements",
+    }[change.replace]
+    return f"{what} becomes `{move.target_tenant}`"
+
+
+def find_folder(instance: dg.DagsterInstance, move: Move, folder: str | None) -> Path:
+    """Give the folder of a move, absolute."""
+    if folder:
+        return Path(folder).absolute()
+    return Path(instance.root_directory) / "tenant_moves" / move.name
+
+
+def show_move(folder: Path, move: Move) -> dict[str, Any]:
+    """Give how far the move is, as a line and as a picture."""
+    steps = [read_progress(folder, step) for step in move.steps]
+    picture = as_markdown(draw_move(move, steps), "the steps of the move")
+    return {"move_at_a_glance": draw_squares(steps), "move": dg.MetadataValue.md(picture)}
+
+
+# -- plans ---------------------------------------------------------------------------------------
+
+
+def plan_step(context: dg.AssetExecutionContext, moved: MovedStep) -> dict[str, Any]:
+    """Make a step's plan, and describe it.
+
+    Raises:
+        dagster.Failure: one sentence, when the step could not begin.
+    """
+    move, step = moved.move, moved.step
+    folder = find_folder(context.instance, move, moved.folder)
+    retry = _retries(context, f"Planning {step.name}")
+    try:
+        with sole_writer(folder, step.name), ExitStack() as stack:
+            if isinstance(step, TableStep):
+                connection = stack.enter_context(_cassandra(context, move.store).connect())
+                plan = plan_table(
+                    connection,
+                    move,
+                    step,
+                    folder,
+                    on_progress=build_progress(context, "Planning, ranges"),
+                    on_retry=retry,
+                )
+            elif isinstance(step, GraphStep):
+                graph = stack.enter_context(getattr(context.resources, step.store).connect())
+                plan = graph_step.plan_graph(graph, move, step, folder)
+            else:
+                store = getattr(context.resources, step.store)
+                assert isinstance(store, SunbirdSyncResource)
+                plan = sync_step.plan_sync(store.to_settings(step.store), move, step, folder)
+    except MigrationError as error:
+        raise _failure(moved, str(error)) from None
+    manifest = plan.manifest()
+    for line in describe_plan(moved, manifest):
+        context.log.info(line)
+    return plan_metadata(moved, folder, plan)
+
+
+def describe_plan(moved: MovedStep, manifest: Mapping[str, Any]) -> list[str]:
+    """Say in lines what a plan found."""
+    step = moved.step
+    if isinstance(step, SyncStep):
+        return [f"Dry run: {manifest['describes']}; nothing was sent"]
+    what = "rows" if isinstance(step, TableStep) else "nodes"
+    lines = [f"{manifest['planned']:,} {what} of {manifest['rows']:,} would change"]
+    if isinstance(step, TableStep):
+        more = (
+            ("already", "rows show the target tenant already (already.csv)"),
+            ("doubles", "lists would name the target tenant twice"),
+            ("again", "rows would still name the origin tenant, of which they have several"),
+            (
+                "duplicates",
+                f"rows are duplicates by {step.duplicates_by} of one that the target tenant has "
+                "(duplicates.csv); they are moved all the same",
+            ),
+        )
+        lines += [f"{manifest[name]:,} {said}" for name, said in more if manifest[name]]
+    else:
+        lines += [f"{line}: {count:,} nodes" for line, count in manifest["statements"].items()]
+        if manifest["longer"]:
+            lines.append(
+                f"{manifest['longer']:,} nodes name the origin tenant in a longer list, and are "
+                "left alone"
+            )
+    return lines
+
+
+def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str, Any]:
+    """Give what a plan's page shows."""
+    move, step, manifest = moved.move, moved.step, plan.manifest()
+    metadata: dict[str, Any] = {
+        "dry_run": True,
+        "summary": dg.MetadataValue.md(
+            "\n".join(f"- {line}" for line in describe_plan(moved, manifest))
+        ),
+        "planned": manifest["planned"],
+        "plan_id": plan.plan_id,
+        "plan_folder": dg.MetadataValue.path(str(plan.path)),
+    }
+    if isinstance(step, SyncStep):
+        metadata |= {
+            "calls": manifest["blocks"],
+            "pause_seconds": manifest["pause_seconds"],
+            "first_request": manifest["request"],
+            "id_file": dg.MetadataValue.path(manifest["id_file"]),
+        }
+        return metadata | show_move(folder, move)
+    header = preview_header(step) if isinstance(step, TableStep) else graph_step.PREVIEW_HEADER
+    if isinstance(step, TableStep):
+        metadata |= {
+            "rows": manifest["rows"],
+            "already_at_the_target": manifest["already"],
+            "duplicates": manifest["duplicates"],
+            "id_file": dg.MetadataValue.path(str(folder / step.id_file)),
+        }
+        if manifest["looked_up"]:
+            metadata["looked_up"] = dg.MetadataValue.json(manifest["looked_up"])
+    if manifest["preview"]:
+        metadata["preview"] = dg.MetadataValue.table(
+            records=[
+                dg.TableRecord(dict(zip(header, row, strict=True))) for row in manifest["preview"]
+            ],
+            schema=dg.TableSchema([dg.TableColumn(name, "string") for name in header]),
+        )
+        metadata["preview_csv"] = dg.MetadataValue.path(str(plan.path / "preview.csv"))
+    return metadata | show_move(folder, move)
+
+
+def _dry_run(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
+    """Make the plan within a run of the step itself, and say there that this was all."""
+    metadata = plan_step(context, moved)
+    context.log_event(dg.AssetMaterialization(moved.plan_key, metadata=metadata))
+    context.log_event(
+        dg.AssetObservation(
+            moved.key,
+            description="Dry run: only the plan was made; nothing was written.",
+            metadata={"dry_run": True, "planned": metadata["planned"]},
+        )
+    )
+    context.log.info(
+        f"Dry run: {metadata['planned']:,} are planned, and nothing was written. Look at the asset "
+        f"{moved.plan_key.to_user_string()}, then run {moved.step.name} with dry_run: false"
+    )
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def run_table_step(
+    context: dg.AssetExecutionContext, moved: MovedStep, *, dry_run: bool
+) -> Iterator[Any]:
+    """Back up, change and prove the selected ranges of a table, and judge the whole of it.
+
+    Raises:
+        dagster.Failure: one sentence, when a range is not as planned or nothing could begin.
+    """
+    if dry_run:
+        _dry_run(context, moved)
+        return
+    move, step = moved.move, moved.step
+    assert isinstance(step, TableStep)
+    folder = find_folder(context.instance, move, moved.folder)
+    selected = context.op_execution_context.selected_asset_keys
+    failed: dict[str, str] = {}
+    try:
+        with sole_writer(folder, step.name), ExitStack() as stack:
+            refuse_out_of_order(move, folder, step)
+            plan = require_plan(move, folder, step)
+            connection = stack.enter_context(_cassandra(context, move.store).connect())
+            shape = require_table(shape_table(connection, move, step), plan)
+            context.log.info(
+                f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
+            )
+            told = _build_counter(context, plan.manifest()["planned"])
+            for key in context.partition_keys if selected else ():
+                try:
+                    done = apply_table_range(
+                        connection,
+                        move,
+                        shape,
+                        plan,
+                        range_of_key(key),
+                        changes=moved.key in selected,
+                        on_done=told,
+                        on_retry=_retries(context, f"{step.name} {key}"),
+                    )
+                except MigrationError as error:
+                    failed[key] = explain(error)
+                    context.log.error(f"{key}: {error}")
+                    continue
+                if problem := _report_range(context, moved, plan, done, selected):
+                    failed[key] = problem
+                    context.log.error(f"{key}: {problem}")
+            if moved.key in selected:
+                context.log_event(
+                    dg.AssetObservation(
+                        moved.key, metadata={"dry_run": False, **show_move(folder, move)}
+                    )
+                )
+            yield from _judge_table(context, moved, folder, plan)
+    except MigrationError as error:
+        raise _failure(moved, str(error)) from None
+    if failed:
+        ranges = describe_ranges([range_of_key(key) for key in failed])
+        reason = next(iter(failed.values()))
+        raise _failure(moved, f"{len(failed)} ranges are not as planned ({ranges}): {reason}")
+
+
+def _build_counter(context: dg.AssetExecutionContext, total: int) -> Callable[[int], None]:
+    """Build the function that counts changed rows, and logs their number every ten seconds."""
+    done, told, began = 0, time.monotonic(), time.monotonic()
+
+    def count(rows: int) -> None:
+        nonlocal done, told
+        done += rows
+        now = time.monotonic()
+        if now - told >= PROGRESS_SECONDS:
+            told = now
+            context.log.info(f"{done:,} of {total:,} rows, {done / (now - began):,.0f} a second")
+
+    return count
+
+
+def _report_range(
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    plan: PlanFolder,
+    done: AppliedRange,
+    selected: Any,
+) -> str:
+    """Tell what came of a range; gives what is wrong with it, empty if nothing is."""
+    key = done.token_range.key
+    if moved.backup_key in selected:
+        context.log_event(
+            dg.AssetMaterialization(
+                moved.backup_key,
+                partition=key,
+                metadata={
+                    "rows": done.backup.lines,
+                    "sha256": done.backup.sha256,
+                    "file": dg.MetadataValue.path(str(plan.part("backup", key))),
+                    "plan_id": plan.plan_id,
+                },
+            )
+        )
+    if done.proof is None:
+        return ""
+    changes, proof = done.changes, done.proof
+    metadata: dict[str, Any] = {
+        "dry_run": False,
+        "plan_id": plan.plan_id,
+        "rows_planned": proof.planned,
+        "rows_changed": changes.changed,
+        "rows_changed_before": changes.already,
+        "rows_in_conflict": changes.conflicts,
+        "rows_gone": changes.gone,
+        "rows_left": proof.left,
+        "rows_written_by_others": proof.written,
+    }
+    if changes.samples:
+        metadata["conflicts"] = dg.MetadataValue.json(changes.samples)
+        for sample in changes.samples[:MAX_LOGGED]:
+            context.log.error(f"not as the plan saw it, and left alone: {sample}")
+    context.log.info(
+        f"{key}: {changes.changed:,} rows changed, {changes.already:,} before, "
+        f"{changes.conflicts + changes.gone:,} left alone, {proof.rows:,} rows read again"
+    )
+    if not proof.reason:
+        context.log_event(dg.AssetMaterialization(moved.key, partition=key, metadata=metadata))
+        return ""
+    context.log_event(
+        dg.AssetObservation(
+            moved.key, partition=key, metadata=metadata | {"not_as_planned": proof.reason}
+        )
+    )
+    return proof.reason
+
+
+def _judge_table(
+    context: dg.AssetExecutionContext, moved: MovedStep, folder: Path, plan: PlanFolder
+) -> Iterator[dg.AssetCheckResult]:
+    """Give the verdict on the whole table, from what stands in the folder of all ranges."""
+    keys = keys_of(moved.step)
+    proofs = plan.outcomes(VERIFIED, keys)
+    total = Proof()
+    for value in proofs.values():
+        total.add(Proof.from_json(value))
+    missing = [key for key in keys if key not in proofs]
+    planned = plan.manifest()["planned"]
+    what = {
+        NOTHING_LEFT: (
+            not total.left,
+            f"{total.left:,} rows still show the origin tenant; make a new plan and run it"
+            if total.left
+            else f"{total.rows:,} rows were read, and none of them shows the origin tenant",
+            {"left": total.left, "rows": total.left_samples},
+        ),
+        COUNTS_EQUAL: (
+            total.done == planned and not total.conflicts,
+            f"{total.done:,} of {planned:,} planned rows hold what was planned"
+            + (
+                f"; {total.conflicts:,} were changed or deleted by somebody else, and left alone: "
+                "make a new plan and run it"
+                if total.conflicts
+                else ""
+            ),
+            {"planned": planned, "done": total.done, "conflicts": total.conflict_samples},
+        ),
+        REST_UNCHANGED: (
+            not total.differing,
+            f"the digests of {total.differing:,} groups of rows differ; somebody wrote "
+            f"{total.written:,} rows in them since the plan was made"
+            + (
+                f", and {total.unexplained:,} groups differ without such a row: rows were deleted, "
+                "or changed at an older time"
+                if total.unexplained
+                else ""
+            )
+            if total.differing
+            else f"all else of {total.rows:,} rows has the digests that it had",
+            {"written_by_others": total.written_samples, "unexplained": total.unexplained},
+        ),
+        NOTHING_UNPLANNED: (
+            not total.intruders,
+            f"{total.intruders:,} rows show the target tenant, did not do so before, and were not "
+            "planned; look who changed them"
+            if total.intruders
+            else "only planned rows and those of before show the target tenant"
+            + (f", and {total.new:,} that were created since" if total.new else ""),
+            {"intruders": total.intruder_samples, "new": total.new},
+        ),
+    }
+    for check in context.op_execution_context.selected_asset_check_keys:
+        passed, description, details = what[check.name]
+        severity = dg.AssetCheckSeverity.ERROR
+        if missing:
+            passed = False
+            description = (
+                f"{len(missing)} of {len(keys)} ranges are not verified yet "
+                f"({describe_ranges([range_of_key(key) for key in missing])}); {description}"
+            )
+        elif check.name == REST_UNCHANGED and not total.unexplained:
+            severity = dg.AssetCheckSeverity.WARN
+        yield dg.AssetCheckResult(
+            asset_key=moved.key,
+            check_name=check.name,
+            passed=passed,
+            severity=severity,
+            description=description,
+            metadata={
+                name: dg.MetadataValue.json(value) if isinstance(value, list) else value
+                for name, value in details.items()
+            }
+            | show_move(folder, moved.move),
+        )
+
+
+# -- graph and search ----------------------------------------------------------------------------
+
+
+def run_graph_step(
+    context: dg.AssetExecutionContext, moved: MovedStep, *, dry_run: bool
+) -> Iterator[Any]:
+    """Back up, change and prove the nodes of a graph.
+
+    Raises:
+        dagster.Failure: one sentence, when it is not as planned or could not begin.
+    """
+    if dry_run:
+        _dry_run(context, moved)
+        return
+    move, step = moved.move, moved.step
+    assert isinstance(step, GraphStep)
+    folder = find_folder(context.instance, move, moved.folder)
+    selected = context.op_execution_context.selected_asset_keys
+    try:
+        with sole_writer(folder, step.name), ExitStack() as stack:
+            refuse_out_of_order(move, folder, step)
+            plan = require_plan(move, folder, step)
+            store = getattr(context.resources, step.store)
+            assert isinstance(store, Neo4jResource)
+            graph = stack.enter_context(store.connect())
+            backup = graph_step.back_up_graph(plan)
+            if moved.backup_key in selected:
+                context.log_event(
+                    dg.AssetMaterialization(
+                        moved.backup_key,
+                        metadata={
+                            "nodes": backup.lines,
+                            "sha256": backup.sha256,
+                            "plan_id": plan.plan_id,
+                        },
+                    )
+                )
+            if moved.key not in selected:
+                return
+            for line in graph_step.statements(step):
+                context.log.info(line)
+            told = _build_counter(context, plan.manifest()["planned"])
+            done = graph_step.apply_graph(graph, move, step, plan, told)
+            metadata = {"dry_run": False, "plan_id": plan.plan_id, **done.counts}
+            event = dg.AssetObservation if done.reason else dg.AssetMaterialization
+            context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
+            for check in context.op_execution_context.selected_asset_check_keys:
+                passed, description = {
+                    NOTHING_LEFT: done.nothing_left,
+                    COUNTS_EQUAL: done.counts_equal,
+                    REST_UNCHANGED: done.rest_unchanged,
+                }[check.name]
+                yield dg.AssetCheckResult(
+                    asset_key=moved.key,
+                    check_name=check.name,
+                    passed=passed,
+                    description=description,
+                    metadata=show_move(folder, move),
+                )
+    except MigrationError as error:
+        raise _failure(moved, str(error)) from None
+    if done.reason:
+        raise _failure(moved, done.reason)
+
+
+def run_sync_step(
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    *,
+    dry_run: bool,
+    sync_all: bool,
+    replay: str | None,
+    id_file: str | None,
+) -> Iterator[Any]:
+    """Have the search service read rows again, and look whether its index shows it.
+
+    Raises:
+        dagster.Failure: one sentence, when a block failed or nothing could begin.
+    """
+    if dry_run:
+        _dry_run(context, moved)
+        return
+    move, step = moved.move, moved.step
+    assert isinstance(step, SyncStep)
+    folder = find_folder(context.instance, move, moved.folder)
+    try:
+        with sole_writer(folder, step.name), ExitStack() as stack:
+            refuse_out_of_order(move, folder, step)
+            plan = require_plan(move, folder, step)
+            store = getattr(context.resources, step.store)
+            assert isinstance(store, SunbirdSyncResource)
+            client = stack.enter_context(store.to_settings(step.store).connect())
+            connection = (
+                stack.enter_context(_cassandra(context, move.store).connect()) if sync_all else None
+            )
+            done = sync_step.apply_sync(
+                client,
+                connection,
+                move,
+                step,
+                folder,
+                plan,
+                replay=replay,
+                id_file=id_file,
+                on_progress=context.log.info,
+            )
+    except MigrationError as error:
+        raise _failure(moved, str(error)) from None
+    metadata = {
+        "dry_run": False,
+        "plan_id": plan.plan_id,
+        "ids_accepted": done.result.ids_accepted,
+        "ids_failed": done.result.ids_failed,
+        "calls_accepted": done.result.blocks_accepted,
+        "calls_failed": done.result.blocks_failed,
+        "success_log": dg.MetadataValue.path(str(done.result.success_log)),
+        "failure_log": dg.MetadataValue.path(str(done.result.failure_log)),
+    }
+    if done.verdict:
+        metadata["index"] = str(done.verdict)
+    event = dg.AssetObservation if done.reason else dg.AssetMaterialization
+    context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
+    for check in context.op_execution_context.selected_asset_check_keys:
+        if check.name == BLOCKS_ACCEPTED:
+            passed, description = not done.missing, str(done.result)
+        else:
+            passed = done.verdict is not None and done.verdict.passed
+            description = str(done.verdict or "the index was not asked: not all ids were accepted")
+        yield dg.AssetCheckResult(
+            asset_key=moved.key, check_name=check.name, passed=passed, description=description
+        )
+    if done.reason:
+        raise _failure(moved, done.reason)
+
+
+# -- rollback ------------------------------------------------------------------------------------
+
+
+def roll_back(
+    context: dg.OpExecutionContext,
+    move: Move,
+    declared_folder: str | None,
+    *,
+    dry_run: bool,
+    names: Sequence[str],
+) -> None:
+    """Put back what steps wrote, the last one first, and tell each step's page of it.
+
+    Raises:
+        dagster.Failure: one sentence, when something could not be put back.
+    """
+    unknown = [name for name in names if name not in move.by_name]
+    if unknown:
+        raise dg.Failure(
+            f"{move.name} has no step {', '.join(unknown)}; valid are {', '.join(move.by_name)}",
+            allow_retries=False,
+        )
+    folder = find_folder(context.instance, move, declared_folder)
+    problems: list[str] = []
+    for step in reversed(move.steps):
+        if isinstance(step, SyncStep) or (names and step.name not in names):
+            continue
+        moved = MovedStep(move, step, declared_folder)
+        try:
+            with ExitStack() as stack:
+                if not dry_run:
+                    stack.enter_context(sole_writer(folder, step.name))
+                    _refuse_later_steps(move, folder, step)
+                restored = _restore(context, move, step, folder, stack, dry_run=dry_run)
+        except MigrationError as error:
+            problems.append(f"{step.name}: {error}")
+            context.log.error(problems[-1])
+            continue
+        what = "would be put back" if dry_run else "were put back"
+        said = (
+            f"{step.name}: {restored.changed:,} {what}, {restored.already:,} were so before, "
+            f"{restored.conflicts + restored.gone:,} do not hold what the move wrote any more"
+        )
+        context.log.info(said)
+        for sample in restored.samples[:MAX_LOGGED]:
+            context.log.warning(f"{step.name}: left alone: {sample}")
+        context.log_event(
+            dg.AssetObservation(
+                moved.key,
+                description=f"{'Dry run of a rollback' if dry_run else 'Rolled back'}. {said}",
+                metadata={
+                    "dry_run": dry_run,
+                    "put_back": restored.changed,
+                    "put_back_before": restored.already,
+                    "left_alone": restored.conflicts + restored.gone,
+                    **show_move(folder, move),
+                },
+            )
+        )
+    synced = [step.name for step in move.steps if isinstance(step, SyncStep)]
+    if synced and not dry_run:
+        context.log.info(
+            f"The index still shows the move; have it read the rows again: {', '.join(synced)} "
+            "with sync_all: true, or with the id file of the plan"
+        )
+    if problems:
+        raise dg.Failure(f"{move.name}: {'; '.join(problems)}", allow_retries=False)
+
+
+def _refuse_later_steps(move: Move, folder: Path, step: Step) -> None:
+    """Refuse to roll a step back that a later one builds on."""
+    later = False
+    for each in move.steps:
+        if later and not isinstance(each, SyncStep):
+            progress = read_progress(folder, each)
+            if progress.state not in ("not planned", "planned", "rolled back") and progress.done:
+                raise DeclarationError(
+                    f"{each.name} comes after {step.name} and is not rolled back; do that first, "
+                    "or leave steps out, which takes all in the right order"
+                )
+        later = later or each is step
+
+
+def _restore(
+    context: dg.OpExecutionContext,
+    move: Move,
+    step: TableStep | GraphStep,
+    folder: Path,
+    stack: ExitStack,
+    *,
+    dry_run: bool,
+) -> Changes:
+    if isinstance(step, GraphStep):
+        store = getattr(context.resources, step.store)
+        graph = stack.enter_context(store.connect())
+        return graph_step.restore_graph(graph, move, step, folder, dry_run=dry_run)
+    connection = stack.enter_context(_cassandra(context, move.store).connect())
+    return restore_step(
+        connection,
+        move,
+        step,
+        folder,
+        dry_run=dry_run,
+        on_retry=_retries(context, f"Putting {step.name} back"),
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+
+
+def _retries(context: Any, what: str) -> Callable[[BaseException], None]:
+    tell = build_retry_log(context, what)
+    return lambda error: tell(explain(error))
+
+
+def _cassandra(context: Any, name: str) -> CassandraResource:
+    store = getattr(context.resources, name)
+    assert isinstance(store, CassandraResource)
+    return store
+
+
+def _failure(moved: MovedStep, reason: str) -> dg.Failure:
+    return dg.Failure(f"{moved.move.name}: {reason}", allow_retries=False)

@@ -1,0 +1,277 @@
+"""A tenant's move as its author declared it: frozen, validated, and free of any connection.
+
+A move is an ordered row of steps. A step changes rows of a table, tells the search service to read
+rows again, or changes nodes of a graph. The rules of Sunbird's own scripts are one instance of it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Literal, get_args
+
+from migration_platform.cql_names import TableName
+from migration_platform.errors import DeclarationError
+from migration_platform.migration import CONSISTENCY_LEVELS, MAX_ROWS_PER_SECOND
+from migration_platform.objections import (
+    is_name,
+    object_to_choice,
+    object_to_mapping,
+    object_to_number,
+    show,
+)
+from migration_platform.stores.sunbird_sync import object_to_object_type
+from migration_platform.tenant.content import NodeRule
+from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
+
+Replace = Literal["value", "first", "all"]
+"""What of a cell becomes the target tenant: the whole value, or the first or all such elements."""
+SERIAL_LEVELS = ("SERIAL", "LOCAL_SERIAL")
+MAX_TENANT_LENGTH = 500
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A value that stands in another row, by default in the one whose key is the target tenant.
+
+    `key` gives each column of that row's primary key a value.
+    """
+
+    table: TableName
+    column: str
+    key: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a column becomes: exactly one of the three is given."""
+
+    column: str
+    replace: Replace | None = None
+    lookup: Lookup | None = None
+    constant: Any = None
+
+    def wrong(self, step: str) -> list[str]:
+        """Say what is wrong with it."""
+        name = f"steps.{step}.change.{self.column}"
+        given = [
+            what for what in ("replace", "lookup", "constant") if getattr(self, what) is not None
+        ]
+        if len(given) != 1:
+            return [
+                f"{name} names {' and '.join(given) or 'nothing'}; give one of replace, lookup, "
+                "constant"
+            ]
+        if self.replace is not None:
+            return object_to_choice(f"{name}.replace", self.replace, get_args(Replace))
+        if self.lookup is not None and self.lookup.key:
+            return object_to_mapping(f"{name}.lookup.key", self.lookup.key)
+        return []
+
+
+@dataclass(frozen=True)
+class TableStep:
+    """Rows of a table that show the origin tenant, and what becomes of them.
+
+    Attributes:
+        select: Column that shows a row's tenant: a text, or a list or set that names it.
+        id_column: Column that stands in the id file; None for the only column of the key.
+        id_file: Name of the file of ids in the move's folder.
+        duplicates_by: Column by which a row is a duplicate of one that the target tenant has.
+        token_ranges: Partitions of the asset.
+    """
+
+    name: str
+    table: TableName
+    select: str
+    changes: tuple[Change, ...]
+    id_column: str | None = None
+    id_file: str = ""
+    duplicates_by: str | None = None
+    token_ranges: int = 16
+
+    @property
+    def ranges(self) -> tuple[TokenRange, ...]:
+        """The slices of the ring, in order."""
+        return split_ring(self.token_ranges)
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The columns that are written."""
+        return tuple(change.column for change in self.changes)
+
+    def wrong(self, move: "Move") -> list[str]:
+        """Say what is wrong with it."""
+        del move
+        name = f"steps.{self.name}"
+        wrong = object_to_number(f"{name}.token_ranges", self.token_ranges, 1, MAX_RANGES)
+        if not self.changes:
+            wrong.append(f"{name}.change is empty; name the columns that change, and to what")
+        for change in self.changes:
+            wrong += change.wrong(self.name)
+        if self.id_file and ("/" in self.id_file or self.id_file.startswith(".")):
+            wrong.append(
+                f"{name}.id_file is {show(self.id_file)}; give a file's name, which is made in the "
+                "move's folder"
+            )
+        return wrong
+
+
+@dataclass(frozen=True)
+class SyncStep:
+    """A table step's rows, which the search service is told to read again.
+
+    `ids_of` is the table step; `index_field` is the field of the index that shows a document's
+    tenant, checked afterwards where the store has a search endpoint. `sleep_ms` is the pause
+    between calls, `wait_seconds` how long the index may take.
+    """
+
+    name: str
+    store: str
+    object_type: str
+    ids_of: str
+    block_size: int = 100
+    sleep_ms: int = 5000
+    index_field: str | None = None
+    wait_seconds: int = 60
+
+    def wrong(self, move: "Move") -> list[str]:
+        """Say what is wrong with it."""
+        wrong = object_to_object_type(f"steps.{self.name}.sync.object_type", self.object_type)
+        wrong += object_to_number(
+            f"steps.{self.name}.sync.wait_seconds", self.wait_seconds, 0, 3600
+        )
+        before: list[str] = []
+        for step in move.steps:
+            if step.name == self.name:
+                break
+            if isinstance(step, TableStep):
+                before.append(step.name)
+        if self.ids_of not in before:
+            wrong.append(
+                f"steps.{self.name}.sync.ids_of is {show(self.ids_of)}; valid are the tables "
+                f"changed before it: {', '.join(before) or 'none yet'}"
+            )
+        return wrong
+
+
+@dataclass(frozen=True)
+class GraphStep:
+    """Nodes of a graph that show the origin tenant; the graph may know tenants by other ids."""
+
+    name: str
+    store: str
+    origin: str
+    target: str
+    rules: tuple[NodeRule, ...]
+
+    def wrong(self, move: "Move") -> list[str]:
+        """Say what is wrong with it."""
+        del move
+        wrong = _object_to_tenants(
+            f"steps.{self.name}.graph.origin",
+            self.origin,
+            f"steps.{self.name}.graph.target",
+            self.target,
+        )
+        if not self.rules:
+            wrong.append(f"steps.{self.name}.graph.nodes is empty; name labels and properties")
+        return wrong
+
+
+Step = TableStep | SyncStep | GraphStep
+
+
+@dataclass(frozen=True)
+class Move:
+    """Everything of `origin_tenant` becomes `target_tenant`'s, step by step.
+
+    Attributes:
+        name: What its assets are called.
+        store: The cassandra store of all tables.
+        organisations: Table in which both tenants must exist, by their ids.
+        rows_per_second: Limit of changes; None for none.
+        serial_consistency: Level of the compare-and-set of each row.
+        retry_seconds: How long a request that failed for a passing reason is tried again.
+
+    Raises:
+        DeclarationError: one message with everything that is wrong.
+    """
+
+    name: str
+    store: str
+    origin_tenant: str
+    target_tenant: str
+    organisations: TableName
+    steps: tuple[Step, ...]
+    consistency: str = "LOCAL_QUORUM"
+    serial_consistency: str = "SERIAL"
+    rows_per_second: int | None = None
+    retry_seconds: float = 90.0
+
+    def __post_init__(self) -> None:
+        wrong = [
+            *_object_to_tenants(
+                "origin_tenant", self.origin_tenant, "target_tenant", self.target_tenant
+            ),
+            *object_to_choice("consistency", self.consistency, CONSISTENCY_LEVELS),
+            *object_to_choice("serial_consistency", self.serial_consistency, SERIAL_LEVELS),
+        ]
+        if self.rows_per_second is not None:
+            wrong += object_to_number(
+                "rows_per_second", self.rows_per_second, 1, MAX_ROWS_PER_SECOND
+            )
+        if not _PLAIN_NAME.fullmatch(self.name):
+            wrong.append(f"name is {show(self.name)}; use letters, digits and _ only")
+        if not self.steps:
+            wrong.append("steps is empty; declare what is moved, in order")
+        files: dict[str, str] = {}
+        for step in self.steps:
+            if not _PLAIN_NAME.fullmatch(step.name):
+                wrong.append(
+                    f"the step {show(step.name)} has no fit name; use letters, digits and _ only"
+                )
+            wrong += step.wrong(self)
+            if isinstance(step, TableStep) and step.id_file:
+                if step.id_file in files:
+                    wrong.append(
+                        f"the steps {files[step.id_file]} and {step.name} write the same id_file "
+                        f"{show(step.id_file)}; give each its own"
+                    )
+                files[step.id_file] = step.name
+        if wrong:
+            raise DeclarationError(f"{self.name}: " + "; ".join(dict.fromkeys(wrong)))
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Step]:
+        """The steps by their names, in order."""
+        return {step.name: step for step in self.steps}
+
+    def before(self, name: str) -> Iterator[Step]:
+        """Give the steps that come before one, in order."""
+        for step in self.steps:
+            if step.name == name:
+                return
+            yield step
+
+    def fingerprint(self, step: Step) -> str:
+        """Tell declarations apart: a plan holds for the rules that it was made under, no others."""
+        said = (self.origin_tenant, self.target_tenant, str(self.organisations), asdict(step))
+        return sha256(repr(said).encode()).hexdigest()[:16]
+
+
+def _object_to_tenants(
+    origin_name: str, origin: object, target_name: str, target: object
+) -> list[str]:
+    wrong = [
+        f"{name} is {show(value)}; give the tenant's id as text, in quotes"
+        for name, value in ((origin_name, origin), (target_name, target))
+        if not is_name(value) or len(value) > MAX_TENANT_LENGTH
+    ]
+    if not wrong and origin == target:
+        wrong.append(
+            f"{origin_name} and {target_name} are both {show(origin)}; a move needs two tenants"
+        )
+    return wrong

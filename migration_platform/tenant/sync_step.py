@@ -1,0 +1,186 @@
+"""The step that has the search service read rows again: its plan, its calls, its proof."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from migration_platform.errors import DeclarationError
+from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.sunbird_sync import SunbirdSync, SunbirdSyncSettings
+from migration_platform.tenant.declaration import Move, SyncStep, TableStep
+from migration_platform.tenant.records import (
+    ALL,
+    APPLIED,
+    VERIFIED,
+    PlanFolder,
+    new_plan,
+)
+from migration_platform.tenant.rows import read_ids_of_table
+from migration_platform.tenant.search_sync import (
+    IndexVerdict,
+    SyncResult,
+    count_ids,
+    describe_sync,
+    read_ids,
+    replay_failed,
+    sync_ids,
+    wait_for_index,
+)
+from migration_platform.tenant.steps import read_progress
+
+LOGS = "logs"
+
+
+def plan_sync(
+    settings: SunbirdSyncSettings, move: Move, step: SyncStep, folder: Path
+) -> PlanFolder:
+    """Say what would be sent; no call is made.
+
+    Raises:
+        DeclarationError, PreflightError: there is no id file, or no id in it, or no key.
+    """
+    ids_of = _table_of(move, step)
+    path = folder / ids_of.id_file
+    hint = _hint(folder, ids_of)
+    total = count_ids(path, hint)
+    said = describe_sync(
+        read_ids(path, hint),
+        total,
+        endpoint=str(settings),
+        object_type=step.object_type,
+        block_size=step.block_size,
+        sleep_ms=step.sleep_ms,
+        operation_type=settings.operation_type,
+    )
+    plan = new_plan(folder, step.name)
+    plan.write_manifest(
+        {
+            "plan": plan.plan_id,
+            "step": step.name,
+            "made_at_us": time.time_ns() // 1000,
+            "fingerprint": move.fingerprint(step),
+            "planned": total,
+            "blocks": said.blocks,
+            "pause_seconds": said.pause_seconds,
+            "request": said.request,
+            "describes": str(said),
+            "id_file": str(path),
+        }
+    )
+    return plan
+
+
+def _table_of(move: Move, step: SyncStep) -> TableStep:
+    found = move.by_name[step.ids_of]
+    assert isinstance(found, TableStep)
+    return found
+
+
+def _hint(folder: Path, ids_of: TableStep) -> str:
+    """Say how to come by ids: the newest plan may have none, because an older one was applied."""
+    applied = read_progress(folder, ids_of)
+    if applied.plan is not None and applied.planned:
+        return (
+            f"the plan of {ids_of.name} that was applied has {applied.planned:,}: run the sync "
+            f"with id_file: {applied.plan.path / 'ids.csv'}"
+        )
+    return f"make the plan of {ids_of.name} first"
+
+
+@dataclass(frozen=True)
+class AppliedSync:
+    """What came of the calls; `missing` ids were not accepted yet."""
+
+    result: SyncResult
+    missing: int
+    verdict: IndexVerdict | None
+    reason: str
+
+
+def apply_sync(
+    client: SunbirdSync,
+    connection: Connection | None,
+    move: Move,
+    step: SyncStep,
+    folder: Path,
+    plan: PlanFolder,
+    *,
+    replay: str | None,
+    id_file: str | None,
+    on_progress: Callable[[str], None],
+) -> AppliedSync:
+    """Send the ids of the id file, of all rows where there is a `connection`, or of a failure log.
+
+    Raises:
+        DeclarationError, PreflightError: there is nothing to send; nothing was sent.
+        PermanentError: the logs cannot be written.
+    """
+    if sum(given is not None for given in (connection, replay, id_file)) > 1:
+        raise DeclarationError("sync_all, replay and id_file name other ids each; give one of them")
+    ids_of = _table_of(move, step)
+    logs: dict[str, Any] = {"log_folder": plan.path / LOGS, "on_progress": on_progress}
+    if replay is not None:
+        result = replay_failed(client, Path(replay), sleep_ms=step.sleep_ms, **logs)
+    else:
+        path = Path(id_file) if id_file else folder / ids_of.id_file
+        hint = _hint(folder, ids_of)
+
+        def ids() -> Iterator[str]:
+            if connection is None:
+                return read_ids(path, hint)
+            return read_ids_of_table(connection, move, ids_of)
+
+        total = count_ids(path, hint) if connection is None else sum(1 for _ in ids())
+        result = sync_ids(
+            client,
+            ids(),
+            total,
+            object_type=step.object_type,
+            block_size=step.block_size,
+            sleep_ms=step.sleep_ms,
+            **logs,
+        )
+    missing = result.ids_failed
+    plan.forget(VERIFIED, ALL)
+    plan.note(
+        APPLIED,
+        ALL,
+        {
+            "changed": plan.manifest()["planned"] - missing if missing else result.ids_accepted,
+            "already": 0,
+            "conflicts": missing,
+            "gone": 0,
+            "failure_log": str(result.failure_log) if missing else "",
+        },
+    )
+    verdict = None
+    if not missing and step.index_field is not None:
+        verdict = _ask_index(client, move, step, folder)
+    reason = ""
+    if missing:
+        reason = (
+            f"{result}; run the step with replay: {result.failure_log}, which sends exactly these"
+        )
+    elif verdict is not None and not verdict.passed:
+        reason = str(verdict)
+    plan.note(VERIFIED, ALL, {"holds": not reason, "reason": reason})
+    return AppliedSync(result, missing, verdict, reason)
+
+
+def _ask_index(client: SunbirdSync, move: Move, step: SyncStep, folder: Path) -> IndexVerdict:
+    """Count the documents of both tenants against the rows of the table's plan."""
+    assert step.index_field is not None
+    table = read_progress(folder, move.by_name[step.ids_of]).plan
+    assert table is not None
+    manifest = table.manifest()
+    return wait_for_index(
+        client,
+        step.object_type,
+        origin={step.index_field: move.origin_tenant},
+        target={step.index_field: move.target_tenant},
+        origin_expected=manifest["again"],
+        target_expected=manifest["planned"] + manifest["already"],
+        wait_seconds=step.wait_seconds,
+    )
