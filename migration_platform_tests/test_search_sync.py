@@ -13,11 +13,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 import trustme
 from cassandra.cluster import Session
@@ -26,7 +25,6 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from migration_platform import retries
-from migration_platform.components.stores import Stores, SunbirdSyncAttributes
 from migration_platform.errors import (
     DeclarationError,
     MigrationError,
@@ -62,6 +60,9 @@ from migration_platform.tenant.search_sync import (
     sync_ids,
     wait_for_index,
 )
+from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
+
+pytestmark = DAGSTERS_OWN_WARNINGS
 
 KEY = "s3cret/key+with.signs="
 ORIGIN, TARGET = "01241408242723225614", "01246375399411712074"
@@ -104,7 +105,7 @@ def settings_of(sunbird: Sunbird, **changes: Any) -> SunbirdSyncSettings:
         "endpoint": sunbird.sync_url,
         "api_key": KEY,
         "search_endpoints": {k: sunbird.search_urls[k] for k in ("user", "batch")},
-        "timeout_seconds": 0.3,
+        "timeout_seconds": 10,
         "retry_seconds": 0.3,
         "store": "sunbird_sync",
         "api_key_env": "SUNBIRD_KEY",
@@ -266,12 +267,12 @@ def test_real_pauses_lie_between_the_calls_and_not_before_the_first(
 ) -> None:
     began = time.monotonic()
     sync_ids(
-        client, ids_of(3), 3, object_type="user", log_folder=tmp_path, block_size=1, sleep_ms=150
+        client, ids_of(2), 2, object_type="user", log_folder=tmp_path, block_size=1, sleep_ms=400
     )
 
-    times = [each.at for each in sunbird.received]
-    assert times[0] - began < 0.15
-    assert all(later - earlier >= 0.15 for earlier, later in pairwise(times))
+    first, second = (each.at for each in sunbird.received)
+    assert first - began < 0.4
+    assert second - first >= 0.4
 
 
 @pytest.mark.parametrize("number", [0, -3, None])
@@ -403,11 +404,13 @@ def half_without_length(received: Received, fair: Fair) -> Answer:
     ],
 )
 def test_faults_of_a_block_are_tried_again_then_reported_and_do_not_end_the_others(
-    sunbird: Sunbird, client: SunbirdSync, tmp_path: Path, fault: Any, reason: str
+    sunbird: Sunbird, tmp_path: Path, fault: Any, reason: str
 ) -> None:
     sunbird.fault = lambda r, f: fault(r, f) if "id-1" in r.ids else f()
+    timeout_seconds = 0.3 if fault is hang else 10
 
-    result = sync(client, tmp_path, 3, Pauses(), block_size=1)
+    with settings_of(sunbird, timeout_seconds=timeout_seconds).connect() as client:
+        result = sync(client, tmp_path, 3, Pauses(), block_size=1)
 
     tries = [each.ids[0] for each in sunbird.received]
     assert tries[0] == "id-0"
@@ -444,9 +447,9 @@ def test_pauses_between_tries_grow_and_end(sunbird: Sunbird) -> None:
         pauses(seconds)
         time.sleep(seconds)
 
-    answer = SunbirdSync(settings_of(sunbird, retry_seconds=0.4), sleep).post_block("user", ["a"])
+    answer = SunbirdSync(settings_of(sunbird, retry_seconds=0.8), sleep).post_block("user", ["a"])
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert answer.tries == len(pauses.seconds) + 1 >= 4
     assert pauses.seconds[0] <= 0.02
     assert max(pauses.seconds) > 0.08
@@ -506,7 +509,7 @@ def test_a_trickling_answer_lasts_no_longer_than_the_timeout() -> None:
         thread.join()
 
     assert "did not answer within 0.3 s" in answer.reason
-    assert lasted < 2
+    assert lasted < 4
 
 
 def test_the_reasons_kept_are_bounded(
@@ -857,6 +860,25 @@ def test_a_dry_run_describes_the_sync_and_sends_nothing(sunbird: Sunbird) -> Non
 # -- replay
 
 
+def test_a_replay_without_a_pause_falls_back_with_a_message(
+    sunbird: Sunbird, client: SunbirdSync, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "failure.log", f"Request : {to_request('user', ['a'])}\n".encode() * 2)
+    pauses = Pauses()
+
+    replay_failed(
+        client,
+        path,
+        log_folder=tmp_path,
+        sleep_ms=0,
+        on_progress=pauses.lines.append,
+        sleep=pauses,
+    )
+
+    assert pauses.seconds == [10.0]
+    assert "sleep_ms is 0" in pauses.lines[0]
+
+
 def test_failed_blocks_are_sent_again_exactly(
     sunbird: Sunbird, client: SunbirdSync, tmp_path: Path
 ) -> None:
@@ -991,7 +1013,7 @@ def test_the_index_shows_the_new_tenant_after_the_sync_and_the_old_one_before(
     with serve_sunbird(read_from(reader, keyspace), KEY, index_delay_seconds=0.1) as server:
         server.index["user"] = dict(read_from(reader, keyspace)("user", None))
         server.index["batch"] = dict(read_from(reader, keyspace)("batch", None))
-        with settings_of(server, timeout_seconds=10).connect() as client:
+        with settings_of(server).connect() as client:
             for row_id in moved:
                 run(f'UPDATE "{keyspace}".user SET rootorgid = %s WHERE id = %s', (TARGET, row_id))
             run(insert, ("b1", ["a", TARGET]))
@@ -1116,20 +1138,44 @@ def test_without_a_search_endpoint_nothing_is_counted(sunbird: Sunbird) -> None:
 # -- as a Dagster resource
 
 
+def declared(folder: Path, **attributes: Any) -> SunbirdSyncResource:
+    """Declare a store in a project's YAML, and give its resource as a run has it."""
+    project = make_project(folder, cassandra_port=9)
+    project.declare("search", "Stores", sunbird_sync={"search": attributes})
+    resources: Any = project.load().resources
+    return resources["search"].process_config_and_initialize()
+
+
 @pytest.fixture
-def resource(sunbird: Sunbird, monkeypatch: pytest.MonkeyPatch) -> SunbirdSyncResource:
-    """The resource of a declared store."""
+def resource(
+    sunbird: Sunbird, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> SunbirdSyncResource:
     monkeypatch.setenv("SUNBIRD_KEY", KEY)
-    declared: Any = SunbirdSyncAttributes
-    attributes = declared(
+    return declared(
+        tmp_path,
         endpoint=sunbird.sync_url,
         api_key={"env": "SUNBIRD_KEY"},
         search_endpoints={"course_batch": sunbird.search_urls["batch"]},
     )
-    stores = Stores(sunbird_sync={"search": attributes})
-    context = dg.ComponentTree.for_test().load_context
-    built: Any = (stores.build_defs(context).resources or {})["search"]
-    return built.process_config_and_initialize()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"endpoint": "http://x/", "api_key": KEY}, "search.api_key must be a block with env"),
+        ({"api_key": {"env": "A"}}, "sunbird_sync.search.endpoint is missing"),
+        ({"endpoint": "http://x/", "api_kee": {}}, "did you mean sunbird_sync.search.api_key"),
+    ],
+)
+def test_what_does_not_fit_in_a_declaration_is_refused(
+    tmp_path: Path, attributes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Exception, match="Error while") as caught:
+        declared(tmp_path, **attributes)
+
+    told = "".join(traceback.format_exception(caught.value))
+    assert message in told
+    assert KEY not in told
 
 
 def test_a_declared_store_reaches_both_apis(resource: SunbirdSyncResource) -> None:

@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -220,6 +221,11 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # Connections that clients keep would be waited for.
     block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell what went wrong, unless a client only went away."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler_of(sunbird: Sunbird) -> type[BaseHTTPRequestHandler]:

@@ -256,6 +256,8 @@ def replay_failed(
         PermanentError: the new logs cannot be written.
     """
     pace = to_pace(DEFAULT_BLOCK_SIZE, sleep_ms)
+    for message in pace.messages:
+        on_progress(message)
     total = sum(len(block.ids) for block in read_failed_blocks(failure_log))
     blocks = ((block.object_type, block.ids) for block in read_failed_blocks(failure_log))
     return _send(client, blocks, total, pace.sleep_ms, log_folder, on_progress, sleep)
