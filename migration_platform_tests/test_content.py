@@ -1,4 +1,5 @@
 import json
+import socket
 import threading
 import time
 import uuid
@@ -21,6 +22,7 @@ from migration_platform.errors import (
 )
 from migration_platform.local.servers import NEO4J_PASSWORD, NEO4J_USER, free_port
 from migration_platform.local.stack import Running
+from migration_platform.stores import neo4j as store
 from migration_platform.stores.neo4j import Graph, Neo4jSettings
 from migration_platform.tenant import content
 from migration_platform.tenant.content import (
@@ -540,8 +542,26 @@ def test_what_the_server_refuses_is_not_tried_again(graph: Graph, nodes: Nodes) 
 
 
 def test_nobody_there_is_one_sentence() -> None:
-    with pytest.raises(PreflightError, match=r"does not answer \(.*is it running"):
-        Neo4jSettings(uri=f"bolt://127.0.0.1:{free_port()}").connect()
+    port = free_port()
+    with pytest.raises(PreflightError) as raised:
+        Neo4jSettings(uri=f"bolt://127.0.0.1:{port}").connect()
+
+    assert str(raised.value) == (
+        f"Neo4j at bolt://127.0.0.1:{port} does not answer (Failed to establish connection to"
+        f" 127.0.0.1:{port} (reason [Errno 111] Connection refused)); is it running, and is the"
+        " address right?"
+    )
+
+
+def test_a_server_that_takes_calls_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "ACQUISITION_TIMEOUT_SECONDS", 0.3)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        pytest.raises(PreflightError, match="does not answer"),
+    ):
+        Neo4jSettings(uri=f"bolt://127.0.0.1:{silent.getsockname()[1]}").connect()
 
 
 @pytest.mark.parametrize("login", [{"password": "not-this"}, {"username": None}])

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import neo4j
 from neo4j.exceptions import (
     AuthError,
+    ConnectionAcquisitionTimeoutError,
     DriverError,
     GqlError,
     IncompleteCommit,
@@ -43,6 +44,10 @@ MAX_REASON_CHARS = 500
 # The driver warns of each label and property that the database does not know yet, with the query;
 # counts say that too.
 logging.getLogger("neo4j.notifications").setLevel(logging.ERROR)
+
+# The driver names the server three times, which the sentence around it does already.
+_WHERE = re.compile(r"^Couldn't connect to \S+ \(resolved to .*?\):\s*", re.DOTALL)
+_ADDRESS = re.compile(r"\w+Address\(\('([^']+)', (\d+)[^)]*\)\)")
 
 Answer = TypeVar("Answer")
 
@@ -230,7 +235,7 @@ def trusted(query: str) -> LiteralString:
 def _sort(error: Exception) -> MigrationError:
     """Say whether another try may succeed."""
     again = (
-        isinstance(error, IncompleteCommit | OSError)
+        isinstance(error, IncompleteCommit | ConnectionAcquisitionTimeoutError | OSError)
         # The server's own limit for a transaction: what held the lock may be gone.
         or (isinstance(error, Neo4jError) and "TransactionTimedOut" in (error.code or ""))
         or (isinstance(error, GqlError) and _is_retryable(error))
@@ -262,6 +267,6 @@ def _explain(error: Exception) -> str:
     if isinstance(error, Neo4jError):
         said = f"the server said: {error.code}: {error.message}"
     else:
-        said = str(error) or type(error).__name__
+        said = _ADDRESS.sub(r"\1:\2", _WHERE.sub("", str(error))) or type(error).__name__
     said = " ".join(said.split())
     return said if len(said) <= MAX_REASON_CHARS else f"{said[:MAX_REASON_CHARS]}..."
