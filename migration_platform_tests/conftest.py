@@ -28,6 +28,10 @@ from migration_platform_tests.tables import create_keyspace, plain_session
 # of SIGINT on to SIGTERM after each run, and servers started later would ignore the request to end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Servers that live for minutes never earn back what the optimizing compiler takes: without it a
+# Cassandra of the tests uses a third of the processor's time. Programs that tests start inherit it.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
 # How long an example takes says something of the machine, not of what is tested.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -220,7 +220,8 @@ class Cassandra(Server):
             "cassandra.config": config.as_uri(),
             "cassandra.storagedir": data,
             "cassandra-foreground": "yes",
-            # A node that is alone has nobody to wait for.
+            # A node that is alone has nobody to wait for, nor to tell that it ends.
+            "cassandra.shutdown_announce_in_ms": "0",
             "cassandra.skip_wait_for_gossip_to_settle": "0",
             "cassandra.ring_delay_ms": "1",
             "cassandra.superuser_setup_delay_ms": "0",
