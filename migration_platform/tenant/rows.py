@@ -167,7 +167,7 @@ def shape_table(connection: Connection, move: Move, step: TableStep) -> TableSha
     target = _tenant_cell(table, step.select, move.target_tenant, wrong)[1]
     for change in step.changes:
         try:
-            after.append(_compile(connection, move, table, change, looked_up))
+            after.append(compile_change(connection, move, table, change, looked_up))
         except (PreflightError, ValueError) as error:
             wrong.append(f"{quote(change.column)}: {error}")
     if wrong:
@@ -205,7 +205,7 @@ def _tenant_cell(table: Table, column: str, tenant: str, wrong: list[str]) -> tu
         return names, b""
 
 
-def _compile(
+def compile_change(
     connection: Connection,
     move: Move,
     table: Table,
