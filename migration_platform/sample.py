@@ -139,7 +139,7 @@ def fill_origin(
 
     names = [name for name, _ in COLUMNS]
     rows = ([row.get(name, UNSET_VALUE) for name in names] for row in enrolments(count, seed))
-    return _fill(connection, f"{keyspace}.{ORIGIN_TABLE}", names, rows, on_progress)
+    return fill_table(connection, f"{keyspace}.{ORIGIN_TABLE}", names, rows, on_progress)
 
 
 def create_users(connection: Connection) -> None:
@@ -176,16 +176,17 @@ def fill_users(
 ) -> float:
     """Write the users into their table; gives the seconds that it took."""
     table = f"{USERS_KEYSPACE}.{USERS_TABLE}"
-    return _fill(connection, table, ["id", "name", "email"], users(count, seed), on_progress)
+    return fill_table(connection, table, ["id", "name", "email"], users(count, seed), on_progress)
 
 
-def _fill(
+def fill_table(
     connection: Connection,
     table: str,
-    names: list[str],
+    names: Sequence[str],
     rows: Iterable[Sequence[Any]],
     on_progress: Callable[[int], object],
 ) -> float:
+    """Write rows, some at a time and many at once; gives the seconds that it took."""
     from cassandra.concurrent import execute_concurrent_with_args
 
     started = time.monotonic()

@@ -15,9 +15,11 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -85,6 +87,10 @@ NEO4J_USER = "neo4j"
 # Of a server on this machine only; its own first password, `neo4j`, must be changed at once.
 NEO4J_PASSWORD = "local-neo4j"  # noqa: S105
 NEO4J_HASH_ROUNDS = 1024
+
+SUNBIRD_KEY_VARIABLE = "SUNBIRD_SYNC_API_KEY"
+# What the stand-in asks of everybody; it listens on this machine only.
+SUNBIRD_KEY = "local-sunbird"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -634,6 +640,49 @@ class Neo4j(Server):
                 return False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sunbird(Server):
+    """A stand-in of Sunbird's sync and search APIs on the home's Cassandra, keyspace `sunbird`.
+
+    Its index is in memory: at each start it reads all rows. Its API key is `SUNBIRD_KEY`.
+    """
+
+    name: ClassVar[str] = "sunbird"
+    default_port: ClassVar[int] = 9000
+    disk_mb: ClassVar[int] = 10
+    ready_within_seconds: ClassVar[int] = 60
+
+    @property
+    def memory_mb(self) -> int:
+        """A Python process and an index of some ten thousand users."""
+        return 150
+
+    def prepare(self, *, folder: Path, port: int, jars: Sequence[Path], log: Path) -> Launch:
+        """Start it as a module of this package; see `Server.prepare`."""
+        program = (sys.executable, "-m", "migration_platform.local.sunbird")
+        return Launch(
+            command=(*program, "--home", str(folder.parent), "--port", str(port)),
+            # Not on the command line, as no key ever is.
+            environment={SUNBIRD_KEY_VARIABLE: SUNBIRD_KEY},
+        )
+
+    def answers(self, port: int) -> bool:
+        """Whether its search API counts, be it nothing."""
+        connection = HTTPConnection(LOCALHOST, port, timeout=5)
+        try:
+            connection.request(
+                "POST",
+                "/v1/user/search",
+                b'{"request": {"filters": {}, "limit": 0}}',
+                {"Authorization": f"Bearer {SUNBIRD_KEY}", "Content-Type": "application/json"},
+            )
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
 def _neo4j_first_user() -> str:
     """A line of `auth.ini`: the hash is SHA-256 once over salt and password, then over itself."""
     salt = os.urandom(32)
@@ -645,7 +694,7 @@ def _neo4j_first_user() -> str:
 
 
 SERVERS: Mapping[str, type[Server]] = {
-    server.name: server for server in (Cassandra, Kafka, DynamoDb, Postgres, Neo4j)
+    server.name: server for server in (Cassandra, Kafka, DynamoDb, Postgres, Neo4j, Sunbird)
 }
 
 

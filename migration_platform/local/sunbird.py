@@ -4,9 +4,11 @@ It is no Sunbird: it answers as Sunbird's lms service of 2019 does, and its inde
 is answered at once; the rows are read and indexed afterwards, one request after the other.
 """
 
+import argparse
 import hmac
 import json
 import logging
+import os
 import socket
 import ssl
 import struct
@@ -18,10 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.servers import LOCALHOST, SUNBIRD_KEY_VARIABLE, Cassandra
+
+if TYPE_CHECKING:
+    from migration_platform.stores.cassandra import Connection
 
 SYNC_PATH = "/v1/data/sync"
 SYNC_TYPES = ("user", "organisation", "batch", "user_course")
@@ -136,6 +142,12 @@ class Sunbird:
         with self._idle:
             return self._idle.wait_for(lambda: not self._waiting, seconds)
 
+    def read_again(self, kind: str, ids: list[str] | None = None) -> None:
+        """Have rows indexed, all of them without ids; returns at once."""
+        with self._lock:
+            self._waiting += 1
+        self._jobs.put((kind, ids))
+
     def close(self) -> None:
         """Stop listening and indexing."""
         self._server.shutdown()
@@ -192,9 +204,8 @@ class Sunbird:
                 return _refusal(400, "UOS_0072", "Invalid Object Type.")
         if kind in SYNC_TYPES:
             with self._lock:
-                self._waiting += 1
                 self.synced_everything += not ids
-            self._jobs.put((kind, list(ids) if ids else None))
+            self.read_again(kind, list(ids) if ids else None)
         return _success("api.data.sync", "SUCCESS")
 
     def _search(self, kind: str, request: dict[str, Any]) -> Answer:
@@ -324,3 +335,115 @@ def _envelope(
         "result": result,
     }
     return Answer(status, json.dumps(told, default=str).encode())
+
+
+# -- as a server of the local stack --------------------------------------------------------------
+
+KEYSPACE = "sunbird"
+CASSANDRA_SECONDS = 90.0
+"""How long the reading of rows waits for a Cassandra that is still starting."""
+TABLES = {"user": "user", "batch": "course_batch", "organisation": "organisation"}
+SECRETS = ("password", "temppassword")
+_CASED_NAMES = """
+    addedBy addressId contactDetail countryCode courseAdditionalInfo courseCreator courseId
+    createdBy createdDate createdFor emailVerified endDate enrollmentType externalId firstName
+    hashTagId homeUrl imgUrl isApproved isDefault isDeleted isRejected isRootOrg lastLoginTime
+    lastName locationIds loginId noOfMembers orgCode orgJoinDate orgLeftDate orgName orgType
+    organisationId parentOrgId phoneVerified preferredLanguage profileVisibility registryId
+    rootOrgId startDate tncAcceptedOn tncAcceptedVersion updatedBy updatedDate userId userName
+"""
+_CASED = {name.lower(): name for name in _CASED_NAMES.split()}
+"""The index writes names as Sunbird's code does, Cassandra in small letters."""
+
+
+def read_documents(
+    connection: "Connection", kind: str, ids: Sequence[str] | None, keyspace: str = KEYSPACE
+) -> Mapping[str, Document]:
+    """Read rows as documents of the index: a user's has its organisations."""
+    from cassandra import InvalidRequest
+
+    table = TABLES.get(kind)
+    if table is None:
+        return {}
+    try:
+        documents = {row["id"]: row for row in _rows(connection, f"{keyspace}.{table}", "id", ids)}
+        if kind == "user":
+            for row in documents.values():
+                row["organisations"] = []
+            of_users = None if ids is None else list(documents)
+            for row in _rows(connection, f"{keyspace}.user_org", "userid", of_users):
+                if user := documents.get(row.get("userId")):
+                    user["organisations"].append(row)
+    except InvalidRequest:
+        _LOG.warning("there is no table of %s in the keyspace %s yet", kind, keyspace)
+        return {}
+    return documents
+
+
+def _rows(
+    connection: "Connection", table: str, column: str, values: Sequence[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Give a table's rows with one of the values, or all of them."""
+    from cassandra.concurrent import execute_concurrent_with_args
+
+    select = f"SELECT * FROM {table}"  # noqa: S608
+    if values is None:
+        results: Any = [connection.session.execute(select)]
+    else:
+        statement = connection.prepare(f"{select} WHERE {column} = ?")
+        results = (
+            found
+            for _, found in execute_concurrent_with_args(
+                connection.session, statement, [(value,) for value in values], concurrency=50
+            )
+        )
+    for result in results:
+        for row in result:
+            cells: dict[str, Any] = row._asdict()
+            yield {
+                _CASED.get(name, name): value
+                for name, value in cells.items()
+                if value is not None and name not in SECRETS
+            }
+
+
+def _connect(home: Path) -> "Connection":
+    """Connect to the home's Cassandra, once it is there.
+
+    Raises:
+        PreflightError: it is not.
+    """
+    from migration_platform.errors import PreflightError
+    from migration_platform.local.stack import status
+    from migration_platform.stores.cassandra import CassandraSettings
+
+    deadline = time.monotonic() + CASSANDRA_SECONDS
+    while True:
+        for found in status(home=home):
+            if found.name == Cassandra.name and found.state == "running" and found.server:
+                return CassandraSettings(port=found.server.port).connect()
+        if time.monotonic() > deadline:
+            raise PreflightError("no Cassandra runs; start it with: local up cassandra")
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Serve the rows of the home's Cassandra until the process is ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="The local stack's folder.")
+    parser.add_argument("--port", type=int, required=True, help="Where to listen, on 127.0.0.1.")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+
+    def read_rows(kind: str, ids: Sequence[str] | None) -> Mapping[str, Document]:
+        with _connect(given.home) as connection:
+            return read_documents(connection, kind, ids)
+
+    server = Sunbird(read_rows, os.environ[SUNBIRD_KEY_VARIABLE], port=given.port)
+    for kind in TABLES:
+        server.read_again(kind)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
