@@ -359,6 +359,16 @@ def make_project(folder: Path, *, cassandra_port: int, kafka_port: int | None = 
     return project
 
 
+def refusal(project: Project) -> str:
+    """Load a project that cannot be loaded; gives the message below Dagster's own."""
+    with pytest.raises(Exception, match="Error while") as caught:
+        project.load()
+    cause: BaseException = caught.value
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return str(cause)
+
+
 @dataclass(frozen=True)
 class Topic:
     """A Kafka topic as a consumer with nothing of ours reads it, from its beginning."""

@@ -43,6 +43,7 @@ from migration_platform_tests.dagster_project import (
     Move,
     Project,
     make_project,
+    refusal,
 )
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 
@@ -62,16 +63,6 @@ def declare(project: Project, name: str = "copy", **attributes: Any) -> None:
     origin = {"store": "sunbird", "table": "ks.a", **attributes.pop("origin", {})}
     target = {"store": "reports", "table": "ks.b", **attributes.pop("target", {})}
     project.declare(name, "TableMigration", origin=origin, target=target, **attributes)
-
-
-def refusal(project: Project) -> str:
-    """Load a project that cannot be loaded; gives the message below Dagster's own."""
-    with pytest.raises(Exception, match="Error while") as caught:
-        project.load()
-    cause: BaseException = caught.value
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause)
 
 
 # -- from another project ----------------------------------------------------------------------

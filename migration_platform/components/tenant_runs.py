@@ -272,6 +272,27 @@ def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str,
     return metadata | show_move(folder, move)
 
 
+def _refuse_several_steps(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
+    """Refuse a run that holds other steps, too: Dagster would skip them and call it a success.
+
+    Raises:
+        dagster.Failure: one sentence.
+    """
+    keys = context.run.asset_selection or set(context.job_def.asset_layer.executable_asset_keys)
+    others = [
+        step.name
+        for step in moved.move.steps
+        if step is not moved.step and dg.AssetKey([moved.move.name, step.name]) in keys
+    ]
+    if others:
+        raise _failure(
+            moved,
+            f"this run selects {moved.step.name} and also {', '.join(others)}; a run does one "
+            "step, so that its outcome can be looked at before the next (plans can be made "
+            "together: select their assets)",
+        )
+
+
 def _dry_run(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
     """Make the plan within a run of the step itself, and say there that this was all."""
     metadata = plan_step(context, moved)
@@ -300,6 +321,7 @@ def run_table_step(
     Raises:
         dagster.Failure: one sentence, when a range is not as planned or nothing could begin.
     """
+    _refuse_several_steps(context, moved)
     if dry_run:
         _dry_run(context, moved)
         return
@@ -512,6 +534,7 @@ def run_graph_step(
     Raises:
         dagster.Failure: one sentence, when it is not as planned or could not begin.
     """
+    _refuse_several_steps(context, moved)
     if dry_run:
         _dry_run(context, moved)
         return
@@ -580,6 +603,7 @@ def run_sync_step(
     Raises:
         dagster.Failure: one sentence, when a block failed or nothing could begin.
     """
+    _refuse_several_steps(context, moved)
     if dry_run:
         _dry_run(context, moved)
         return
