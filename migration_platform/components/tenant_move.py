@@ -174,8 +174,15 @@ def _stores(move: Move, step: Step) -> set[str]:
 
 def build_plan_asset(*, moved: MovedStep, common: dict[str, Any]) -> dg.AssetsDefinition:
     """Build the asset that says what a step would do, and does none of it."""
+    step = moved.step
+    # A sync is planned from the id file that its table's plan writes.
+    needed = []
+    if isinstance(step, SyncStep):
+        table = moved.move.by_name[step.ids_of]
+        needed = [MovedStep(moved.move, table, moved.folder).plan_key]
     build: Any = dg.asset(
         key=moved.plan_key,
+        deps=needed,
         description=(
             f"What the step `{moved.step.name}` would do, told before it does any of it: counts, "
             "the values before and after, what is in the way. A real run applies the newest plan."
