@@ -27,7 +27,6 @@ from migration_platform.stores.neo4j import Graph, Neo4jSettings
 from migration_platform.tenant import content
 from migration_platform.tenant.content import (
     ChangeCounts,
-    NodeRule,
     PlannedNode,
     RuleCounts,
     apply_nodes,
@@ -36,8 +35,8 @@ from migration_platform.tenant.content import (
     digest_nodes,
     plan_nodes,
     restore_nodes,
-    statement,
 )
+from migration_platform.tenant.declaration import NodeRule, statement
 from migration_platform_tests.servers import proxy_before
 
 ORIGIN = "0126741568685424647"

@@ -10,12 +10,12 @@ from migration_platform.components.attributes import Literally, NamedAttributes
 from migration_platform.cql_names import TableName
 from migration_platform.errors import DeclarationError
 from migration_platform.objections import show
-from migration_platform.tenant.content import NodeRule
 from migration_platform.tenant.declaration import (
     Change,
     GraphStep,
     Lookup,
     Move,
+    NodeRule,
     Step,
     SyncStep,
     TableStep,

@@ -23,7 +23,7 @@ from migration_platform.components.reporting import (
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.picture import as_markdown
 from migration_platform.resources import CassandraResource, Neo4jResource, SunbirdSyncResource
-from migration_platform.tenant import graph_step, sync_step
+from migration_platform.tenant import sync_step
 from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
 from migration_platform.tenant.picture import draw_move, draw_squares
@@ -31,6 +31,7 @@ from migration_platform.tenant.proof import Proof
 from migration_platform.tenant.records import VERIFIED, PlanFolder, sole_writer
 from migration_platform.tenant.rows import shape_table
 from migration_platform.tenant.steps import (
+    GRAPH_HEADER,
     AppliedRange,
     apply_table_range,
     keys_of,
@@ -123,7 +124,7 @@ class MovedStep:
                 "A row is changed only while it holds what the plan saw; nothing else is written.",
             ]
         elif isinstance(step, GraphStep):
-            lines = [f"`{line}`\n" for line in graph_step.statements(step)]
+            lines = [f"`{line}`\n" for line in step.statements]
         else:
             lines = [
                 f"The ids of `{step.ids_of}` are sent to the search service as "
@@ -189,7 +190,7 @@ def plan_step(context: dg.AssetExecutionContext, moved: MovedStep) -> dict[str, 
                 )
             elif isinstance(step, GraphStep):
                 graph = stack.enter_context(getattr(context.resources, step.store).connect())
-                plan = graph_step.plan_graph(graph, move, step, folder)
+                plan = _graph_step().plan_graph(graph, move, step, folder)
             else:
                 store = getattr(context.resources, step.store)
                 assert isinstance(store, SunbirdSyncResource)
@@ -251,7 +252,7 @@ def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str,
             "id_file": dg.MetadataValue.path(manifest["id_file"]),
         }
         return metadata | show_move(folder, move)
-    header = preview_header(step) if isinstance(step, TableStep) else graph_step.PREVIEW_HEADER
+    header = preview_header(step) if isinstance(step, TableStep) else GRAPH_HEADER
     if isinstance(step, TableStep):
         metadata |= {
             "rows": manifest["rows"],
@@ -549,7 +550,7 @@ def run_graph_step(
             store = getattr(context.resources, step.store)
             assert isinstance(store, Neo4jResource)
             graph = stack.enter_context(store.connect())
-            backup = graph_step.back_up_graph(plan)
+            backup = _graph_step().back_up_graph(plan)
             if moved.backup_key in selected:
                 context.log_event(
                     dg.AssetMaterialization(
@@ -563,10 +564,10 @@ def run_graph_step(
                 )
             if moved.key not in selected:
                 return
-            for line in graph_step.statements(step):
+            for line in step.statements:
                 context.log.info(line)
             told = _build_counter(context, plan.manifest()["planned"])
-            done = graph_step.apply_graph(graph, move, step, plan, told)
+            done = _graph_step().apply_graph(graph, move, step, plan, told)
             metadata = {"dry_run": False, "plan_id": plan.plan_id, **done.counts}
             event = dg.AssetObservation if done.reason else dg.AssetMaterialization
             context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
@@ -755,7 +756,7 @@ def _restore(
     if isinstance(step, GraphStep):
         store = getattr(context.resources, step.store)
         graph = stack.enter_context(store.connect())
-        return graph_step.restore_graph(graph, move, step, folder, dry_run=dry_run)
+        return _graph_step().restore_graph(graph, move, step, folder, dry_run=dry_run)
     connection = stack.enter_context(_cassandra(context, move.store).connect())
     return restore_step(
         connection,
@@ -768,6 +769,13 @@ def _restore(
 
 
 # ------------------------------------------------------------------------------------------------
+
+
+def _graph_step() -> Any:
+    """Import what works on a graph: its driver alone takes a third of a second."""
+    from migration_platform.tenant import graph_step
+
+    return graph_step
 
 
 def _retries(context: Any, what: str) -> Callable[[BaseException], None]:

@@ -1,9 +1,12 @@
 """A Neo4j database as a Dagster resource."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.stores.neo4j import Graph, Neo4jSettings
+if TYPE_CHECKING:
+    from migration_platform.stores.neo4j import Graph, Neo4jSettings
 
 
 class Neo4jResource(dg.ConfigurableResource):
@@ -21,8 +24,11 @@ class Neo4jResource(dg.ConfigurableResource):
     )
     database: str | None = Field(None, description="Database; default: the user's own.")
 
-    def to_settings(self) -> Neo4jSettings:
+    def to_settings(self) -> "Neo4jSettings":
         """Give the plain settings that any process can connect with."""
+        # The driver takes a third of a second to import, and most projects have no graph.
+        from migration_platform.stores.neo4j import Neo4jSettings
+
         return Neo4jSettings(
             uri=self.uri,
             username=self.username,
@@ -30,7 +36,7 @@ class Neo4jResource(dg.ConfigurableResource):
             database=self.database,
         )
 
-    def connect(self) -> Graph:
+    def connect(self) -> "Graph":
         """Open a connection; close it, or use it as a context manager.
 
         Raises:

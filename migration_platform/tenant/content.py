@@ -5,8 +5,6 @@ nothing but the id; a longer list is left alone. A plan is made first, and only 
 changed, each only while it still holds what the plan saw.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,6 +15,7 @@ from xxhash import xxh3_128_intdigest
 
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.neo4j import Graph, trusted
+from migration_platform.tenant.declaration import NodeRule, Value, require_ids
 
 BATCH_NODES = 1_000
 """Of one transaction: its locks are held for less than a second."""
@@ -24,60 +23,8 @@ DIGEST_FETCH_RECORDS = 100
 """Whole nodes are read: content may hold texts of many kilobytes."""
 MAX_SAMPLE = 10
 MAX_SHOWN_CHARS = 200
-MAX_NAME_CHARS = 500
-MAX_ID_CHARS = 500
 MAX_IDENTITY_CHARS = 500
 MAX_LABELS = 20
-
-_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-Value = str | list[str]
-
-
-@dataclass(frozen=True)
-class NodeRule:
-    """Which property of which nodes shows a tenant.
-
-    Attributes:
-        label: Label of the nodes.
-        property: What shows the tenant.
-        only_element: Whether it is a list with the id as its only element, not the id itself.
-        identity: Property that tells a node from one that got its number after a deletion.
-    """
-
-    label: str
-    property: str
-    only_element: bool = False
-    identity: str = "IL_UNIQUE_ID"
-
-    def __post_init__(self) -> None:
-        """Refuse names that Cypher cannot quote.
-
-        Raises:
-            DeclarationError: one sentence.
-        """
-        for what, name in (
-            ("label", self.label),
-            ("property", self.property),
-            ("identity", self.identity),
-        ):
-            if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
-                raise DeclarationError(
-                    f"{what} is {name[:50]!r}; a name has 1 to {MAX_NAME_CHARS} printable"
-                    " characters"
-                )
-            # Cypher reads \u0060 as the character that ends a quoted name.
-            if "\\" in name:
-                raise DeclarationError(f"{what} {name!r} has a backslash; no name may have one")
-        if self.identity == self.property:
-            raise DeclarationError(
-                f"identity and property are both {self.property!r}; name as identity a property"
-                " that the move does not change"
-            )
-
-    def to_value(self, tenant_id: str) -> Value:
-        """Give the value with which a node shows the tenant."""
-        return [tenant_id] if self.only_element else tenant_id
 
 
 @dataclass(frozen=True)
@@ -191,21 +138,6 @@ class NodesDigest:
 Progress = Callable[[ChangeCounts], None]
 
 
-def statement(rule: NodeRule, origin: str, target: str) -> str:
-    """Give the statement that a person would run instead, spaced as in Sunbird's guide.
-
-    Raises:
-        DeclarationError: the ids are no two ids.
-    """
-    _require_ids(origin, target)
-    name = f"n.{_shown_name(rule.property)}"
-    before, after = (json.dumps(rule.to_value(i), ensure_ascii=False) for i in (origin, target))
-    space = " " if rule.only_element else ""
-    return (
-        f"MATCH (n:{_shown_name(rule.label)}) WHERE {name} ={space}{before} SET {name} = {after};"
-    )
-
-
 def count_plan(
     graph: Graph, rules: Sequence[NodeRule], origin: str, target: str
 ) -> tuple[RuleCounts, ...]:
@@ -215,7 +147,7 @@ def count_plan(
         DeclarationError: the ids are no two ids.
         PermanentError, TransientError: the store does not answer.
     """
-    _require_ids(origin, target)
+    require_ids(origin, target)
     return tuple(_count_rule(graph, rule, origin, target) for rule in rules)
 
 
@@ -244,7 +176,7 @@ def plan_nodes(
         DeclarationError: the ids are no two ids.
         PermanentError, TransientError: the store does not answer, or was lost on the way.
     """
-    _require_ids(origin, target)
+    require_ids(origin, target)
     for index, rule in enumerate(rules):
         before = rule.to_value(origin)
         query = f"""
@@ -335,7 +267,7 @@ def digest_nodes(
         DeclarationError: the ids are no two ids.
         PermanentError, TransientError: the store does not answer, or was lost on the way.
     """
-    _require_ids(origin, target)
+    require_ids(origin, target)
     total = nodes = 0
     for label in dict.fromkeys(rule.label for rule in rules):
         masked = [
@@ -368,7 +300,7 @@ def _change(
     *,
     backwards: bool,
 ) -> ChangeCounts:
-    _require_ids(origin, target)
+    require_ids(origin, target)
     counts = ChangeCounts()
     nodes = iter(planned)
     while batch := list(islice(nodes, BATCH_NODES)):
@@ -462,16 +394,6 @@ def _run(transaction: Transaction, query: str, **parameters: Any) -> list[Record
     return list(transaction.run(trusted(query), parameters))
 
 
-def _require_ids(origin: str, target: str) -> None:
-    for what, tenant_id in (("origin", origin), ("target", target)):
-        if not tenant_id or len(tenant_id) > MAX_ID_CHARS or not tenant_id.isprintable():
-            raise DeclarationError(
-                f"{what} is {tenant_id[:50]!r}; an id has 1 to {MAX_ID_CHARS} printable characters"
-            )
-    if origin == target:
-        raise DeclarationError(f"origin and target are both {origin!r}; there is nothing to move")
-
-
 def _require_plan_of(node: PlannedNode, rules: Sequence[NodeRule], origin: str) -> None:
     if not 0 <= node.rule < len(rules) or node.before != rules[node.rule].to_value(origin):
         raise DeclarationError(
@@ -487,10 +409,6 @@ def _identity(rule: NodeRule) -> str:
 
 def _quote(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
-
-
-def _shown_name(name: str) -> str:
-    return name if _PLAIN_NAME.fullmatch(name) else _quote(name)
 
 
 def _shorten(value: object) -> str:

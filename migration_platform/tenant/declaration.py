@@ -4,6 +4,7 @@ A move is an ordered row of steps. A step changes rows of a table, tells the sea
 rows again, or changes nodes of a graph. The rules of Sunbird's own scripts are one instance of it.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,13 +23,15 @@ from migration_platform.objections import (
     show,
 )
 from migration_platform.stores.sunbird_sync import object_to_object_type
-from migration_platform.tenant.content import NodeRule
 from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
 
 Replace = Literal["value", "first", "all"]
 """What of a cell becomes the target tenant: the whole value, or the first or all such elements."""
+Value = str | list[str]
+"""What of a node shows a tenant."""
 SERIAL_LEVELS = ("SERIAL", "LOCAL_SERIAL")
 MAX_TENANT_LENGTH = 500
+MAX_NAME_CHARS = 500
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -158,6 +161,88 @@ class SyncStep:
 
 
 @dataclass(frozen=True)
+class NodeRule:
+    """Which property of which nodes shows a tenant.
+
+    Attributes:
+        label: Label of the nodes.
+        property: What shows the tenant.
+        only_element: Whether it is a list with the id as its only element, not the id itself.
+        identity: Property that tells a node from one that got its number after a deletion.
+    """
+
+    label: str
+    property: str
+    only_element: bool = False
+    identity: str = "IL_UNIQUE_ID"
+
+    def __post_init__(self) -> None:
+        """Refuse names that Cypher cannot quote.
+
+        Raises:
+            DeclarationError: one sentence.
+        """
+        for what, name in (
+            ("label", self.label),
+            ("property", self.property),
+            ("identity", self.identity),
+        ):
+            if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
+                raise DeclarationError(
+                    f"{what} is {name[:50]!r}; a name has 1 to {MAX_NAME_CHARS} printable"
+                    " characters"
+                )
+            # Cypher reads \u0060 as the character that ends a quoted name.
+            if "\\" in name:
+                raise DeclarationError(f"{what} {name!r} has a backslash; no name may have one")
+        if self.identity == self.property:
+            raise DeclarationError(
+                f"identity and property are both {self.property!r}; name as identity a property"
+                " that the move does not change"
+            )
+
+    def to_value(self, tenant_id: str) -> Value:
+        """Give the value with which a node shows the tenant."""
+        return [tenant_id] if self.only_element else tenant_id
+
+
+def statement(rule: NodeRule, origin: str, target: str) -> str:
+    """Give the statement that a person would run instead, spaced as in Sunbird's guide.
+
+    Raises:
+        DeclarationError: the ids are no two ids.
+    """
+    require_ids(origin, target)
+    name = f"n.{_quote_name(rule.property)}"
+    before, after = (json.dumps(rule.to_value(i), ensure_ascii=False) for i in (origin, target))
+    space = " " if rule.only_element else ""
+    return (
+        f"MATCH (n:{_quote_name(rule.label)}) WHERE {name} ={space}{before} SET {name} = {after};"
+    )
+
+
+def require_ids(origin: str, target: str) -> None:
+    """Refuse ids that are no two ids of a graph.
+
+    Raises:
+        DeclarationError: one sentence.
+    """
+    for what, tenant_id in (("origin", origin), ("target", target)):
+        if not tenant_id or len(tenant_id) > MAX_TENANT_LENGTH or not tenant_id.isprintable():
+            raise DeclarationError(
+                f"{what} is {tenant_id[:50]!r}; an id has 1 to {MAX_TENANT_LENGTH} printable "
+                "characters"
+            )
+    if origin == target:
+        raise DeclarationError(f"origin and target are both {origin!r}; there is nothing to move")
+
+
+def _quote_name(name: str) -> str:
+    """Quote a name for Cypher where it needs it."""
+    return name if _PLAIN_NAME.fullmatch(name) else "`" + name.replace("`", "``") + "`"
+
+
+@dataclass(frozen=True)
 class GraphStep:
     """Nodes of a graph that show the origin tenant; the graph may know tenants by other ids."""
 
@@ -166,6 +251,11 @@ class GraphStep:
     origin: str
     target: str
     rules: tuple[NodeRule, ...]
+
+    @property
+    def statements(self) -> list[str]:
+        """The statements that a person would run instead."""
+        return [statement(rule, self.origin, self.target) for rule in self.rules]
 
     def wrong(self, move: "Move") -> list[str]:
         """Say what is wrong with it."""

@@ -19,7 +19,6 @@ from migration_platform.tenant.content import (
     digest_nodes,
     plan_nodes,
     restore_nodes,
-    statement,
 )
 from migration_platform.tenant.declaration import GraphStep, Move
 from migration_platform.tenant.records import (
@@ -38,14 +37,7 @@ from migration_platform.tenant.records import (
     write_json,
     write_part,
 )
-from migration_platform.tenant.steps import PREVIEW_ROWS, applied_plans
-
-PREVIEW_HEADER = ["node", "labels", "property", "before", "after"]
-
-
-def statements(step: GraphStep) -> list[str]:
-    """Give the statements that a person would run instead."""
-    return [statement(rule, step.origin, step.target) for rule in step.rules]
+from migration_platform.tenant.steps import GRAPH_HEADER, PREVIEW_ROWS, applied_plans
 
 
 def plan_graph(graph: Graph, move: Move, step: GraphStep, folder: Path) -> PlanFolder:
@@ -61,7 +53,7 @@ def plan_graph(graph: Graph, move: Move, step: GraphStep, folder: Path) -> PlanF
         digest = digest_nodes(graph, step.rules, step.origin, step.target)
         preview: list[list[str]] = []
         with ExitStack() as files:
-            table = files.enter_context(table_file(plan.path / "preview.csv", PREVIEW_HEADER))
+            table = files.enter_context(table_file(plan.path / "preview.csv", GRAPH_HEADER))
             writer = files.enter_context(part_writer(plan.part("plan", ALL)))
             for node in plan_nodes(graph, step.rules, step.origin, step.target):
                 writer.write(node.to_json())
@@ -80,8 +72,7 @@ def plan_graph(graph: Graph, move: Move, step: GraphStep, folder: Path) -> PlanF
                 "already": sum(count.already for count in counts),
                 "longer": sum(count.left_alone for count in counts),
                 "statements": {
-                    line: count.planned
-                    for line, count in zip(statements(step), counts, strict=True)
+                    line: count.planned for line, count in zip(step.statements, counts, strict=True)
                 },
                 "digest": digest.digest,
                 "preview": preview,

@@ -57,6 +57,7 @@ from migration_platform.tenant.rows import (
 from migration_platform.token_ranges import TokenRange
 
 PREVIEW_ROWS = 20
+GRAPH_HEADER = ["node", "labels", "property", "before", "after"]
 State = Literal[
     "not planned", "planned", "partly applied", "applied", "verified", "failing", "rolled back"
 ]
