@@ -1,6 +1,7 @@
 # Everything a person needs by hand. Each target does its own set-up; a second call reuses it.
 #   make demo    fill, migrate and prove sample tables on real servers
-#                (JOB=enrolments or users for one alone, ENROLMENTS=100000, USERS=100000)
+#                (JOB=enrolments, users or tenant for one alone, ENROLMENTS=100000, USERS=100000,
+#                TENANT_USERS=10000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
 #   make check   linters, type checker, definitions
@@ -15,6 +16,7 @@ BIN := $(VENV)/bin
 JOB ?= all
 ENROLMENTS ?= 100000
 USERS ?= 100000
+TENANT_USERS ?= 10000
 export MIGRATION_PLATFORM_HOME ?= $(CURDIR)/.migration-platform
 export DAGSTER_HOME ?= $(MIGRATION_PLATFORM_HOME)/dagster
 # `dg` warns when it runs outside of the environment that it finds in the project.
@@ -23,6 +25,8 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 LOCAL_CREDENTIALS = test -n "$$AWS_ACCESS_KEY_ID$$AWS_PROFILE$$AWS_WEB_IDENTITY_TOKEN_FILE" -o -e ~/.aws \
 	-o -n "$$AWS_CONTAINER_CREDENTIALS_RELATIVE_URI$$AWS_CONTAINER_CREDENTIALS_FULL_URI" \
 	|| export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local
+# What the local stand-in of Sunbird's services takes; another one for services elsewhere.
+export SUNBIRD_SYNC_API_KEY ?= local-sunbird
 
 .PHONY: demo ui test check stop lock install instance browser
 .DEFAULT_GOAL := demo
@@ -43,10 +47,11 @@ instance:
 	|| cp deploy/local/dagster.yaml "$(DAGSTER_HOME)/"; }
 
 demo: install
-	@$(BIN)/migration-platform demo --job $(JOB) --enrolments $(ENROLMENTS) --users $(USERS)
+	@$(BIN)/migration-platform demo --job $(JOB) --enrolments $(ENROLMENTS) --users $(USERS) \
+		--tenant-users $(TENANT_USERS)
 
 ui: install instance
-	@$(BIN)/migration-platform local up cassandra kafka dynamodb
+	@$(BIN)/migration-platform local up cassandra kafka dynamodb neo4j sunbird
 	@echo "Dagster opens on http://127.0.0.1:3000 (Ctrl-C ends it; the servers go on until: make stop)"
 	@$(LOCAL_CREDENTIALS); $(BIN)/dg dev --host 127.0.0.1 --port 3000
 

@@ -30,29 +30,38 @@ _count = click.IntRange(1, 1_000_000_000)
 @main.command()
 @click.option(
     "--job",
-    type=click.Choice(("all", "enrolments", "users")),
+    type=click.Choice(("all", "enrolments", "users", "tenant")),
     default="all",
     show_default=True,
-    help="Enrolments go to another Cassandra table, users to DynamoDB.",
+    help="Enrolments go to another Cassandra table, users to DynamoDB; tenant moves a tenant of"
+    " Sunbird to another.",
 )
 @click.option(
     "--enrolments", type=_count, default=100_000, show_default=True, help="Rows of enrolments."
 )
 @click.option("--users", type=_count, default=100_000, show_default=True, help="Rows of users.")
+@click.option(
+    "--tenant-users",
+    type=_count,
+    default=10_000,
+    show_default=True,
+    help="Users of all tenants; three of five are moved.",
+)
 @click.option("--seed", default=1, show_default=True, help="Two runs with one seed agree.")
-def demo(job: str, enrolments: int, users: int, seed: int) -> None:
+def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) -> None:
     """Fill sample tables, migrate them through Dagster, and prove that they arrived.
 
-    Starts Cassandra, Kafka and DynamoDB Local on this machine, as the jobs need them. What is there
-    already is used again.
+    Starts Cassandra, Kafka, DynamoDB Local, Neo4j and a stand-in of Sunbird's services on this
+    machine, as the jobs need them. What is there already is used again, but for the tenants: they
+    are made anew, and with them the plans and backups of their move.
     """
     from migration_platform.demo import run_demo
     from migration_platform.errors import MigrationError
 
-    counts = {"enrolments": enrolments, "users": users}
-    rows = counts if job == "all" else {job: counts[job]}
+    counts = {"enrolments": enrolments, "users": users, "tenant": tenant_users}
+    counts = counts if job == "all" else {job: counts[job]}
     try:
-        done = run_demo(rows=rows, seed=seed, home=None, echo=click.echo)
+        done = run_demo(counts=counts, seed=seed, home=None, echo=click.echo)
     except (MigrationError, LocalStackError) as error:
         raise click.ClickException(str(error)) from error
     if not done:
@@ -158,9 +167,10 @@ names_argument = click.argument(
 def up(names: Sequence[str], ports: Sequence[str], home: Path | None) -> None:
     """Start servers and wait until they answer.
 
-    NAME is cassandra, kafka, dynamodb, postgres or neo4j; without one, all of them start. A server
-    that runs already is left alone. The first start downloads the server's jars and checks them;
-    later ones need no network.
+    NAME is cassandra, kafka, dynamodb, postgres, neo4j or sunbird, a stand-in of Sunbird's sync and
+    search APIs on Cassandra's keyspace sunbird; without one, all of them start. A server that runs
+    already is left alone. The first start downloads the server's jars and checks them; later ones
+    need no network.
     """
     from migration_platform.local.stack import start_all
 

@@ -154,7 +154,7 @@ def fill_tenants(
     keyspace: str = KEYSPACE,
     on_progress: Progress = lambda rows: None,
 ) -> dict[str, int]:
-    """Write the rows of all tenants into the four tables; gives how many by table.
+    """Write the rows of all tenants into the four tables; gives how many, as `count_rows` does.
 
     Three of five users are the origin tenant's, one of four the target tenant's. From 200 users on
     every hard case is there, from a list that names the tenant twice to a user in both.
@@ -163,13 +163,23 @@ def fill_tenants(
         "organisation": organisations(seed),
         "user": tenant_users(users, seed),
         "user_org": associations(users, seed),
-        "course_batch": course_batches(max(1, users // USERS_A_BATCH), seed),
+        "course_batch": course_batches(count_rows(users)["course_batch"], seed),
     }
     counts = {}
     for table, rows in tables.items():
         columns, _ = TABLES[table]
         counts[table] = _write(connection, f"{keyspace}.{table}", columns, rows, on_progress)
     return counts
+
+
+def count_rows(users: int) -> dict[str, int]:
+    """Say how many rows each table has for so many users."""
+    return {
+        "organisation": len(CHANNELS) * (1 + SCHOOLS),
+        "user": users,
+        "user_org": sum(len(_joined(number)) for number in range(users)),
+        "course_batch": max(1, users // USERS_A_BATCH),
+    }
 
 
 def fill_keyed_batches(
@@ -316,18 +326,8 @@ def associations(users: int, seed: int = 1) -> Iterator[Row]:
     origin, every third has a school, and some associations are deleted.
     """
     for number in range(users):
-        if number % 37 == 5:
-            continue
         rng = random.Random(f"{seed}/user_org/{number}")  # noqa: S311, sample data
-        tenant = tenant_of(number)
-        joined = [tenant]
-        if tenant == ORIGIN_TENANT and number % 31 == 1:
-            joined.append(TARGET_TENANT)
-        if tenant in OTHER_TENANTS and number % 41 == 17:
-            joined.append(ORIGIN_TENANT)
-        if number % 3 == 0:
-            joined.append(_school(tenant, rng.randrange(SCHOOLS)))
-        for place, organisation in enumerate(joined):
+        for place, organisation in enumerate(_joined(number)):
             moment = _moment(rng)
             left = number % 29 == 2 and place == 0
             row: dict[str, Any] = {
@@ -347,6 +347,21 @@ def associations(users: int, seed: int = 1) -> Iterator[Row]:
             if left:
                 row["orgleftdate"] = _text_of(moment + timedelta(days=40))
             yield row
+
+
+def _joined(number: int) -> list[str]:
+    """Give the organisations of a user."""
+    if number % 37 == 5:
+        return []
+    tenant = tenant_of(number)
+    joined = [tenant]
+    if tenant == ORIGIN_TENANT and number % 31 == 1:
+        joined.append(TARGET_TENANT)
+    if tenant in OTHER_TENANTS and number % 41 == 17:
+        joined.append(ORIGIN_TENANT)
+    if number % 3 == 0:
+        joined.append(_school(tenant, number % SCHOOLS))
+    return joined
 
 
 def course_batches(count: int, seed: int = 1) -> Iterator[Row]:

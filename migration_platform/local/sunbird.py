@@ -398,11 +398,12 @@ def _rows(
             )
         )
     for result in results:
+        names: list[str] = result.column_names
         for row in result:
-            cells: dict[str, Any] = row._asdict()
             yield {
-                _CASED.get(name, name): value
-                for name, value in cells.items()
+                # The driver's maps are none that JSON knows.
+                _CASED.get(name, name): dict(value) if isinstance(value, Mapping) else value
+                for name, value in zip(names, row, strict=True)
                 if value is not None and name not in SECRETS
             }
 
