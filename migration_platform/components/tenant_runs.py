@@ -28,7 +28,7 @@ from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
 from migration_platform.tenant.picture import draw_move, draw_squares
 from migration_platform.tenant.proof import Proof
-from migration_platform.tenant.records import VERIFIED, PlanFolder, sole_writer
+from migration_platform.tenant.records import ALL, VERIFIED, PlanFolder, sole_writer
 from migration_platform.tenant.rows import shape_table
 from migration_platform.tenant.steps import (
     GRAPH_HEADER,
@@ -357,7 +357,7 @@ def run_table_step(
                     failed[key] = explain(error)
                     context.log.error(f"{key}: {error}")
                     continue
-                if problem := _report_range(context, moved, plan, done, selected):
+                if problem := _report_range(context, moved, plan, done):
                     failed[key] = problem
                     context.log.error(f"{key}: {problem}")
             if moved.key in selected:
@@ -395,23 +395,22 @@ def _report_range(
     moved: MovedStep,
     plan: PlanFolder,
     done: AppliedRange,
-    selected: Any,
 ) -> str:
     """Tell what came of a range; gives what is wrong with it, empty if nothing is."""
     key = done.token_range.key
-    if moved.backup_key in selected:
-        context.log_event(
-            dg.AssetMaterialization(
-                moved.backup_key,
-                partition=key,
-                metadata={
-                    "rows": done.backup.lines,
-                    "sha256": done.backup.sha256,
-                    "file": dg.MetadataValue.path(str(plan.part("backup", key))),
-                    "plan_id": plan.plan_id,
-                },
-            )
+    # Also in a run that selects the step alone: no row changes before it is saved.
+    context.log_event(
+        dg.AssetMaterialization(
+            moved.backup_key,
+            partition=key,
+            metadata={
+                "rows": done.backup.lines,
+                "sha256": done.backup.sha256,
+                "file": dg.MetadataValue.path(str(plan.part("backup", key))),
+                "plan_id": plan.plan_id,
+            },
         )
+    )
     if done.proof is None:
         return ""
     changes, proof = done.changes, done.proof
@@ -551,17 +550,17 @@ def run_graph_step(
             assert isinstance(store, Neo4jResource)
             graph = stack.enter_context(store.connect())
             backup = _graph_step().back_up_graph(plan)
-            if moved.backup_key in selected:
-                context.log_event(
-                    dg.AssetMaterialization(
-                        moved.backup_key,
-                        metadata={
-                            "nodes": backup.lines,
-                            "sha256": backup.sha256,
-                            "plan_id": plan.plan_id,
-                        },
-                    )
+            context.log_event(
+                dg.AssetMaterialization(
+                    moved.backup_key,
+                    metadata={
+                        "nodes": backup.lines,
+                        "sha256": backup.sha256,
+                        "file": dg.MetadataValue.path(str(plan.part("backup", ALL))),
+                        "plan_id": plan.plan_id,
+                    },
                 )
+            )
             if moved.key not in selected:
                 return
             for line in step.statements:
