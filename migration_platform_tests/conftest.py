@@ -1,6 +1,7 @@
 """Real servers, one of each kind for the whole session, started when first asked for."""
 
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Servers that live for minutes never earn back what the optimizing compiler takes: without it a
 # Cassandra of the tests uses a third of the processor's time. Programs that tests start inherit it.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+# Servers and Dagster force each write to the disk, which tests need not wait for where there is
+# room in memory. A container's /dev/shm is too small by default.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 6 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # How long an example takes says something of the machine, not of what is tested.
 settings.register_profile("untimed", deadline=None)
