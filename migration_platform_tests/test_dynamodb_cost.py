@@ -12,7 +12,7 @@ from migration_platform.dynamodb.cost import (
     estimate_cost,
     tell_cost,
 )
-from migration_platform.dynamodb.target import DynamoDbTarget
+from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.migration import Endpoint, Migration, TableName
 
 RING = 1_000_000
@@ -131,3 +131,17 @@ def test_the_slowest_of_the_limits_says_how_long_it_takes() -> None:
     assert lines["duration of the copy"] == ("at least 0:00:20", "the table's write capacity is 1")
     newest = {"writetime": "row_max", "dynamodb": {"writetime_attribute": "w"}}
     assert told(migration_with(**newest))["way of writing"][0] == "one conditional PutItem a row"
+
+
+def test_what_indexes_cost_counts_where_the_run_is_limited_and_not_in_the_tables_capacity() -> None:
+    window = Window(tokens=RING)
+    for _ in range(10):
+        window.add_item(item_of(2000, mail="a@b"), [IndexShape(("mail",), None)])
+    cost = estimate_cost(Sample((window,), RING), looks_up=False)
+    index = GlobalIndex("by_mail", "mail", read_units=1, write_units=9)
+    lines = _told(cost, migration_with(dynamodb={"write_units_per_second": 5}))
+    assert lines["duration of the copy"][0] == "at least 0:00:08"
+    provisioned = {"billing_mode": "PROVISIONED", "read_units": 1, "write_units": 5}
+    lines = _told(cost, migration_with(dynamodb={"indexes": (index,), **provisioned}))
+    assert lines["duration of the copy"] == ("at least 0:00:04", "the table's write capacity is 5")
+    assert "counts them, too" in lines["write units of its indexes"][1]

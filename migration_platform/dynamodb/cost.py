@@ -249,7 +249,7 @@ def tell_cost(
             "write units of its indexes",
             str(cost.index_units),
             f"{_millions(cost.index_units)} million write request units on top of these; "
-            "target.write_units_per_second does not count them",
+            "target.write_units_per_second counts them, too",
         )
     yield (
         "storage",
@@ -289,7 +289,12 @@ def _tell_duration(cost: Cost, migration: Migration, found: DynamoTable | None) 
     assert declared is not None
     capacity = found.write_units if found else declared.write_units
     limits = [
-        (cost.write_units, declared.write_units_per_second, "target.write_units_per_second"),
+        (
+            cost.write_units + cost.index_units,
+            declared.write_units_per_second,
+            "target.write_units_per_second",
+        ),
+        # What is written to an index comes out of the index's own capacity.
         (cost.write_units, capacity, "the table's write capacity"),
         (cost.items, migration.target.rows_per_second, "target.rows_per_second"),
         (cost.items, migration.origin.rows_per_second, "origin.rows_per_second"),

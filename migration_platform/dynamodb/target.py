@@ -96,13 +96,12 @@ class DynamoDbTarget:
         wrong += _object_to_capacity("target", self.billing_mode, self.read_units, self.write_units)
         for name, value in self.attribute_types.items():
             wrong += object_to_choice(f"target.attributes.{name}.type", value, ATTRIBUTE_TYPES)
-        for name in (
-            "partition_attribute",
-            "sort_attribute",
-            "ttl_attribute",
-            "writetime_attribute",
+        for name, value in (
+            ("key.partition_attribute", self.partition_attribute),
+            ("key.sort_attribute", self.sort_attribute),
+            ("ttl_attribute", self.ttl_attribute),
+            ("writetime_attribute", self.writetime_attribute),
         ):
-            value = getattr(self, name)
             if value is not None and (not is_name(value) or len(value.encode()) > 255):
                 wrong.append(f"target.{name} is {show(value)}; valid are names up to 255 bytes")
         for index in self.indexes:
@@ -121,14 +120,16 @@ def _object_to_capacity(
     wrong = []
     for kind, units in (("read_units", read_units), ("write_units", write_units)):
         if billing_mode == "PROVISIONED" and units is None:
-            wrong.append(f"{name}.{kind} is missing; billing_mode PROVISIONED needs it")
+            wrong.append(
+                f"{name}.capacity.{kind} is missing; target.billing_mode PROVISIONED needs it"
+            )
         elif billing_mode != "PROVISIONED" and units is not None:
             wrong.append(
-                f"{name}.{kind} does nothing unless target.billing_mode is PROVISIONED; "
+                f"{name}.capacity.{kind} does nothing unless target.billing_mode is PROVISIONED; "
                 "leave one of them out"
             )
         elif units is not None:
-            wrong += object_to_number(f"{name}.{kind}", units, 1, MAX_UNITS)
+            wrong += object_to_number(f"{name}.capacity.{kind}", units, 1, MAX_UNITS)
     return wrong
 
 

@@ -1,0 +1,42 @@
+"""What a migration declares of a DynamoDB table is refused where it is wrong, in words of its YAML."""
+
+from typing import Any
+
+import pytest
+
+from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
+from migration_platform.errors import DeclarationError
+from migration_platform.migration import Endpoint, Migration, TableName
+
+
+def why_refused(**declared: Any) -> str:
+    """Declare a migration; what is no option of the migration is one of its DynamoDB target."""
+    options = {
+        name: declared.pop(name)
+        for name in list(declared)
+        if name in Migration.__dataclass_fields__
+    }
+    target = {"consistency": declared.pop("consistency", "LOCAL_QUORUM")}
+    with pytest.raises(DeclarationError) as refused:
+        Migration(
+            Endpoint("a", TableName("k", "users")),
+            Endpoint("b", TableName("", "Users"), dynamodb=DynamoDbTarget(**declared), **target),
+            **{"writetime": "now", "ttl": "none", **options},
+        )
+    return str(refused.value)
+
+
+def test_capacity_and_key_are_named_as_they_are_written():
+    index = GlobalIndex("by_mail", "mail")
+    message = why_refused(billing_mode="PROVISIONED", read_units=0, indexes=(index,))
+    assert "target.capacity.read_units is 0" in message
+    assert "target.capacity.write_units is missing; target.billing_mode PROVISIONED" in message
+    assert "target.indexes.by_mail.capacity.read_units is missing" in message
+    assert "target.capacity.write_units does nothing unless target.billing_mode is" in why_refused(
+        write_units=5
+    )
+    assert "target.key.partition_attribute is ''; valid are names" in why_refused(
+        partition_attribute=""
+    )
+    assert "target.key.sort_attribute is" in why_refused(sort_attribute="x" * 256)
+    assert "target.ttl_attribute is ''" in why_refused(ttl_attribute="")
