@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from migration_platform import sample
-from migration_platform.demo_runs import Echo, Stage, launch, newest_run, prepare_instance, progress
+from migration_platform.demo_runs import (
+    Echo,
+    Ended,
+    Run,
+    Stage,
+    launch,
+    prepare_instance,
+    progress,
+)
 from migration_platform.demo_tenant import TenantJob
 from migration_platform.events import KafkaSettings, read_metric_event
 from migration_platform.local.servers import (
@@ -124,23 +132,21 @@ class TableJob:
 
     def run(self, stage: Stage) -> bool:
         """Copy all ranges and compare them."""
-        stage.log.unlink(missing_ok=True)
-        started = time.time()
-        select = f'key:"{self.asset}" or key:"{self.asset}_diff"'
-        succeeded = launch(stage, select, partition_range=RANGES, bars=BARS)
-        self._summarise(stage, started)
-        return succeeded
+        began = time.time()
+        run = Run((self.asset, f"{self.asset}_diff"), RANGES, bars=BARS)
+        (ended,) = launch(stage, [run])
+        self._summarise(stage, ended, began)
+        return ended.succeeded
 
-    def _summarise(self, stage: Stage, started: float) -> None:
+    def _summarise(self, stage: Stage, ended: Ended, began: float) -> None:
         import dagster as dg
 
         with dg.DagsterInstance.from_config(str(prepare_instance(stage.home))) as instance:
-            ended = newest_run(instance, started, stage.log)
-            table = _table_metadata(instance, self.asset, started)
-        run = ended.record.dagster_run
-        lines = [("run", f"{run.status.value}, {run.run_id}")]
-        if (begun := ended.record.start_time) and (over := ended.record.end_time):
-            lines.append(("time", f"{over - begun:.0f} s, comparison included"))
+            table = _table_metadata(instance, self.asset, began)
+        lines = [
+            ("run", f"{'SUCCESS' if ended.succeeded else 'FAILURE'}, {ended.run_id}"),
+            ("time", f"{ended.seconds:.0f} s, comparison included"),
+        ]
         if table:
             lines.append(("rows", f"{table.get('dagster/row_count', 0):,} in the target"))
             if "rows_per_second" in table:
@@ -149,10 +155,10 @@ class TableJob:
                 )
         for check in ended.checks:
             mark = "passed" if check.passed else "FAILED"
-            lines.append((f"check {check.check_name}", f"{mark}: {check.description}"))
+            lines.append((f"check {check.name}", f"{mark}: {check.description}"))
         if self.topic:
             kafka = KafkaSettings(f"{LOCALHOST}:{stage.ports['kafka']}")
-            event = read_metric_event(kafka, self.topic, run.run_id)
+            event = read_metric_event(kafka, self.topic, ended.run_id)
             said = json.dumps(event) if event else f"none on the topic {self.topic}"
             lines.append(("metric event", said))
         width = max(len(name) for name, _ in lines)

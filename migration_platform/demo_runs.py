@@ -1,4 +1,4 @@
-"""What the jobs of the demo share: their stage, a run of Dagster in a process of its own, bars."""
+"""What the jobs of the demo share: their stage, bars, and runs of Dagster in another process."""
 
 import json
 import os
@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ LOCAL_CREDENTIALS = {
     SUNBIRD_KEY_VARIABLE: SUNBIRD_KEY,
 }
 
+_ENDED = "migration-platform demo, run ended: "
+_RANGE_START = "dagster/asset_partition_range_start"
+_RANGE_END = "dagster/asset_partition_range_end"
 # Dagster says which steps failed, and then, without a time in front, why.
 _REASON = re.compile(r"(?: - ERROR - .* - (?!Execution of )|\.Failure: )(.*\S)")
 
@@ -82,17 +86,46 @@ def progress(total: int, unit: str) -> tqdm:
     return tqdm(total=total, unit=unit, bar_format=line, mininterval=10.0, delay=5.0)
 
 
-def launch(
-    stage: Stage,
-    select: str,
-    *,
-    partition_range: tuple[str, str] | None = None,
-    config: Mapping[str, Any] | None = None,
-    bars: Mapping[str, str] | None = None,
-) -> bool:
-    """Materialize assets in a run of its own process; says whether it succeeded.
+@dataclass(frozen=True)
+class Run:
+    """A run to be launched.
 
-    `bars` gives for each unit a pattern of log lines with two numbers, done and total.
+    Attributes:
+        assets: What is materialized, as `folder/name`; their checks are part of it.
+        ranges: The first and the last partition; None where there are none.
+        bars: For each unit a pattern of log lines with two numbers, done and total.
+    """
+
+    assets: Sequence[str]
+    ranges: tuple[str, str] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    bars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check said in a run."""
+
+    name: str
+    passed: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended."""
+
+    run_id: str
+    succeeded: bool
+    seconds: float
+    checks: tuple[Check, ...]
+
+
+def launch(stage: Stage, runs: Sequence[Run]) -> Iterator[Ended]:
+    """Run one after the other, in one process of its own; the first that fails is the last.
+
+    Raises:
+        MigrationError: a run did not even begin, or the process was ended.
     """
     # Nobody's own credentials sign requests to DynamoDB Local, nor stop them by having expired.
     own = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
@@ -102,65 +135,94 @@ def launch(
         f"MIGRATION_PLATFORM_{server.upper()}_PORT": str(port)
         for server, port in stage.ports.items()
     }
-    command = [
-        *(sys.executable, "-m", "dagster", "asset", "materialize"),
-        *("--module-name", "migration_platform.definitions", "--select", select),
-    ]
-    if partition_range:
-        command += ["--partition-range", "...".join(partition_range)]
-    if config:
-        command += ["--config-json", json.dumps(config)]
+    wanted = json.dumps([asdict(run) for run in runs])
     with (
         subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            (sys.executable, "-m", "migration_platform.demo_runs", wanted),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         ) as process,
-        stage.log.open("a") as file,
-        ExitStack() as shown,
+        stage.log.open("w") as file,
     ):
         assert process.stdout is not None
-        bar: dict[str, tqdm] = {}
-        told: set[str] = set()
-        for line in process.stdout:
-            file.write(line)
-            for unit, pattern in (bars or {}).items():
-                if found := re.search(pattern, line):
-                    done, total = (int(number.replace(",", "")) for number in found.groups())
-                    if unit not in bar:
-                        shown.close()
-                        bar[unit] = shown.enter_context(progress(total, unit))
-                    bar[unit].update(done - bar[unit].n)
-            if (found := _REASON.search(line)) and found[1] not in told:
-                told.add(found[1])
-                tqdm.write(f"     {found[1]}", file=sys.stderr)
-    if process.returncode:
-        stage.echo(f"     The run failed; its whole log: {stage.log}")
-    return process.returncode == 0
+        for run in runs:
+            ended = None
+            with ExitStack() as shown:
+                follow = _follower(run, shown)
+                for line in process.stdout:
+                    if line.startswith(_ENDED):
+                        ended = _read_ended(line)
+                        break
+                    file.write(line)
+                    follow(line)
+            if ended is None:
+                raise MigrationError(f"Dagster ended before its run; the reason is in {stage.log}")
+            yield ended
+            if not ended.succeeded:
+                stage.echo(f"     The run failed; its whole log: {stage.log}")
+                return
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A run that has ended: Dagster's record of it, and what its checks said."""
+def _follower(run: Run, shown: ExitStack) -> Callable[[str], None]:
+    """Build the function that shows the progress and the errors in a run's log."""
+    bar: dict[str, tqdm] = {}
+    told: set[str] = set()
 
-    record: Any
-    checks: tuple[Any, ...]
+    def follow(line: str) -> None:
+        for unit, pattern in run.bars.items():
+            if found := re.search(pattern, line):
+                done, total = map(int, found.groups())
+                if unit not in bar:
+                    shown.close()
+                    bar[unit] = shown.enter_context(progress(total, unit))
+                bar[unit].update(done - bar[unit].n)
+        if (found := _REASON.search(line)) and found[1] not in told:
+            told.add(found[1])
+            tqdm.write(f"     {found[1]}", file=sys.stderr)
+
+    return follow
 
 
-def newest_run(instance: Any, since: float, log: Path) -> Ended:
-    """Give the newest run that began at `since` or later.
+def _read_ended(line: str) -> Ended:
+    told = json.loads(line.removeprefix(_ENDED))
+    return Ended(**told | {"checks": tuple(Check(**check) for check in told["checks"])})
 
-    Raises:
-        MigrationError: Dagster began none.
-    """
-    from datetime import UTC, datetime
 
+def main() -> None:
+    """Execute the runs that the only argument lists, and tell of each when it has ended."""
     import dagster as dg
 
-    begun = dg.RunsFilter(created_after=datetime.fromtimestamp(since, UTC))
-    records = instance.get_run_records(begun, limit=1)
-    if not records:
-        raise MigrationError(f"Dagster began no run; the reason stands in {log}")
-    events = instance.get_records_for_run(
-        records[0].dagster_run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ).records
-    said = tuple(each.event_log_entry.dagster_event.event_specific_data for each in events)
-    return Ended(records[0], said)
+    from migration_platform.definitions import defs
+
+    job = defs().resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as instance:
+        for wanted in json.loads(sys.argv[1]):
+            first, last = wanted["ranges"] or (None, None)
+            tags = {_RANGE_START: first, _RANGE_END: last} if first and last else {}
+            began = time.monotonic()
+            result = job.execute_in_process(
+                instance=instance,
+                asset_selection=[dg.AssetKey(name.split("/")) for name in wanted["assets"]],
+                run_config=wanted["config"],
+                tags=tags,
+                raise_on_error=False,
+            )
+            ended = Ended(
+                run_id=result.run_id,
+                succeeded=result.success,
+                seconds=time.monotonic() - began,
+                checks=tuple(
+                    Check(said.check_name, said.passed, said.description or "")
+                    for said in result.get_asset_check_evaluations()
+                ),
+            )
+            # A line of its own, whatever the log left open.
+            print(f"\n{_ENDED}{json.dumps(asdict(ended))}", flush=True)
+            if not ended.succeeded:
+                return
+
+
+if __name__ == "__main__":
+    main()

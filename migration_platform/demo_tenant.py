@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from migration_platform import sample_tenants
-from migration_platform.demo_runs import Stage, launch, newest_run, prepare_instance, progress
+from migration_platform.demo_runs import Run, Stage, launch, prepare_instance, progress
 from migration_platform.errors import MigrationError
 from migration_platform.local.servers import (
     LOCALHOST,
@@ -76,46 +76,31 @@ class TenantJob:
 
     def run(self, stage: Stage) -> bool:
         """Plan every step, then apply each and show its checks; ends at the first that fails."""
-        import dagster as dg
-
-        move, before = _declared_move(), _count_index(stage)
-        stage.log.unlink(missing_ok=True)
-        stage.echo("     plans, which write nothing:")
-        if not launch(stage, f'key:"{MOVE}/*_plan"'):
-            return False
+        move, folder, before = _declared_move(), _folder(stage), _count_index(stage)
         width = max(map(len, move.by_name))
+        runs = launch(stage, [_planning(move), *(_applying(step) for step in move.steps)])
+        stage.echo("     plans, which write nothing:")
+        if not next(runs).succeeded:
+            return False
         for step in move.steps:
-            plan = read_progress(_folder(stage), step).plan
+            plan = read_progress(folder, step).plan
             assert plan is not None
             stage.echo(f"       {step.name:<{width}}  {_describe_plan(step, plan.manifest())}")
         stage.echo("     applied and checked, step by step:")
-        whole = True
-        for number, step in enumerate(move.steps, 1):
-            started = time.time()
-            key, config = f"{MOVE}/{step.name}", {"config": {"dry_run": False}}
-            keys = keys_of(step)
-            whole = launch(
-                stage,
-                f'key:"{key}" or key:"{key}_backup"',
-                partition_range=(keys[0], keys[-1]) if isinstance(step, TableStep) else None,
-                config={"ops": {f"{MOVE}__{step.name}": config}},
-                bars=APPLYING,
-            )
-            with dg.DagsterInstance.from_config(str(prepare_instance(stage.home))) as instance:
-                checks = newest_run(instance, started, stage.log).checks
-            passed = sum(check.passed for check in checks)
-            done = read_progress(_folder(stage), step)
+        whole = 0
+        for number, (step, ended) in enumerate(zip(move.steps, runs, strict=False), 1):
+            passed = sum(check.passed for check in ended.checks)
+            now = read_progress(folder, step)
             stage.echo(
-                f"       {number} {step.name:<{width}}  {done.done:>7,} of {done.planned:>7,}   "
-                f"{passed} of {len(checks)} checks passed   {time.time() - started:3.0f} s"
+                f"       {number} {step.name:<{width}}  {now.done:>7,} of {now.planned:>7,}   "
+                f"{passed} of {len(ended.checks)} checks passed   {ended.seconds:3.0f} s"
             )
-            for check in checks:
+            for check in ended.checks:
                 if not check.passed:
-                    stage.echo(f"         FAILED {check.check_name}: {check.description}")
-            if not whole:
-                break
+                    stage.echo(f"         FAILED {check.name}: {check.description}")
+            whole += ended.succeeded
         self._summarise(stage, move, before)
-        return whole
+        return whole == len(move.steps)
 
     def _summarise(self, stage: Stage, move: Move, before: Mapping[str, tuple[int, int]]) -> None:
         after = _count_index(stage)
@@ -138,6 +123,22 @@ class TenantJob:
         for name, value in lines.items():
             stage.echo(f"  {name:<19}  {value}")
         stage.echo("")
+
+
+def _planning(move: Move) -> Run:
+    return Run([f"{MOVE}/{step.name}_plan" for step in move.steps])
+
+
+def _applying(step: Step) -> Run:
+    keys, assets = keys_of(step), [f"{MOVE}/{step.name}"]
+    if not isinstance(step, SyncStep):
+        assets.append(f"{MOVE}/{step.name}_backup")
+    return Run(
+        assets,
+        (keys[0], keys[-1]) if isinstance(step, TableStep) else None,
+        config={"ops": {f"{MOVE}__{step.name}": {"config": {"dry_run": False}}}},
+        bars=APPLYING,
+    )
 
 
 def _folder(stage: Stage) -> Path:

@@ -1,6 +1,7 @@
 """The demo as a newcomer runs it, on servers and in a folder of its own."""
 
 import os
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -8,9 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from migration_platform.local.servers import Cassandra, DynamoDb, Kafka, free_port
+from migration_platform import sample_tenants
+from migration_platform.local.servers import (
+    Cassandra,
+    DynamoDb,
+    Kafka,
+    Neo4j,
+    Sunbird,
+    free_port,
+)
 from migration_platform.local.stack import start_all, stop
 from migration_platform.sample import COLUMNS, enrolments, users
+from migration_platform.sample_tenants import ORIGIN_TENANT, OTHER_TENANTS, TARGET_TENANT
 from migration_platform_tests.servers import jars_folder
 
 
@@ -46,6 +56,46 @@ def test_sample_users_have_time_based_ids_of_their_own_that_are_the_same_in_ever
     assert rows[0] != next(users(1, seed=2))
 
 
+def test_two_sets_of_tenants_with_one_seed_are_the_same_and_have_the_columns_of_the_tables():
+    made = {
+        "organisation": sample_tenants.organisations,
+        "user": lambda seed: sample_tenants.tenant_users(300, seed),
+        "user_org": lambda seed: sample_tenants.associations(300, seed),
+        "course_batch": lambda seed: sample_tenants.course_batches(12, seed),
+    }
+    for table, make in made.items():
+        rows = list(make(3))
+        assert rows == list(make(3))
+        assert rows != list(make(4))
+        assert len({row["id"] for row in rows}) == len(rows)
+        assert {name for row in rows for name in row} <= set(sample_tenants.TABLES[table][0])
+        assert len(rows) == sample_tenants.count_rows(300)[table]
+    nodes = list(sample_tenants.content_nodes(100))
+    assert nodes == list(sample_tenants.content_nodes(100))
+    assert len({node["IL_UNIQUE_ID"] for node in nodes}) == 100
+
+
+def test_two_hundred_users_are_enough_for_every_hard_case_of_a_move():
+    of_user: dict[str, list[str]] = {user["id"]: [] for user in sample_tenants.tenant_users(200)}
+    associations = list(sample_tenants.associations(200))
+    for row in associations:
+        of_user[row["userid"]].append(row["organisationid"])
+    people = {user["id"]: user for user in sample_tenants.tenant_users(200)}
+    joined = [(people[user]["rootorgid"], organisations) for user, organisations in of_user.items()]
+    assert any(ORIGIN_TENANT in each and TARGET_TENANT in each for _, each in joined)
+    assert any(root in OTHER_TENANTS and ORIGIN_TENANT in each for root, each in joined)
+    assert any(root == ORIGIN_TENANT and not each for root, each in joined)
+    assert any(user["isdeleted"] and user["rootorgid"] == ORIGIN_TENANT for user in people.values())
+    assert any(row["isdeleted"] and row["organisationid"] == ORIGIN_TENANT for row in associations)
+    lists = [row.get("createdfor") for row in sample_tenants.course_batches(20)]
+    assert None in lists
+    assert [ORIGIN_TENANT, TARGET_TENANT] in lists
+    assert any(each and each.count(ORIGIN_TENANT) == 2 for each in lists)
+    assert any(
+        each and each.index(ORIGIN_TENANT) > 0 for each in lists if ORIGIN_TENANT in (each or ())
+    )
+
+
 def run_demo(home: Path, *options: str) -> str:
     """Run the command as somebody whose own AWS profile does not work; gives what it said."""
     environment = {
@@ -67,13 +117,34 @@ def run_demo(home: Path, *options: str) -> str:
     return done.stdout
 
 
+def assert_tenant_moved(said: str, home: Path, users: int):
+    told = re.findall(r"^ +\d (\w+) +(\d+) of +(\d+)   (\d) of (\d) checks passed", said, re.M)
+    steps = (
+        "users user_organisations course_batches search_users search_batches organisation content"
+    )
+    assert [line[0] for line in told] == steps.split()
+    assert all(done == planned and passed == checks for _, done, planned, passed, checks in told)
+    moved = {
+        user["id"]
+        for user in sample_tenants.tenant_users(users)
+        if user["rootorgid"] == ORIGIN_TENANT
+    }
+    assert told[0][1] == str(len(moved))
+    folder = home / "dagster" / "tenant_moves" / "tenant_rajasthan"
+    assert set((folder / "user_migration.csv").read_text().split()) == moved
+    assert re.search(rf"user +{len(moved)} -> 0 +50 -> {50 + len(moved)}$", said, re.M)
+    assert "local-sunbird" not in said + (home / "demo-tenant.log").read_text()
+
+
 def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_there(tmp_path: Path):
-    servers = Cassandra(), Kafka(), DynamoDb()
+    servers = Cassandra(), Kafka(), DynamoDb(), Neo4j(), Sunbird()
     try:
         # Ports that were chosen before are the ones that the demo finds and uses.
         ports = {server.name: free_port() for server in servers}
         start_all(servers, home=tmp_path, ports=ports, jars_folder=jars_folder())
-        first = run_demo(tmp_path, "--enrolments", "2000", "--users", "3000")
+        first = run_demo(
+            tmp_path, "--enrolments", "2000", "--users", "3000", "--tenant-users", "200"
+        )
         assert "check row_counts_match  passed: 2,000 rows on both sides." in first
         assert (
             "check all_ranges_match  passed: All 64 ranges match: 2,000 rows, each cell with its "
@@ -89,6 +160,8 @@ def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_th
         assert "check row_counts_match  passed: 3,000 rows on both sides." in first
         assert "check all_ranges_match  passed: All 64 ranges match: 3,000 rows." in first
         assert "/assets/dynamodb/UsersTable" in first
+
+        assert_tenant_moved(first, tmp_path, users=200)
 
         # DynamoDB Local forgets its tables when it ends.
         stop("dynamodb", home=tmp_path)

@@ -343,6 +343,7 @@ KEYSPACE = "sunbird"
 CASSANDRA_SECONDS = 90.0
 """How long the reading of rows waits for a Cassandra that is still starting."""
 TABLES = {"user": "user", "batch": "course_batch", "organisation": "organisation"}
+FEW_IDS = 200
 SECRETS = ("password", "temppassword")
 _CASED_NAMES = """
     addedBy addressId contactDetail countryCode courseAdditionalInfo courseCreator courseId
@@ -370,7 +371,8 @@ def read_documents(
         if kind == "user":
             for row in documents.values():
                 row["organisations"] = []
-            of_users = None if ids is None else list(documents)
+            # Past some users one scan is quicker than as many look-ups.
+            of_users = list(documents) if ids and len(ids) <= FEW_IDS else None
             for row in _rows(connection, f"{keyspace}.user_org", "userid", of_users):
                 if user := documents.get(row.get("userId")):
                     user["organisations"].append(row)
