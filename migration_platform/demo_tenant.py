@@ -44,7 +44,10 @@ class TenantJob:
     servers: tuple[type[Server], ...] = (Cassandra, Neo4j, Sunbird)
     title: str = "two tenants among others, in sunbird.* and in Neo4j"
     goal: str = f"Moving one to the other through Dagster: {MOVE}"
-    pages: tuple[str, ...] = (f"asset-groups/{MOVE}", f"assets/{MOVE}/users")
+    pages: tuple[str, ...] = (
+        f"locations/migration_platform/asset-groups/{MOVE}",
+        f"assets/{MOVE}/users",
+    )
 
     def fill(self, stage: Stage) -> None:
         """Fill everything anew: what an earlier move left cannot be moved again."""

@@ -9,6 +9,7 @@ import hmac
 import json
 import logging
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -148,10 +149,14 @@ class Sunbird:
             self._waiting += 1
         self._jobs.put((kind, ids))
 
-    def close(self) -> None:
-        """Stop listening and indexing."""
+    def stop_listening(self) -> None:
+        """Free the port; what is under way goes on."""
         self._server.shutdown()
         self._server.server_close()
+
+    def close(self) -> None:
+        """Stop listening and indexing."""
+        self.stop_listening()
         self._jobs.put(None)
         for thread in self._threads:
             thread.join(10)
@@ -445,7 +450,11 @@ def main() -> None:
     server = Sunbird(read_rows, os.environ[SUNBIRD_KEY_VARIABLE], port=given.port)
     for kind in TABLES:
         server.read_again(kind)
-    threading.Event().wait()
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    ended.wait()
+    # A process whose threads still end keeps the port for a moment, and the next start wants it.
+    server.stop_listening()
 
 
 if __name__ == "__main__":
