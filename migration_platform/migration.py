@@ -416,6 +416,21 @@ class Migration:
                 "target.bytes_per_second is not known of a DynamoDB target; set "
                 "target.write_units_per_second"
             )
+        if self.target.consistency != Endpoint.consistency:
+            wrong.append(
+                "target.consistency is not known of a DynamoDB target, which is always read "
+                "strongly consistent; leave it out"
+            )
+        if self.group_writes_by is not None:
+            wrong.append(
+                "group_writes_by is not known of a DynamoDB target: a request holds items of any "
+                "key; leave it out"
+            )
+        if "counters" in self.repair:
+            wrong.append(
+                "diff.repair names counters, but in DynamoDB a counter is a number like any other; "
+                "name mismatched instead"
+            )
         return wrong
 
     def _wrong_row_max(self) -> list[str]:

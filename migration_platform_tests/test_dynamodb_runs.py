@@ -244,6 +244,9 @@ def test_mistakes_are_one_sentence_before_anything_is_written(
     assert "target.attributes.name drops the column and says what becomes of it" in refused(
         target={"attributes": {"name": {"drop": True, "rename": "a"}}}
     )
+    assert "target.key.partition is empty; name its columns, or leave target.key" in refused(
+        target={"key": {"partition": []}}
+    )
     assert "target.numbers is 'round'; valid are refuse, string" in refused(
         target={"numbers": "round"}
     )

@@ -1,5 +1,6 @@
-"""What a migration declares of a DynamoDB table is refused where it is wrong, in words of its YAML."""
+"""What a declaration says wrongly of a DynamoDB table is refused in words of its YAML."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,11 +12,8 @@ from migration_platform.migration import Endpoint, Migration, TableName
 
 def why_refused(**declared: Any) -> str:
     """Declare a migration; what is no option of the migration is one of its DynamoDB target."""
-    options = {
-        name: declared.pop(name)
-        for name in list(declared)
-        if name in Migration.__dataclass_fields__
-    }
+    names = [field.name for field in fields(Migration)]
+    options = {name: declared.pop(name) for name in names if name in declared}
     target = {"consistency": declared.pop("consistency", "LOCAL_QUORUM")}
     with pytest.raises(DeclarationError) as refused:
         Migration(
@@ -40,3 +38,16 @@ def test_capacity_and_key_are_named_as_they_are_written():
     )
     assert "target.key.sort_attribute is" in why_refused(sort_attribute="x" * 256)
     assert "target.ttl_attribute is ''" in why_refused(ttl_attribute="")
+
+
+def test_what_means_nothing_to_dynamodb_is_refused():
+    assert "target.consistency is not known of a DynamoDB target" in why_refused(consistency="ONE")
+    assert "group_writes_by is not known of a DynamoDB target" in why_refused(
+        group_writes_by=("id",)
+    )
+    assert "in DynamoDB a counter is a number like any other; name mismatched" in why_refused(
+        repair=("counters",)
+    )
+    assert "target.indexes.by_mail.projection names no column; set it to KEYS_ONLY" in why_refused(
+        indexes=(GlobalIndex("by_mail", "mail", projection=()),)
+    )

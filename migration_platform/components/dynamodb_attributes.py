@@ -140,6 +140,11 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
     def conflicts(self, renamed: Mapping[str, str]) -> list[str]:
         """Give what `attributes` says twice; `renamed` are the columns of `columns.rename`."""
         wrong = []
+        if self.key is not None and not self.key.partition:
+            wrong.append(
+                "target.key.partition is empty; name its columns, or leave target.key out for the "
+                "origin's key"
+            )
         for name, each in self.attributes.items():
             here = f"target.attributes.{name}"
             if each.rename == "":

@@ -142,6 +142,8 @@ def _object_to_index(index: GlobalIndex, billing_mode: str) -> list[str]:
     wrong = _object_to_capacity(name, billing_mode, index.read_units, index.write_units)
     if isinstance(index.projection, str):
         return [*wrong, *object_to_choice(f"{name}.projection", index.projection, PROJECTIONS)]
+    if not index.projection:
+        wrong.append(f"{name}.projection names no column; set it to KEYS_ONLY")
     return [*wrong, *object_to_names(f"{name}.projection", index.projection)]
 
 
