@@ -45,7 +45,8 @@ def refuse_missing_target(plan: Plan) -> None:
     """
     if not plan.target.table_id:
         raise PreflightError(
-            f"there is no table {plan.target.name} yet; copy a range, which creates it"
+            f"the table {plan.target.name} is not made, or not yet as it was to be made; copy a "
+            "range, which sees to it"
         )
 
 

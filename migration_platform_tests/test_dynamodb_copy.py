@@ -12,7 +12,7 @@ import pytest
 
 from migration_platform.dynamodb import sample
 from migration_platform.dynamodb.sample import sample_cost
-from migration_platform.dynamodb.shape import create_target, plan_items
+from migration_platform.dynamodb.shape import create_target, plan_items, tell_table
 from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.fidelity import describe_fidelity
@@ -20,7 +20,7 @@ from migration_platform.local.stack import Running
 from migration_platform.migration import Columns, Endpoint, Migration, TableName
 from migration_platform.preflight import Plan
 from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.stores.dynamodb import DynamoDb, find_table
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
 
@@ -360,6 +360,76 @@ def test_a_table_that_another_run_is_still_making_is_finished(
     assert lives["AttributeName"] == "gone_at"
     with pytest.raises(PreflightError, match="its TTL attribute is gone_at"):
         plan_to(table, into=name, ttl="row_max", dynamodb={"ttl_attribute": "other"})
+
+
+def test_a_table_that_holds_items_is_not_made_to_let_them_expire(
+    connection, client, keyspace, plan_to
+):
+    table = create_table(connection, keyspace, "full", "k int PRIMARY KEY, v text")
+    name = plan_to(table).target.name.table
+    client.put_item(TableName=name, Item={"k": {"N": "1"}, "gone_at": {"N": "1"}})
+    with pytest.raises(PreflightError, match="not enabled, and it holds items already, which"):
+        plan_to(table, into=name, ttl="row_max", dynamodb={"ttl_attribute": "gone_at"})
+    lives = client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
+    assert lives["TimeToLiveStatus"] == "DISABLED"
+
+
+def test_what_a_table_that_is_there_does_not_get_is_told(
+    connection, dynamo, client, keyspace, plan_to
+):
+    table = create_table(connection, keyspace, "there", "k int PRIMARY KEY, v text, n int")
+    by_v, by_n = GlobalIndex("by_v", "v"), GlobalIndex("by_n", "n", projection=("v",))
+    name = plan_to(table, dynamodb={"indexes": (by_v, by_n)}).target.name.table
+
+    def told(**declared: Any) -> list[str]:
+        plan = plan_to(table, into=name, dynamodb=declared)
+        return tell_table(plan, find_table(dynamo, name))
+
+    assert told(indexes=(by_v, by_n)) == []
+    by_k = GlobalIndex("by_k", "k", "v", read_units=1, write_units=1)
+    (capacity, missing, differs, unknown) = told(
+        indexes=(by_k, replace(by_v, projection="KEYS_ONLY", read_units=1, write_units=1)),
+        billing_mode="PROVISIONED",
+        read_units=1,
+        write_units=2,
+    )
+    assert capacity.startswith(f"{name} is paid per request, and stays so")
+    assert missing.startswith(f"{name} has no index by_k, and a copy adds none: add it yourself")
+    assert differs.endswith("target.indexes.by_v says the key v (S) and holds KEYS_ONLY")
+    assert f"{name} has the index by_n, which target.indexes does not name" in unknown
+
+    with pytest.raises(PreflightError, match=r"by_n of \w+ has the key n \(N\), but n would be S"):
+        told(attribute_types={"n": "S"})
+    with pytest.raises(PreflightError, match="the key of the index by_v is v, of which a null"):
+        told(nulls="null")
+    with pytest.raises(
+        PreflightError, match=r"by_w\.projection names w, which nothing fills; valid"
+    ):
+        told(indexes=(GlobalIndex("by_w", "v", projection=("w",)),))
+
+
+def test_rows_that_no_index_can_hold_are_named_before_they_are_copied(
+    connection, dynamo, keyspace, plan_to
+):
+    table = create_table(connection, keyspace, "x", "k int PRIMARY KEY, v text, n int")
+    insert_rows(connection, table, [
+        {"k": 1, "v": "x"}, {"k": 2, "n": 5}, {"k": 3, "v": ""}, {"k": 4, "v": "x" * 2049},
+    ])  # fmt: skip
+    plan = plan_to(table, dynamodb={"indexes": (GlobalIndex("by_v", "v"),)})
+    told = rehearse_all(connection, plan, target=dynamo).counts
+    assert (told.read, told.set_aside) == (4, 2)
+    assert "v: a key of an index cannot be empty" in " ".join(told.set_aside_samples)
+    connection.session.execute(f"DELETE FROM {table} WHERE k IN (3, 4)")
+    assert copy_ranges(in_process(plan, connection, dynamo)).written == 2
+
+
+def test_a_name_for_joined_columns_that_nothing_joins_is_refused(connection, keyspace, plan_to):
+    table = create_table(connection, keyspace, "j", "k int, c int, PRIMARY KEY (k, c)")
+    with pytest.raises(PreflightError, match="partition_attribute names what joins several"):
+        plan_to(table, dynamodb={"partition_attribute": "id"})
+    with pytest.raises(PreflightError, match="the key's sort is no joined one; leave it out"):
+        plan_to(table, dynamodb={"sort_attribute": "id"})
+    plan_to(table, dynamodb={"partition": ("k", "c"), "partition_attribute": "id"})
 
 
 def test_rows_that_no_item_can_hold_are_named_before_and_while_they_are_copied(

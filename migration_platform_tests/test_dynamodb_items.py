@@ -246,6 +246,30 @@ def test_a_row_that_no_item_holds_is_refused_with_column_and_reason(cells, reaso
 
 
 @pytest.mark.parametrize(
+    ("key", "cell", "reason"),
+    [
+        ("v", b"", "v: a key of an index cannot be empty"),
+        ("v", "é".encode() * 513, "v: a key of an index of 1,026 bytes is longer than 1,024"),
+        ("a", b"a" * 1025, "a: a key of an index of 1,025 bytes is longer than 1,024"),
+    ],
+)
+def test_a_row_that_an_index_cannot_hold_is_refused_with_column_and_reason(key, cell, reason):
+    form = visits(index_keys=(("v", 1024), ("a", 1024), ("a", 2048)))
+    cells = {"a": b"x", "b": number(1), "c": b"c", "v": b"v"}
+    written(form, *cells.values())
+    written(form, *{**cells, "v": None}.values())
+    with pytest.raises(UnholdableRow, match=reason):
+        written(form, *{**cells, key: cell}.values())
+
+
+def test_the_partition_key_may_be_a_shorter_key_of_an_index():
+    form = users(index_keys=(("id", 1024),))
+    written(form, b"x" * 1024)
+    with pytest.raises(UnholdableRow, match="a key of 1,025 bytes is longer than 1,024"):
+        written(form, b"x" * 1025)
+
+
+@pytest.mark.parametrize(
     ("cells", "reason"),
     [
         ([None, number(1), b"c"], "a: a part of a key cannot be null"),

@@ -14,6 +14,7 @@ from migration_platform.components.reporting import Job, build_progress, column_
 from migration_platform.control import Watch, find_tables
 from migration_platform.dynamodb.cost import GB, tell_cost
 from migration_platform.dynamodb.sample import sample_cost
+from migration_platform.dynamodb.shape import tell_table
 from migration_platform.errors import MigrationError
 from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
 from migration_platform.migration import quote
@@ -113,6 +114,8 @@ def _describe_cost(plan: Plan, origin: Connection, target: DynamoDb) -> dict[str
         "sampled_items": cost.sampled,
         "table_is_created": found is None,
     }
+    if told := tell_table(plan, found):
+        metadata["table_differs"] = dg.MetadataValue.md("\n".join(f"- {line}" for line in told))
     if cost.refused.value:
         metadata["rows_that_no_item_can_hold"] = round(cost.refused.value)
         metadata["no_item_can_hold"] = dg.MetadataValue.json(list(cost.refused_samples))

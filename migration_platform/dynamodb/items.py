@@ -88,6 +88,7 @@ class ItemForm:
         numbers: What becomes of numbers that no `N` holds.
         ttl_attribute: Where the second of expiry is kept, if anywhere.
         writetime_attribute: Where the writetime in microseconds is kept, if anywhere.
+        index_keys: The columns that are keys of indexes, and the most bytes that each may have.
 
     Raises:
         DeclarationError: names clash, are too long or unknown, or a type cannot be had.
@@ -101,6 +102,7 @@ class ItemForm:
     numbers: Literal["refuse", "string"] = "refuse"
     ttl_attribute: str | None = None
     writetime_attribute: str | None = None
+    index_keys: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.columns]
@@ -155,6 +157,10 @@ class ItemForm:
     def is_own(self, part: KeyPart) -> bool:
         """Whether a part of the key is a column itself."""
         return part.columns == (part.name,)
+
+    def index_limit(self, name: str) -> int | None:
+        """Give the most bytes that a column may have as a key of indexes; None if it is none."""
+        return min((limit for key, limit in self.index_keys if key == name), default=None)
 
     def column(self, name: str) -> ItemColumn:
         """Give the column of a name."""
@@ -251,6 +257,7 @@ def _compile_part(
         return write_joined
     (column,), (place,) = columns, places
     encode = form.encoder(column)
+    limit = min(limit, form.index_limit(column.name) or limit)
 
     def write(cells: Cells) -> str:
         cell = cells[place]
@@ -313,7 +320,7 @@ def compile_item(
     write_key = _compile_key(form, names)
     own = {part.name for part in form.parts if form.is_own(part)}
     steps = [
-        (place, f",{encode_basestring(column.name)}:", form.encoder(column))
+        (place, f",{encode_basestring(column.name)}:", _compile_value(form, column))
         for place, column in enumerate(form.columns)
         if column.name not in own
     ]
@@ -344,6 +351,23 @@ def compile_item(
         if len(item) > MAX_ITEM_BYTES // 4:
             _check_size(item)
         return item, key
+
+    return write
+
+
+def _compile_value(form: ItemForm, column: ItemColumn) -> Encoder:
+    """Build what writes a column that is not the key of the table, but may be one of an index."""
+    encode, limit = form.encoder(column), form.index_limit(column.name)
+    if limit is None:
+        return encode
+
+    def write(cell: bytes) -> str:
+        if not cell:
+            raise ValueError("a key of an index cannot be empty")
+        value = encode(cell)
+        if len(value) > limit // 4 and (size := _value_size(loads(value))) > limit:
+            raise ValueError(f"a key of an index of {size:,} bytes is longer than {limit:,}")
+        return value
 
     return write
 

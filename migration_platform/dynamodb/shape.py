@@ -4,12 +4,19 @@ To the engine it is a table with the origin's columns, some renamed or left out,
 own. No column is made of cells that have times of their own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from migration_platform.cql_types import freeze, parse_type
-from migration_platform.dynamodb.items import ItemColumn, ItemForm, KeyPart, key_schema
+from migration_platform.dynamodb.items import (
+    MAX_PARTITION_BYTES,
+    MAX_SORT_BYTES,
+    ItemColumn,
+    ItemForm,
+    KeyPart,
+    key_schema,
+)
 from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, quote
@@ -30,6 +37,7 @@ from migration_platform.stores.dynamodb import (
     create_table,
     describe,
     find_table,
+    holds_items,
 )
 
 _USABLE = ("ACTIVE", "UPDATING")
@@ -159,6 +167,7 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
     plan: Plan | None = None
     table: Table | None = None
     found: DynamoTable | None = None
+    ready: DynamoTable | None = None
     try:
         table = shape_origin(describe_table(origin, migration.origin.table))
         objections += object_to_ring(migration, table)
@@ -169,11 +178,11 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
             found = find_table(target, name, retry_seconds=migration.retry_seconds)
         else:
             found = describe(target, name, retry_seconds=migration.retry_seconds)
+        ready = _ready(target, found, migration)
     except PreflightError as error:
         objections.append(str(error))
     except MigrationError as error:
         objections.append(f"cannot describe the table {name}: {error}")
-    ready = _ready(found, declared)
     if found is not None and not declared.create and found.status not in _USABLE:
         objections.append(f"the table {name} is {found.status}; try again when it is ACTIVE")
     if table is not None:
@@ -185,18 +194,25 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
             objections.append(str(error))
     if plan is not None:
         objections += object_to_where(plan, origin)
-        objections += object_to_items(plan, found)
+        objections += object_to_items(plan, found, ready)
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
     return plan
 
 
-def _ready(found: DynamoTable | None, declared: DynamoDbTarget) -> DynamoTable | None:
+def _ready(target: DynamoDb, found: DynamoTable | None, migration: Migration) -> DynamoTable | None:
     """Give a table unless there is none, or another run has not finished to create it."""
+    declared = migration.target.dynamodb
+    assert declared is not None
     if found is None or not declared.create:
         return found
-    lives = declared.ttl_attribute is None or found.ttl_attribute is not None
-    return found if found.status in _USABLE and lives else None
+    if found.status not in _USABLE:
+        return None
+    if declared.ttl_attribute is None or found.ttl_attribute is not None:
+        return found
+    # Somebody's items would begin to expire: only what holds none is taken for half made.
+    has_items = holds_items(target, found.name, retry_seconds=migration.retry_seconds)
+    return found if has_items else None
 
 
 # -- items ---------------------------------------------------------------------------------------
@@ -241,6 +257,15 @@ def build_item_form(plan: Plan, layer: Layer, sources: tuple[Source, ...]) -> It
         numbers=declared.numbers,  # type: ignore[arg-type]
         ttl_attribute=declared.ttl_attribute,
         writetime_attribute=declared.writetime_attribute,
+        index_keys=tuple(
+            (name, limit)
+            for index in declared.indexes
+            for name, limit in (
+                (index.partition, MAX_PARTITION_BYTES),
+                (index.sort, MAX_SORT_BYTES),
+            )
+            if name is not None
+        ),
     )
 
 
@@ -254,8 +279,11 @@ def _type_in_items(plan: Plan, source: Source) -> str:
     return source.origin_type if passes else source.target_type
 
 
-def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
-    """Refuse items that no table could have, and a table that has another key."""
+def object_to_items(plan: Plan, found: DynamoTable | None, ready: DynamoTable | None) -> list[str]:
+    """Refuse items that no table could have, and a table that has another key.
+
+    `found` is the table that is there, `ready` the same unless it is still being made.
+    """
     forms: list[ItemForm] = []
     objections: list[str] = []
     declared = plan.migration.target.dynamodb
@@ -274,7 +302,6 @@ def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
             f"{_show(wanted)}; name the key's columns in target.key, or another table"
         )
     wanted_ttl = declared.ttl_attribute
-    ready = _ready(found, declared)
     if ready is not None and wanted_ttl and ready.ttl_attribute != wanted_ttl:
         objections.append(
             f"items of {ready.name} do not expire by {quote(wanted_ttl)}: "
@@ -282,11 +309,24 @@ def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
                 f"its TTL attribute is {quote(ready.ttl_attribute)}"
                 if ready.ttl_attribute
                 else "its TTL is not enabled"
+                + (", and it holds items already, which might expire" if declared.create else "")
             )
             + "; enable it on the table, or change target.ttl_attribute"
         )
+    objections += _object_to_unused_names(declared, forms[0])
     names = [column.name for column in forms[0].columns]
+    attributes = {column.name for form in forms for column in form.columns} | {
+        *forms[0].key_names,
+        *filter(None, (declared.ttl_attribute, declared.writetime_attribute)),
+    }
     for index in declared.indexes:
+        if not isinstance(index.projection, str):
+            objections += [
+                f"target.indexes.{index.name}.projection names {quote(name)}, which nothing fills; "
+                f"valid are {', '.join(map(quote, sorted(attributes)))}"
+                for name in index.projection
+                if name not in attributes
+            ]
         unknown = [n for n in (index.partition, index.sort) if n is not None and n not in names]
         objections += [
             f"target.indexes.{index.name} names {quote(name)}, which nothing fills; valid are "
@@ -299,23 +339,55 @@ def object_to_items(plan: Plan, found: DynamoTable | None) -> list[str]:
             except DeclarationError as error:
                 objections.append(str(error))
             else:
-                objections += _object_to_index_values(forms[0], index)
+                keys = [name for name in (index.partition, index.sort) if name is not None]
+                where = f"target.indexes.{index.name} names"
+                objections += _object_to_index_values(forms[0], keys, where)
+    for index in _undeclared(declared, found):
+        keys = [key.name for key in index.key if key.name in names]
+        objections += [
+            f"the index {index.name} of {found.name if found else ''} has the key "
+            f"{_show(index.key)}, but {quote(key.name)} would be {forms[0].type_of(key.name)}; set "
+            f"target.attributes.{key.name}.type, or drop the index"
+            for key in index.key
+            if key.name in keys and forms[0].type_of(key.name) != key.key_type
+        ]
+        where = f"the key of the index {index.name} is"
+        objections += _object_to_index_values(forms[0], keys, where)
     return objections
 
 
-def _object_to_index_values(form: ItemForm, index: GlobalIndex) -> list[str]:
+def _object_to_unused_names(declared: DynamoDbTarget, form: ItemForm) -> list[str]:
+    """Refuse a name for joined columns where the key is one column, and so named as that is."""
+    used = {part.name for part in form.parts}
+    return [
+        f"target.key.{kind}_attribute names what joins several columns, but the key's {kind} is "
+        "no joined one; leave it out"
+        for kind, name, default in (
+            ("partition", declared.partition_attribute, DynamoDbTarget.partition_attribute),
+            ("sort", declared.sort_attribute, DynamoDbTarget.sort_attribute),
+        )
+        if name != default and name not in used
+    ]
+
+
+def _undeclared(declared: DynamoDbTarget, found: DynamoTable | None) -> list[Index]:
+    names = {index.name for index in declared.indexes}
+    return [index for index in (found.indexes if found else ()) if index.name not in names]
+
+
+def _object_to_index_values(form: ItemForm, keys: Sequence[str], says: str) -> list[str]:
     """Refuse values that the key of an index cannot have, however they are written."""
     objections = []
-    for name in (index.partition, index.sort):
-        if name is None or name in form.key_columns:
+    for name in keys:
+        if name in form.key_columns:
             continue
-        where = f"target.indexes.{index.name} names {quote(name)}"
+        where = f"{says} {quote(name)}"
         if form.nulls == "null":
             objections.append(
                 f"{where}, of which a null would be an attribute NULL, and no key of an index is; "
                 "leave target.nulls out"
             )
-        if form.numbers == "string" and _index_type(form, index.name, name) == "N":
+        if form.numbers == "string" and form.type_of(name) == "N":
             objections.append(
                 f"{where}, of which target.numbers: string may make a string, and the key of the "
                 f"index is a number; set target.attributes.{name}.type to S"
@@ -325,6 +397,62 @@ def _object_to_index_values(form: ItemForm, index: GlobalIndex) -> list[str]:
 
 def _show(key: tuple[KeyAttribute, ...]) -> str:
     return ", ".join(f"{quote(each.name)} ({each.key_type})" for each in key)
+
+
+def tell_table(plan: Plan, found: DynamoTable | None) -> list[str]:
+    """Tell where a table that is there is not what the declaration says of one that is created."""
+    declared = plan.migration.target.dynamodb
+    assert declared is not None
+    if found is None:
+        return []
+    told = []
+    if not plan.target.table_id:
+        told.append(
+            f"{found.name} is there, but empty and without its TTL; a copy enables it by "
+            f"{quote(declared.ttl_attribute or '')}"
+            if found.status in _USABLE
+            else f"{found.name} is {found.status}; a copy waits for it"
+        )
+    wanted = declared.read_units, declared.write_units
+    if declared.billing_mode == "PROVISIONED" and (found.read_units, found.write_units) != wanted:
+        has = (
+            "is paid per request"
+            if found.write_units is None
+            else f"has {found.read_units} read and {found.write_units} write units a second"
+        )
+        told.append(
+            f"{found.name} {has}, and stays so: target.billing_mode and target.capacity are for a "
+            "table that is created"
+        )
+    there = {index.name: index for index in found.indexes}
+    for index in indexes_of(plan):
+        has = there.get(index.name)
+        if has is None:
+            told.append(
+                f"{found.name} has no index {index.name}, and a copy adds none: add it yourself, "
+                f"or leave target.indexes.{index.name} out"
+            )
+        elif _show_index(has) != _show_index(index):
+            told.append(
+                f"the index {index.name} of {found.name} has {_show_index(has)}, and stays so: "
+                f"target.indexes.{index.name} says {_show_index(index)}"
+            )
+    form = build_item_form(plan, plan.rows, plan.rows.ordered(()))
+    known = {column.name for column in form.columns}
+    for index in _undeclared(declared, found):
+        keys = [key.name for key in index.key if key.name in known]
+        if keys:
+            told.append(
+                f"{found.name} has the index {index.name}, which target.indexes does not name: a "
+                f"row whose {' or '.join(map(quote, keys))} is empty or too long for its key "
+                "fails in the copy; declare it, so that the plan finds such rows"
+            )
+    return told
+
+
+def _show_index(index: Index) -> str:
+    held = ", ".join(map(quote, sorted(index.attributes))) or index.projection
+    return f"the key {_show(index.key)} and holds {held}"
 
 
 def create_target(connection: DynamoDb, plan: Plan, report: Callable[[str], None]) -> DynamoTable:

@@ -777,6 +777,20 @@ def create_table(
     return describe(connection, name, retry_seconds=retry_seconds)
 
 
+def holds_items(connection: DynamoDb, name: str, *, retry_seconds: float) -> bool:
+    """Say whether a table holds an item now; the count that it tells itself is hours old.
+
+    Raises:
+        PermanentError, TransientError: the service refused it or did not answer.
+    """
+    ask: dict[str, Any] = {"TableName": name, "ConsistentRead": True, "Limit": 1}
+    while True:
+        answer = request(connection, "Scan", json.dumps(ask), retry_seconds=retry_seconds)
+        if answer["Items"] or "LastEvaluatedKey" not in answer:
+            return bool(answer["Items"])
+        ask["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
 def _wait_until_active(
     connection: DynamoDb,
     name: str,
