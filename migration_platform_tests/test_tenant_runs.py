@@ -329,6 +329,23 @@ def test_a_move_moves_everything_in_order_and_proves_it(moved):
     (batches,) = [each for each in moved.sunbird.syncs if each.request["objectType"] == "batch"]
     assert sorted(batches.ids) == ["b1", "b2"]
 
+    # -- checks alone read everything again, and notice what came since
+    moved.tenants.execute(f"INSERT INTO KS.user (id, rootorgid) VALUES ('late', '{OLD}')")
+    again = moved.project.run(None, only_checks=True)
+    evaluations = [
+        event.asset_check_evaluation_data
+        for event in again.events
+        if event.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
+    found = {(each.asset_key.path[-1], each.check_name): each.passed for each in evaluations}
+    assert len(found) == 4 * 4 + 2 * 2 + 3
+    assert {key for key, passed in found.items() if not passed} == {
+        ("users", "nothing_of_the_origin_tenant_is_left"),
+        ("users", "everything_else_is_unchanged"),
+    }
+    assert again.materializations(dg.AssetKey(["rajasthan", "users_plan"])) == {}
+    moved.tenants.execute("DELETE FROM KS.user WHERE id = 'late'")
+
     # -- and back
     said = moved.roll_back()
     assert "5 would be put back" in said

@@ -37,6 +37,7 @@ from migration_platform.tenant.steps import (
     keys_of,
     plan_table,
     preview_header,
+    prove_applied_range,
     read_progress,
     refuse_out_of_order,
     require_plan,
@@ -263,14 +264,43 @@ def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str,
         if manifest["looked_up"]:
             metadata["looked_up"] = dg.MetadataValue.json(manifest["looked_up"])
     if manifest["preview"]:
-        metadata["preview"] = dg.MetadataValue.table(
-            records=[
-                dg.TableRecord(dict(zip(header, row, strict=True))) for row in manifest["preview"]
-            ],
-            schema=dg.TableSchema([dg.TableColumn(name, "string") for name in header]),
-        )
+        metadata["preview"] = _preview_table(header, manifest["preview"])
         metadata["preview_csv"] = dg.MetadataValue.path(str(plan.path / "preview.csv"))
     return metadata | show_move(folder, move)
+
+
+def _preview_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.TableMetadataValue:
+    """Show rows before and after; a column and what it becomes stand in one, or none would fit."""
+    names = [name.removesuffix(" before") for name in header if not name.endswith(" after")]
+    if header[-1] == "after":  # nodes: which property it is stands in the row
+        names = [*header[:-2], "value"]
+
+    def join(row: Sequence[str]) -> list[str]:
+        fixed = len(row) - 2 if header[-1] == "after" else 1
+        pairs = zip(row[fixed::2], row[fixed + 1 :: 2], strict=True)
+        return [*row[:fixed], *(f"{before} → {after}" for before, after in pairs)]
+
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(dict(zip(names, join(row), strict=True))) for row in rows],
+        schema=dg.TableSchema([dg.TableColumn(name, "string") for name in names]),
+    )
+
+
+def _only_checks(context: dg.AssetExecutionContext) -> bool:
+    """Say whether a run was asked for checks alone: it reads again, and changes nothing."""
+    return not context.op_execution_context.selected_asset_keys
+
+
+def _applied_plan(moved: MovedStep, folder: Path) -> PlanFolder:
+    """Give the plan whose outcome checks are about.
+
+    Raises:
+        DeclarationError: the step was never planned.
+    """
+    plan = read_progress(folder, moved.step).plan
+    if plan is None:
+        raise DeclarationError(f"{moved.step.name} has no plan yet, so there is nothing to check")
+    return plan
 
 
 def _refuse_several_steps(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
@@ -322,13 +352,16 @@ def run_table_step(
     Raises:
         dagster.Failure: one sentence, when a range is not as planned or nothing could begin.
     """
+    move, step = moved.move, moved.step
+    assert isinstance(step, TableStep)
+    folder = find_folder(context.instance, move, moved.folder)
+    if _only_checks(context):
+        yield from _check_table(context, moved, folder)
+        return
     _refuse_several_steps(context, moved)
     if dry_run:
         _dry_run(context, moved)
         return
-    move, step = moved.move, moved.step
-    assert isinstance(step, TableStep)
-    folder = find_folder(context.instance, move, moved.folder)
     selected = context.op_execution_context.selected_asset_keys
     failed: dict[str, str] = {}
     try:
@@ -341,7 +374,7 @@ def run_table_step(
                 f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
             )
             told = _build_counter(context, plan.manifest()["planned"])
-            for key in context.partition_keys if selected else ():
+            for key in context.partition_keys:
                 try:
                     done = apply_table_range(
                         connection,
@@ -361,11 +394,7 @@ def run_table_step(
                     failed[key] = problem
                     context.log.error(f"{key}: {problem}")
             if moved.key in selected:
-                context.log_event(
-                    dg.AssetObservation(
-                        moved.key, metadata={"dry_run": False, **show_move(folder, move)}
-                    )
-                )
+                _report_step(context, moved, folder, failed=bool(failed))
             yield from _judge_table(context, moved, folder, plan)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
@@ -373,6 +402,27 @@ def run_table_step(
         ranges = describe_ranges([range_of_key(key) for key in failed])
         reason = next(iter(failed.values()))
         raise _failure(moved, f"{len(failed)} ranges are not as planned ({ranges}): {reason}")
+
+
+def _check_table(
+    context: dg.AssetExecutionContext, moved: MovedStep, folder: Path
+) -> Iterator[dg.AssetCheckResult]:
+    """Read all applied ranges again, change nothing, and judge the table."""
+    move, step = moved.move, moved.step
+    assert isinstance(step, TableStep)
+    try:
+        with (
+            sole_writer(folder, step.name),
+            _cassandra(context, move.store).connect() as connection,
+        ):
+            plan = _applied_plan(moved, folder)
+            shape = shape_table(connection, move, step)
+            for token_range in step.ranges:
+                retry = _retries(context, f"{step.name} {token_range.key}")
+                prove_applied_range(connection, move, shape, plan, token_range, retry)
+            yield from _judge_table(context, moved, folder, plan)
+    except MigrationError as error:
+        raise _failure(moved, str(error)) from None
 
 
 def _build_counter(context: dg.AssetExecutionContext, total: int) -> Callable[[int], None]:
@@ -442,6 +492,32 @@ def _report_range(
         )
     )
     return proof.reason
+
+
+def _report_step(
+    context: dg.AssetExecutionContext, moved: MovedStep, folder: Path, *, failed: bool
+) -> None:
+    """Tell of all ranges together, on the step's page."""
+    progress = read_progress(folder, moved.step)
+    done, parts = progress.parts
+    metadata: dict[str, Any] = {
+        "dry_run": False,
+        "state": progress.state,
+        "rows_planned": progress.planned,
+        "rows_changed": progress.done,
+        "rows_left_alone": progress.conflicts,
+        "ranges_applied": f"{done} of {parts}",
+        "plan_id": progress.plan.plan_id if progress.plan else "",
+        **show_move(folder, moved.move),
+    }
+    if failed:
+        context.log_event(dg.AssetObservation(moved.key, metadata=metadata))
+        return
+    # The page shows the latest materialization; one without a partition speaks of all ranges. It
+    # belongs to no run, because a backfill refuses runs that report such a one.
+    metadata["run"] = dg.MetadataValue.dagster_run(context.run.run_id)
+    event = dg.AssetMaterialization(moved.key, metadata=metadata)
+    context.instance.report_runless_asset_event(event)
 
 
 def _judge_table(
@@ -534,42 +610,32 @@ def run_graph_step(
     Raises:
         dagster.Failure: one sentence, when it is not as planned or could not begin.
     """
-    _refuse_several_steps(context, moved)
-    if dry_run:
-        _dry_run(context, moved)
-        return
     move, step = moved.move, moved.step
     assert isinstance(step, GraphStep)
     folder = find_folder(context.instance, move, moved.folder)
-    selected = context.op_execution_context.selected_asset_keys
+    only_checks = _only_checks(context)
+    if not only_checks:
+        _refuse_several_steps(context, moved)
+        if dry_run:
+            _dry_run(context, moved)
+            return
     try:
         with sole_writer(folder, step.name), ExitStack() as stack:
-            refuse_out_of_order(move, folder, step)
-            plan = require_plan(move, folder, step)
             store = getattr(context.resources, step.store)
             assert isinstance(store, Neo4jResource)
-            graph = stack.enter_context(store.connect())
-            backup = _graph_step().back_up_graph(plan)
-            context.log_event(
-                dg.AssetMaterialization(
-                    moved.backup_key,
-                    metadata={
-                        "nodes": backup.lines,
-                        "sha256": backup.sha256,
-                        "file": dg.MetadataValue.path(str(plan.part("backup", ALL))),
-                        "plan_id": plan.plan_id,
-                    },
-                )
-            )
-            if moved.key not in selected:
-                return
-            for line in step.statements:
-                context.log.info(line)
-            told = _build_counter(context, plan.manifest()["planned"])
-            done = _graph_step().apply_graph(graph, move, step, plan, told)
-            metadata = {"dry_run": False, "plan_id": plan.plan_id, **done.counts}
-            event = dg.AssetObservation if done.reason else dg.AssetMaterialization
-            context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
+            if only_checks:
+                plan = _applied_plan(moved, folder)
+                graph = stack.enter_context(store.connect())
+                done = _graph_step().prove_graph(graph, step, plan)
+                if done is None:
+                    raise DeclarationError(f"{step.name} is not applied, so there is no verdict")
+            else:
+                refuse_out_of_order(move, folder, step)
+                plan = require_plan(move, folder, step)
+                graph = stack.enter_context(store.connect())
+                done = _apply_graph(context, moved, graph, folder, plan)
+                if done is None:
+                    return
             for check in context.op_execution_context.selected_asset_check_keys:
                 passed, description = {
                     NOTHING_LEFT: done.nothing_left,
@@ -589,6 +655,40 @@ def run_graph_step(
         raise _failure(moved, done.reason)
 
 
+def _apply_graph(
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    graph: Any,
+    folder: Path,
+    plan: PlanFolder,
+) -> Any:
+    """Back up the plan's nodes and, unless the backup alone was asked for, change them."""
+    move, step = moved.move, moved.step
+    assert isinstance(step, GraphStep)
+    backup = _graph_step().back_up_graph(plan)
+    context.log_event(
+        dg.AssetMaterialization(
+            moved.backup_key,
+            metadata={
+                "nodes": backup.lines,
+                "sha256": backup.sha256,
+                "file": dg.MetadataValue.path(str(plan.part("backup", ALL))),
+                "plan_id": plan.plan_id,
+            },
+        )
+    )
+    if moved.key not in context.op_execution_context.selected_asset_keys:
+        return None
+    for line in step.statements:
+        context.log.info(line)
+    told = _build_counter(context, plan.manifest()["planned"])
+    done = _graph_step().apply_graph(graph, move, step, plan, told)
+    metadata = {"dry_run": False, "plan_id": plan.plan_id, **done.counts}
+    event = dg.AssetObservation if done.reason else dg.AssetMaterialization
+    context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
+    return done
+
+
 def run_sync_step(
     context: dg.AssetExecutionContext,
     moved: MovedStep,
@@ -603,37 +703,72 @@ def run_sync_step(
     Raises:
         dagster.Failure: one sentence, when a block failed or nothing could begin.
     """
-    _refuse_several_steps(context, moved)
-    if dry_run:
-        _dry_run(context, moved)
-        return
     move, step = moved.move, moved.step
     assert isinstance(step, SyncStep)
     folder = find_folder(context.instance, move, moved.folder)
+    only_checks = _only_checks(context)
+    if not only_checks:
+        _refuse_several_steps(context, moved)
+        if dry_run:
+            _dry_run(context, moved)
+            return
     try:
         with sole_writer(folder, step.name), ExitStack() as stack:
-            refuse_out_of_order(move, folder, step)
-            plan = require_plan(move, folder, step)
             store = getattr(context.resources, step.store)
             assert isinstance(store, SunbirdSyncResource)
-            client = stack.enter_context(store.to_settings(step.store).connect())
-            connection = (
-                stack.enter_context(_cassandra(context, move.store).connect()) if sync_all else None
-            )
-            done = sync_step.apply_sync(
-                client,
-                connection,
-                move,
-                step,
-                folder,
-                plan,
-                replay=replay,
-                id_file=id_file,
-                on_progress=context.log.info,
-            )
+            if only_checks:
+                plan = _applied_plan(moved, folder)
+                client = stack.enter_context(store.to_settings(step.store).connect())
+                done = sync_step.prove_sync(client, move, step, folder, plan)
+                if done is None:
+                    raise DeclarationError(f"{step.name} has sent nothing yet, so nothing to check")
+            else:
+                refuse_out_of_order(move, folder, step)
+                plan = require_plan(move, folder, step)
+                client = stack.enter_context(store.to_settings(step.store).connect())
+                done = sync_step.apply_sync(
+                    client,
+                    stack.enter_context(_cassandra(context, move.store).connect())
+                    if sync_all
+                    else None,
+                    move,
+                    step,
+                    folder,
+                    plan,
+                    replay=replay,
+                    id_file=id_file,
+                    on_progress=context.log.info,
+                )
+                _report_sync(context, moved, folder, plan, done)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
-    metadata = {
+    for check in context.op_execution_context.selected_asset_check_keys:
+        if check.name == BLOCKS_ACCEPTED:
+            passed, description = done.accepted
+        else:
+            passed = done.verdict is not None and done.verdict.passed
+            description = str(done.verdict or "the index was not asked: not all ids were accepted")
+        yield dg.AssetCheckResult(
+            asset_key=moved.key,
+            check_name=check.name,
+            passed=passed,
+            description=description,
+            metadata=show_move(folder, move),
+        )
+    if done.reason:
+        raise _failure(moved, done.reason)
+
+
+def _report_sync(
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    folder: Path,
+    plan: PlanFolder,
+    done: sync_step.AppliedSync,
+) -> None:
+    """Tell what came of the calls."""
+    assert done.result is not None
+    metadata: dict[str, Any] = {
         "dry_run": False,
         "plan_id": plan.plan_id,
         "ids_accepted": done.result.ids_accepted,
@@ -646,18 +781,7 @@ def run_sync_step(
     if done.verdict:
         metadata["index"] = str(done.verdict)
     event = dg.AssetObservation if done.reason else dg.AssetMaterialization
-    context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
-    for check in context.op_execution_context.selected_asset_check_keys:
-        if check.name == BLOCKS_ACCEPTED:
-            passed, description = not done.missing, str(done.result)
-        else:
-            passed = done.verdict is not None and done.verdict.passed
-            description = str(done.verdict or "the index was not asked: not all ids were accepted")
-        yield dg.AssetCheckResult(
-            asset_key=moved.key, check_name=check.name, passed=passed, description=description
-        )
-    if done.reason:
-        raise _failure(moved, done.reason)
+    context.log_event(event(moved.key, metadata=metadata | show_move(folder, moved.move)))
 
 
 # -- rollback ------------------------------------------------------------------------------------

@@ -157,8 +157,18 @@ def apply_graph(
     plan.forget(VERIFIED, ALL)
     nodes = _nodes(plan, "plan", manifest["parts"][ALL]["sha256"])
     counts = apply_nodes(graph, step.rules, nodes, step.origin, step.target, tell)
-    changes = _to_changes(counts)
-    plan.note(APPLIED, ALL, changes.to_json())
+    plan.note(APPLIED, ALL, _to_changes(counts).to_json())
+    done = prove_graph(graph, step, plan)
+    assert done is not None
+    return done
+
+
+def prove_graph(graph: Graph, step: GraphStep, plan: PlanFolder) -> AppliedGraph | None:
+    """Read the graph again and keep the verdict; None if the plan was not applied."""
+    manifest, applied = plan.manifest(), plan.outcome(APPLIED, ALL)
+    if applied is None or plan.outcome(ROLLED_BACK, ALL) is not None:
+        return None
+    changes = Changes(**applied)
     left = sum(count_nodes(graph, step.rules, step.origin))
     digest = digest_nodes(graph, step.rules, step.origin, step.target)
     same = digest.digest == manifest["digest"]

@@ -382,9 +382,27 @@ def apply_table_range(
         plan.forget(VERIFIED, key)
         done = apply_range(connection, move, shape, plan, key, on_done, on_retry)
         plan.note(APPLIED, key, done.to_json())
+    proof = prove_applied_range(connection, move, shape, plan, token_range, on_retry)
+    return AppliedRange(token_range, backup, done, proof)
+
+
+def prove_applied_range(
+    connection: Connection,
+    move: Move,
+    shape: TableShape,
+    plan: PlanFolder,
+    token_range: TokenRange,
+    on_retry: Callable[[BaseException], None] = lambda error: None,
+) -> Proof | None:
+    """Read a range again and keep the verdict; None if it was not applied, or was rolled back."""
+    key = token_range.key
+    applied = plan.outcome(APPLIED, key)
+    if applied is None or plan.outcome(ROLLED_BACK, key) is not None:
+        return None
+    done = Changes(**applied)
     proof = prove_range(connection, move, shape, plan, token_range, done, on_retry)
     plan.note(VERIFIED, key, proof.to_json() | {"holds": proof.holds, "reason": proof.reason})
-    return AppliedRange(token_range, backup, done, proof)
+    return proof
 
 
 # -- taking it back ------------------------------------------------------------------------------

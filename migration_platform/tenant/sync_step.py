@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,16 @@ def _hint(folder: Path, ids_of: TableStep) -> str:
 class AppliedSync:
     """What came of the calls; `missing` ids were not accepted yet."""
 
-    result: SyncResult
     missing: int
     verdict: IndexVerdict | None
     reason: str
+    result: SyncResult | None = None
+
+    @property
+    def accepted(self) -> tuple[bool, str]:
+        """Whether all ids were accepted, and a sentence."""
+        said = f"{self.missing:,} ids are not accepted yet" if self.missing else "all were accepted"
+        return not self.missing, str(self.result or said)
 
 
 def apply_sync(
@@ -120,6 +126,7 @@ def apply_sync(
     if sum(given is not None for given in (connection, replay, id_file)) > 1:
         raise DeclarationError("sync_all, replay and id_file name other ids each; give one of them")
     ids_of = _table_of(move, step)
+    plan.forget(VERIFIED, ALL)
     logs: dict[str, Any] = {"log_folder": plan.path / LOGS, "on_progress": on_progress}
     if replay is not None:
         result = replay_failed(client, Path(replay), sleep_ms=step.sleep_ms, **logs)
@@ -142,31 +149,44 @@ def apply_sync(
             sleep_ms=step.sleep_ms,
             **logs,
         )
-    missing = result.ids_failed
-    plan.forget(VERIFIED, ALL)
+    done, missing = result.ids_accepted, result.ids_failed
+    if replay is not None:
+        # Beside those that earlier calls sent.
+        before = plan.outcome(APPLIED, ALL)
+        done += before["changed"] if before else 0
+        missing = max(missing, plan.manifest()["planned"] - done)
+    log = str(result.failure_log) if result.ids_failed else ""
     plan.note(
         APPLIED,
         ALL,
-        {
-            "changed": plan.manifest()["planned"] - missing if missing else result.ids_accepted,
-            "already": 0,
-            "conflicts": missing,
-            "gone": 0,
-            "failure_log": str(result.failure_log) if missing else "",
-        },
+        {"changed": done, "already": 0, "conflicts": missing, "gone": 0, "failure_log": log},
     )
-    verdict = None
+    found = prove_sync(client, move, step, folder, plan)
+    assert found is not None
+    return replace(found, result=result)
+
+
+def prove_sync(
+    client: SunbirdSync, move: Move, step: SyncStep, folder: Path, plan: PlanFolder
+) -> AppliedSync | None:
+    """Ask the index and keep the verdict; None if nothing was sent yet."""
+    applied = plan.outcome(APPLIED, ALL)
+    if applied is None:
+        return None
+    missing, verdict = applied["conflicts"], None
     if not missing and step.index_field is not None:
         verdict = _ask_index(client, move, step, folder)
     reason = ""
     if missing:
-        reason = (
-            f"{result}; run the step with replay: {result.failure_log}, which sends exactly these"
+        reason = f"{missing:,} ids were not accepted" + (
+            f"; run the step with replay: {applied['failure_log']}, which sends exactly these"
+            if applied["failure_log"]
+            else ""
         )
     elif verdict is not None and not verdict.passed:
         reason = str(verdict)
     plan.note(VERIFIED, ALL, {"holds": not reason, "reason": reason})
-    return AppliedSync(result, missing, verdict, reason)
+    return AppliedSync(missing, verdict, reason)
 
 
 def _ask_index(client: SunbirdSync, move: Move, step: SyncStep, folder: Path) -> IndexVerdict:
