@@ -167,10 +167,12 @@ names_argument = click.argument(
 def up(names: Sequence[str], ports: Sequence[str], home: Path | None) -> None:
     """Start servers and wait until they answer.
 
-    NAME is cassandra, kafka, dynamodb, postgres, neo4j or sunbird, a stand-in of Sunbird's sync and
-    search APIs on Cassandra's keyspace sunbird; without one, all of them start. A server that runs
-    already is left alone. The first start downloads the server's jars and checks them; later ones
-    need no network.
+    NAME is cassandra, kafka, dynamodb, postgres, neo4j or sunbird; without one, all of them start.
+    A server that runs already is left alone. The first start downloads the server's jars and checks
+    them; later ones need no network.
+
+    sunbird is a stand-in of Sunbird's sync and search APIs. It indexes the rows of the keyspace
+    sunbird in this folder's Cassandra, and takes the API key local-sunbird.
     """
     from migration_platform.local.stack import start_all
 

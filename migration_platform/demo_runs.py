@@ -30,7 +30,7 @@ _ENDED = "migration-platform demo, run ended: "
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
 # Dagster says which steps failed, and then, without a time in front, why.
-_REASON = re.compile(r"(?: - ERROR - .* - (?!Execution of )|\.Failure: )(.*\S)")
+_REASON = re.compile(r"(?: - ERROR - .* - |\.Failure: )(.*\S)")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def progress(total: int, unit: str) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(total=total, unit=f" {unit}", leave=False, dynamic_ncols=True)
     # A bar that ends in a line break never overwrites, and so leaves nothing to clear.
-    line = "     {n_fmt} of {total_fmt} {unit}\n"
+    line = "     {n:,} of {total:,} {unit}\n"
     return tqdm(total=total, unit=unit, bar_format=line, mininterval=10.0, delay=5.0)
 
 
@@ -178,7 +178,8 @@ def _follower(run: Run, shown: ExitStack) -> Callable[[str], None]:
                     shown.close()
                     bar[unit] = shown.enter_context(progress(total, unit))
                 bar[unit].update(done - bar[unit].n)
-        if (found := _REASON.search(line)) and found[1] not in told:
+        found = _REASON.search(line)
+        if found and found[1] not in told and not found[1].startswith("Execution of "):
             told.add(found[1])
             tqdm.write(f"     {found[1]}", file=sys.stderr)
 

@@ -102,30 +102,38 @@ class TenantJob:
                 if not check.passed:
                     stage.echo(f"         FAILED {check.name}: {check.description}")
             whole += ended.succeeded
-        self._summarise(stage, move, before)
+        stage.echo("")
+        if whole == len(move.steps):
+            _show_index(stage, before)
+        _show_ways(stage)
         return whole == len(move.steps)
 
-    def _summarise(self, stage: Stage, move: Move, before: Mapping[str, tuple[int, int]]) -> None:
-        after = _count_index(stage)
-        stage.echo("")
-        stage.echo(f"  search index  {'origin tenant':<22}  target tenant")
-        for kind, counts in before.items():
-            moved = [f"{was:,} -> {now:,}" for was, now in zip(counts, after[kind], strict=True)]
-            stage.echo(f"    {kind:<10}  {moved[0]:<22}  {moved[1]}")
-        dg, config = Path(sys.executable).parent / "dg", {"config": {"dry_run": False}}
-        lines = {
-            "plans, backups, ids": str(_folder(stage)),
-            "whole log": str(stage.log),
-            "take it all back": (
-                f"DAGSTER_HOME={quote(str(prepare_instance(stage.home)))} {quote(str(dg))} launch "
-                f"--job {MOVE}_rollback_job --config-json "
-                + quote(json.dumps({"ops": {f"{MOVE}_rollback": config}}))
-            ),
-        }
-        stage.echo("")
-        for name, value in lines.items():
-            stage.echo(f"  {name:<19}  {value}")
-        stage.echo("")
+
+def _show_index(stage: Stage, before: Mapping[str, tuple[int, int]]) -> None:
+    """Tell what the search index counted before and counts now."""
+    after = _count_index(stage)
+    stage.echo(f"  search index  {'origin tenant':<22}  target tenant")
+    for kind, counts in before.items():
+        moved = [f"{was:,} -> {now:,}" for was, now in zip(counts, after[kind], strict=True)]
+        stage.echo(f"    {kind:<10}  {moved[0]:<22}  {moved[1]}")
+    stage.echo("")
+
+
+def _show_ways(stage: Stage) -> None:
+    """Tell where everything is, and how to take it back."""
+    dg, config = Path(sys.executable).parent / "dg", {"config": {"dry_run": False}}
+    ways = {
+        "plans, backups, ids": str(_folder(stage)),
+        "whole log": str(stage.log),
+        "take it all back": (
+            f"DAGSTER_HOME={quote(str(prepare_instance(stage.home)))} {quote(str(dg))} launch "
+            f"--job {MOVE}_rollback_job --config-json "
+            + quote(json.dumps({"ops": {f"{MOVE}_rollback": config}}))
+        ),
+    }
+    for name, value in ways.items():
+        stage.echo(f"  {name:<19}  {value}")
+    stage.echo("")
 
 
 def _planning(move: Move) -> Run:

@@ -178,7 +178,7 @@ def count_rows(users: int) -> dict[str, int]:
         "organisation": len(CHANNELS) * (1 + SCHOOLS),
         "user": users,
         "user_org": sum(len(_joined(number)) for number in range(users)),
-        "course_batch": max(1, users // USERS_A_BATCH),
+        "course_batch": max(20, users // USERS_A_BATCH),
     }
 
 

@@ -61,7 +61,7 @@ def test_two_sets_of_tenants_with_one_seed_are_the_same_and_have_the_columns_of_
         "organisation": sample_tenants.organisations,
         "user": lambda seed: sample_tenants.tenant_users(300, seed),
         "user_org": lambda seed: sample_tenants.associations(300, seed),
-        "course_batch": lambda seed: sample_tenants.course_batches(12, seed),
+        "course_batch": lambda seed: sample_tenants.course_batches(20, seed),
     }
     for table, make in made.items():
         rows = list(make(3))
