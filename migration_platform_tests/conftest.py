@@ -34,9 +34,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
 # Servers and Dagster force each write to the disk, which tests need not wait for where there is
-# room in memory. A container's /dev/shm is too small by default.
+# room in memory. A container's /dev/shm is too small by default, and may forbid programs, which
+# the servers' libraries are.
 MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 6 * 2**30:
+if (
+    MEMORY.is_dir()
+    and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    and shutil.disk_usage(MEMORY).free > 6 * 2**30
+):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 # How long an example takes says something of the machine, not of what is tested.
