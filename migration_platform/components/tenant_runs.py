@@ -46,12 +46,12 @@ from migration_platform.tenant.steps import (
 )
 from migration_platform.token_ranges import describe_ranges, range_of_key
 
-NOTHING_LEFT = "nothing_of_the_origin_tenant_is_left"
+NOTHING_LEFT = "nothing_of_the_origin_is_left"
 COUNTS_EQUAL = "counts_equal_the_plan"
-REST_UNCHANGED = "everything_else_is_unchanged"
-NOTHING_UNPLANNED = "nothing_unplanned_shows_the_target_tenant"
+REST_UNCHANGED = "all_else_is_unchanged"
+NOTHING_UNPLANNED = "nothing_unplanned_arrived"
 BLOCKS_ACCEPTED = "every_block_was_accepted"
-INDEX_SHOWS = "the_index_shows_the_target_tenant"
+INDEX_SHOWS = "index_shows_the_target"
 CHECKS: Mapping[type, Mapping[str, str]] = {
     TableStep: {
         NOTHING_LEFT: "No row still shows the origin tenant, but for what the plan leaves so.",
@@ -118,7 +118,7 @@ class MovedStep:
                 f"Rows of `{step.table}` whose `{step.select}` shows `{move.origin_tenant}`:",
                 "",
                 *(
-                    f"- `{change.column}`: {_describe_change(change, move)}"
+                    f"- `{change.column}` {_describe_change(change, move)}"
                     for change in step.changes
                 ),
                 "",
@@ -132,23 +132,18 @@ class MovedStep:
                 f"`{step.object_type}`, {step.block_size} a call, so that it reads the rows again."
             ]
         config = json.dumps({"ops": {self.op_name: {"config": {"dry_run": False}}}})
-        lines += ["", f"Without `{config}` a run only makes the plan."]
+        lines += ["", f"A run only makes the plan, unless its config (Launchpad) is `{config}`."]
         return "\n".join(lines)
 
 
 def _describe_change(change: Any, move: Move) -> str:
     if change.lookup:
-        return f"`{change.lookup.column}` of the row of `{move.target_tenant}` in " + (
-            f"`{change.lookup.table}`"
-        )
+        row = change.lookup.key or move.target_tenant
+        return f"becomes `{change.lookup.column}` of `{row}` in `{change.lookup.table}`"
     if change.replace is None:
-        return f"`{change.constant}`"
-    what = {
-        "value": "the value",
-        "first": "the first such element",
-        "all": "all such elements",
-    }[change.replace]
-    return f"{what} becomes `{move.target_tenant}`"
+        return f"becomes `{change.constant}`"
+    what = {"value": "", "first": ", in its first such element,", "all": ", in all such elements,"}
+    return f"{what[change.replace]} becomes `{move.target_tenant}`"
 
 
 def find_folder(instance: dg.DagsterInstance, move: Move, folder: str | None) -> Path:
@@ -204,30 +199,41 @@ def plan_step(context: dg.AssetExecutionContext, moved: MovedStep) -> dict[str, 
     return plan_metadata(moved, folder, plan)
 
 
+def number(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def describe_plan(moved: MovedStep, manifest: Mapping[str, Any]) -> list[str]:
     """Say in lines what a plan found."""
     step = moved.step
     if isinstance(step, SyncStep):
         return [f"Dry run: {manifest['describes']}; nothing was sent"]
-    what = "rows" if isinstance(step, TableStep) else "nodes"
-    lines = [f"{manifest['planned']:,} {what} of {manifest['rows']:,} would change"]
     if isinstance(step, TableStep):
+        lines = [f"{manifest['planned']:,} of {number(manifest['rows'], 'row')} would change"]
         more = (
-            ("already", "rows show the target tenant already (already.csv)"),
-            ("doubles", "lists would name the target tenant twice"),
-            ("again", "rows would still name the origin tenant, of which they have several"),
+            ("already", "row", "with the target tenant already (already.csv)"),
+            ("doubles", "list", "would name the target tenant twice"),
+            ("again", "row", "would still name the origin tenant, which stood there twice"),
             (
                 "duplicates",
-                f"rows are duplicates by {step.duplicates_by} of one that the target tenant has "
-                "(duplicates.csv); they are moved all the same",
+                "row",
+                f"with the {step.duplicates_by} of a row that the target tenant has "
+                "(duplicates.csv); moved all the same",
             ),
         )
-        lines += [f"{manifest[name]:,} {said}" for name, said in more if manifest[name]]
+        lines += [
+            f"{number(manifest[name], what)} {said}" for name, what, said in more if manifest[name]
+        ]
     else:
-        lines += [f"{line}: {count:,} nodes" for line, count in manifest["statements"].items()]
+        lines = [
+            f"{number(manifest['planned'], 'value')} of {number(manifest['rows'], 'node')} would "
+            "change"
+        ]
+        lines += [f"{count:,} by {line}" for line, count in manifest["statements"].items()]
         if manifest["longer"]:
             lines.append(
-                f"{manifest['longer']:,} nodes name the origin tenant in a longer list, and are "
+                f"{number(manifest['longer'], 'node')} with the origin tenant in a longer list, "
                 "left alone"
             )
     return lines
@@ -241,6 +247,7 @@ def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str,
         "summary": dg.MetadataValue.md(
             "\n".join(f"- {line}" for line in describe_plan(moved, manifest))
         ),
+        **show_move(folder, move),
         "planned": manifest["planned"],
         "plan_id": plan.plan_id,
         "plan_folder": dg.MetadataValue.path(str(plan.path)),
@@ -252,7 +259,7 @@ def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str,
             "first_request": manifest["request"],
             "id_file": dg.MetadataValue.path(manifest["id_file"]),
         }
-        return metadata | show_move(folder, move)
+        return metadata
     header = preview_header(step) if isinstance(step, TableStep) else GRAPH_HEADER
     if isinstance(step, TableStep):
         metadata |= {
@@ -266,7 +273,7 @@ def plan_metadata(moved: MovedStep, folder: Path, plan: PlanFolder) -> dict[str,
     if manifest["preview"]:
         metadata["preview"] = _preview_table(header, manifest["preview"])
         metadata["preview_csv"] = dg.MetadataValue.path(str(plan.path / "preview.csv"))
-    return metadata | show_move(folder, move)
+    return metadata
 
 
 def _preview_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dg.TableMetadataValue:
@@ -537,7 +544,7 @@ def _judge_table(
             f"{total.left:,} rows still show the origin tenant; make a new plan and run it"
             if total.left
             else f"{total.rows:,} rows were read, and none of them shows the origin tenant",
-            {"left": total.left, "rows": total.left_samples},
+            {"left": total.left, "rows_left": total.left_samples},
         ),
         COUNTS_EQUAL: (
             total.done == planned and not total.conflicts,
@@ -594,6 +601,7 @@ def _judge_table(
             metadata={
                 name: dg.MetadataValue.json(value) if isinstance(value, list) else value
                 for name, value in details.items()
+                if value != []
             }
             | show_move(folder, moved.move),
         )
@@ -822,10 +830,10 @@ def roll_back(
             problems.append(f"{step.name}: {error}")
             context.log.error(problems[-1])
             continue
-        what = "would be put back" if dry_run else "were put back"
+        what = "to put back" if dry_run else "put back"
         said = (
-            f"{step.name}: {restored.changed:,} {what}, {restored.already:,} were so before, "
-            f"{restored.conflicts + restored.gone:,} do not hold what the move wrote any more"
+            f"{step.name}: {restored.changed:,} {what}, {restored.already:,} so before, "
+            f"{restored.conflicts + restored.gone:,} without what the move wrote, left alone"
         )
         context.log.info(said)
         for sample in restored.samples[:MAX_LOGGED]:
@@ -843,12 +851,10 @@ def roll_back(
                 },
             )
         )
-    synced = [step.name for step in move.steps if isinstance(step, SyncStep)]
-    if synced and not dry_run:
-        context.log.info(
-            f"The index still shows the move; have it read the rows again: {', '.join(synced)} "
-            "with sync_all: true, or with the id file of the plan"
-        )
+    for step in move.steps:
+        if isinstance(step, SyncStep) and not dry_run:
+            sync_step.note_rollback(move, step, folder)
+            context.log.warning(f"{step.name}: {sync_step.NOT_SYNCED}")
     if problems:
         raise dg.Failure(f"{move.name}: {'; '.join(problems)}", allow_retries=False)
 

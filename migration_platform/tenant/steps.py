@@ -26,6 +26,7 @@ from migration_platform.tenant.changes import (
 from migration_platform.tenant.declaration import (
     Move,
     Step,
+    SyncStep,
     TableStep,
 )
 from migration_platform.tenant.proof import Proof, prove_range
@@ -56,7 +57,7 @@ from migration_platform.tenant.rows import (
 )
 from migration_platform.token_ranges import TokenRange
 
-PREVIEW_ROWS = 20
+PREVIEW_ROWS = 10
 GRAPH_HEADER = ["node", "labels", "property", "before", "after"]
 State = Literal[
     "not planned", "planned", "partly applied", "applied", "verified", "failing", "rolled back"
@@ -147,6 +148,11 @@ def refuse_out_of_order(move: Move, folder: Path, step: Step) -> None:
     Raises:
         DeclarationError: one sentence with the first step that is missing.
     """
+    if isinstance(step, SyncStep) and (
+        read_progress(folder, move.by_name[step.ids_of]).state == "rolled back"
+    ):
+        # The index has to show the origin again, and reading rows again never harms.
+        return
     for earlier in move.before(step.name):
         progress = read_progress(folder, earlier)
         if progress.state == "verified":
@@ -239,6 +245,8 @@ def _write_plan(
 ) -> dict[str, Any]:
     step, counts, parts = shape.step, {"planned": 0, "rows": 0, "already": 0, "again": 0}, {}
     counts["doubles"] = 0
+    # The row that is the target tenant itself is none that has it already.
+    shows_tenant = step.select in step.changed
     preview: list[list[str]] = []
     values: set[bytes] = set()
     with ExitStack() as files:
@@ -276,7 +284,7 @@ def _write_plan(
             parts[key] = _describe(writer.part, seen.part, sums)
             counts["planned"] += writer.part.lines
             counts["rows"] += sums.rows
-            counts["already"] += sums.visible_rows
+            counts["already"] += sums.visible_rows if shows_tenant else 0
             on_progress(number + 1, len(step.ranges))
     # The parts can only be read again once they are there.
     duplicates = _count_duplicates(shape, plan, parts, values)

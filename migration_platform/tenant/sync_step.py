@@ -31,6 +31,10 @@ from migration_platform.tenant.search_sync import (
 from migration_platform.tenant.steps import read_progress
 
 LOGS = "logs"
+NOT_SYNCED = (
+    "the rows were rolled back, and the index still shows the move: run this step again, with "
+    "dry_run: false"
+)
 
 
 def plan_sync(
@@ -189,18 +193,31 @@ def prove_sync(
     return AppliedSync(missing, verdict, reason)
 
 
+def note_rollback(move: Move, step: SyncStep, folder: Path) -> None:
+    """Take the verdict back where the rows that the index shows were put back."""
+    progress = read_progress(folder, step)
+    rows = read_progress(folder, move.by_name[step.ids_of])
+    if progress.plan is not None and progress.done and rows.state == "rolled back":
+        progress.plan.note(VERIFIED, ALL, {"holds": False, "reason": NOT_SYNCED})
+
+
 def _ask_index(client: SunbirdSync, move: Move, step: SyncStep, folder: Path) -> IndexVerdict:
     """Count the documents of both tenants against the rows of the table's plan."""
     assert step.index_field is not None
     table = read_progress(folder, move.by_name[step.ids_of]).plan
     assert table is not None
     manifest = table.manifest()
+    moved = (manifest["again"], manifest["planned"] + manifest["already"])
+    # Before a move, or after its rollback; a list that names both tenants counts for both.
+    unmoved = (manifest["planned"], manifest["already"] + manifest["doubles"])
+    is_back = read_progress(folder, move.by_name[step.ids_of]).state == "rolled back"
+    origin_expected, target_expected = unmoved if is_back else moved
     return wait_for_index(
         client,
         step.object_type,
         origin={step.index_field: move.origin_tenant},
         target={step.index_field: move.target_tenant},
-        origin_expected=manifest["again"],
-        target_expected=manifest["planned"] + manifest["already"],
+        origin_expected=origin_expected,
+        target_expected=target_expected,
         wait_seconds=step.wait_seconds,
     )
