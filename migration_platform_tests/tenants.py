@@ -12,7 +12,7 @@ from migration_platform.stores.cassandra import Connection
 from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import Change, Lookup, Move, TableStep
 from migration_platform.tenant.proof import Proof
-from migration_platform.tenant.records import PlanFolder
+from migration_platform.tenant.records import PlanFolder, seal_backup
 from migration_platform.tenant.rows import shape_table
 from migration_platform.tenant.steps import (
     apply_table_range,
@@ -104,6 +104,7 @@ class Tenants:
             changes.add(done.changes)
             assert done.proof is not None
             proof.add(done.proof)
+        seal_backup(plan)
         return Applied(changes, proof)
 
     def run(self, step: TableStep) -> "Applied":

@@ -129,7 +129,7 @@ def _declare(tenants: Tenants, label: str) -> dict[str, Any]:
                     "block_size": 2,
                     "sleep_ms": 1,
                     "index_field": "rootOrgId",
-                    "wait_seconds": 10,
+                    "wait_seconds": 5,
                 }
             },
             "search_batches": {
@@ -139,7 +139,7 @@ def _declare(tenants: Tenants, label: str) -> dict[str, Any]:
                     "ids_of": "course_batches",
                     "sleep_ms": 1,
                     "index_field": "createdFor",
-                    "wait_seconds": 10,
+                    "wait_seconds": 5,
                 }
             },
             "organisation": {
@@ -342,6 +342,8 @@ def test_a_move_moves_everything_in_order_and_proves_it(moved):
     assert {key for key, passed in found.items() if not passed} == {
         ("users", "nothing_of_the_origin_is_left"),
         ("users", "all_else_is_unchanged"),
+        # Nobody told the index of the new row.
+        ("search_users", "index_shows_the_target"),
     }
     assert again.materializations(dg.AssetKey(["rajasthan", "users_plan"])) == {}
     moved.tenants.execute("DELETE FROM KS.user WHERE id = 'late'")
@@ -385,7 +387,7 @@ def test_a_conflict_is_red_and_reported_and_its_checks_say_so(moved):
     moved.tenants.execute("UPDATE KS.user SET channel = 'mine' WHERE id = 'old-1'")
     result = moved.run("users", dry_run=False)
     assert not result.success
-    assert "1 planned rows did not change" in result.error
+    assert "rows planned and not as planned: 1" in result.error
     key = dg.AssetKey(["rajasthan", "users"])
     assert result.materializations(key) == {}
     metadata = next(data for where, data in result.observations(key) if where == WHOLE)
@@ -397,7 +399,7 @@ def test_a_conflict_is_red_and_reported_and_its_checks_say_so(moved):
         "all_else_is_unchanged": True,
         "nothing_unplanned_arrived": True,
     }
-    assert "left alone: make a new plan" in str(result.checks["counts_equal_the_plan"].description)
+    assert "make a new plan" in str(result.checks["counts_equal_the_plan"].description)
 
 
 def _reach_the_search(moved: Moved) -> None:
@@ -473,3 +475,80 @@ def test_a_declaration_with_mistakes_is_refused_with_all_of_them(moved):
         "a move needs two tenants",
     ):
         assert part in message
+
+
+def _sync(moved):
+    moved.run("search_users_plan", "search_batches_plan").assert_success()
+    for step in ("search_users", "search_batches"):
+        moved.run(step, dry_run=False).assert_success()
+
+
+def test_a_sync_from_before_its_tables_last_change_does_not_let_the_next_step_run(moved):
+    _reach_the_search(moved)
+    _sync(moved)
+    moved.tenants.execute(f"INSERT INTO KS.user (id, rootorgid) VALUES ('late', '{OLD}')")
+    moved.run("users_plan").assert_success()
+    moved.run("users", dry_run=False).assert_success()
+    moved.run("organisation_plan").assert_success()
+    result = moved.run("organisation", dry_run=False)
+    assert not result.success or moved.sunbird.index["user"]["late"]["rootOrgId"] == NEW
+
+
+def test_ids_that_an_id_file_has_lost_are_sent_all_the_same(moved):
+    declared = _declare(moved.tenants, moved.label)
+    declared["steps"]["search_users"]["sync"].pop("index_field")
+    moved.project.declare("rajasthan", "TenantMove", **declared)
+    _reach_the_search(moved)
+    moved.run("search_users_plan").assert_success()
+    (moved.folder / "user_migration.csv").write_text("old-1\n")
+    moved.run("search_users", dry_run=False).assert_success()
+    sent = sorted(i for call in moved.sunbird.syncs for i in call.ids)
+    assert sent == [f"old-{n}" for n in range(5)]
+
+
+def test_a_plan_and_its_use_do_not_go_in_one_run(moved):
+    result = moved.run("users_plan", "users", dry_run=False)
+    assert not result.success
+    assert moved.tenants.rows("user")["old-1"]["rootorgid"] == OLD
+
+
+def test_a_step_is_not_rolled_back_under_a_later_one_that_has_a_newer_plan(moved):
+    for step in ("users", "user_organisations"):
+        moved.run(f"{step}_plan").assert_success()
+        moved.run(step, dry_run=False).assert_success()
+    moved.tenants.execute(
+        f"INSERT INTO KS.user_org (id, userid, organisationid) VALUES ('z', 'u', '{OLD}')"
+    )
+    moved.run("user_organisations_plan").assert_success()
+    said = moved.roll_back(dry_run=False, steps=["users"])
+    assert "comes after users and is not rolled back" in said
+
+
+def test_a_rollback_of_a_sync_is_refused_and_not_silently_nothing(moved):
+    said = moved.roll_back(dry_run=False, steps=["search_users"])
+    assert "failed" in said
+
+
+@pytest.mark.parametrize("broken", ["folder", "manifest"])
+def test_broken_files_are_told_in_a_sentence(moved, broken):
+    if broken == "folder":
+        moved.folder.parent.mkdir(parents=True, exist_ok=True)
+        moved.folder.write_text("x")
+        error = moved.run("users_plan").error
+    else:
+        moved.run("users_plan").assert_success()
+        (manifest,) = moved.folder.glob("users/*/plan.json")
+        manifest.write_text("{}")
+        error = moved.run("users", dry_run=False).error
+    assert "events.Failure: rajasthan: " in error
+
+
+def test_a_sync_after_a_second_plan_sends_the_ids_of_the_first_one_too(moved):
+    moved.run("users_plan").assert_success()
+    moved.tenants.execute("UPDATE KS.user SET channel = 'mine' WHERE id = 'old-1'")
+    assert not moved.run("users", dry_run=False).success
+    # As the failure says: make a new plan and run it. It has one row.
+    _reach_the_search(moved)
+    moved.run("search_users_plan").assert_success()
+    moved.run("search_users", dry_run=False).assert_success()
+    assert moved.sunbird.index["user"]["old-2"]["rootOrgId"] == NEW

@@ -1,5 +1,6 @@
 """Rows of tables move to another tenant: planned, changed by compare and set, proved, undone."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from migration_platform.cql_names import TableName
 from migration_platform.cql_types import encode_value, parse_type
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.stores.cassandra import CassandraSettings, Column, Connection, Table
+from migration_platform.tenant import steps
 from migration_platform.tenant.declaration import Change, Lookup, Move
 from migration_platform.tenant.records import newest_plan, plans_of, sole_writer
-from migration_platform.tenant.rows import PlannedRow, compile_change
-from migration_platform.tenant.steps import read_progress
+from migration_platform.tenant.rows import PlannedRow, compile_change, shape_table
+from migration_platform.tenant.steps import apply_table_range, read_progress
 from migration_platform_tests.servers import proxy_before
 from migration_platform_tests.tenants import (
     BATCH,
@@ -384,7 +386,7 @@ def test_a_row_of_the_origin_that_came_after_the_plan_is_found(users):
     users.execute(f"INSERT INTO KS.user (id, rootorgid) VALUES ('late', '{OLD}')")
     proof = users.apply(users.steps[0]).proof
     assert (proof.left, proof.left_samples) == (1, ["late"])
-    assert "1 rows still show the origin tenant" in proof.reason
+    assert proof.reason == "rows still showing the origin tenant: 1"
     assert users.run(users.steps[0]).proof.reason == ""
 
 
@@ -410,7 +412,7 @@ def test_a_change_of_another_row_that_no_later_write_explains_is_a_failure(users
     users.execute(harm)
     proof = users.apply(users.steps[0]).proof
     assert proof.unexplained == 1
-    assert "groups of other rows differ" in proof.reason
+    assert "groups of other rows that differ from what they were: 1" in proof.reason
 
 
 def test_an_older_row_that_shows_the_target_unplanned_is_a_failure(users):
@@ -452,7 +454,7 @@ def test_a_step_out_of_order_is_refused_until_the_one_before_is_verified(two_ste
         two_steps.apply(second)
     two_steps.execute("UPDATE KS.user SET channel = 'mine' WHERE id = 'old-1'")
     two_steps.apply(first)
-    with pytest.raises(DeclarationError, match="users is not as planned"):
+    with pytest.raises(DeclarationError, match="users is not as it should be"):
         two_steps.apply(second)
     two_steps.run(first)
     assert two_steps.apply(second).proof.reason == ""
@@ -567,3 +569,101 @@ def test_a_backup_names_values_and_writetimes_and_is_checked_by_any_tool(users):
     assert {line["id"] for line in lines} == {"old-1", "old-2", "old-3"}
     assert bytes.fromhex(lines[0]["cells"][0]).decode() == OLD
     assert all(isinstance(line["writetimes"][0], int) for line in lines)
+
+
+# -- what must not happen --------------------------------------------------------------------------
+
+
+def test_a_planned_row_that_holds_something_else_is_not_counted_as_done(users):
+    # A writetime ahead of now wins over the update, which says all the same that it was applied.
+    ahead = int(time.time() * 1e6) + 10**12
+    users.execute(f"UPDATE KS.user USING TIMESTAMP {ahead} SET channel='x' WHERE id='old-1'")
+    done = users.run(users.steps[0])
+    assert users.rows("user")["old-1"]["channel"] == "x"
+    assert not done.proof.holds
+
+
+def test_a_second_proof_notices_that_a_planned_row_was_changed_again(users):
+    step = users.steps[0]
+    users.run(step)
+    users.execute("UPDATE KS.user SET rootorgid='third', channel='x' WHERE id='old-1'")
+    assert not users.apply(step).proof.holds
+
+
+def test_a_row_that_has_left_the_origin_since_the_plan_is_left_alone(users):
+    users.steps.clear()
+    step = users.step("channels", "user", "rootorgid", Change("channel", constant="rj"))
+    users.plan(step)
+    users.execute("UPDATE KS.user SET rootorgid='third' WHERE id='old-1'")
+    assert users.apply(step).changes.conflicts == 1
+    assert users.rows("user")["old-1"]["channel"] == "etb"
+
+
+def test_a_row_of_nulls_only_is_refused_for_it_could_be_made_again_after_its_deletion(users):
+    users.execute(f"UPDATE KS.organisation SET status = null WHERE id = '{OLD}'")
+    with pytest.raises(PreflightError, match="is null in status, so that no condition"):
+        users.plan(organisation_of(users))
+
+
+@pytest.mark.parametrize("what", ["ranges", "order", "fewer"])
+def test_a_rollback_under_another_declaration_is_refused_and_then_possible(users, what):
+    step, before = users.steps[0], users.rows("user")
+    users.run(step)
+    other = {
+        "ranges": {"token_ranges": 3},
+        "order": {"changes": step.changes[::-1]},
+        "fewer": {"changes": step.changes[:1]},
+    }[what]
+    users.steps[0] = changed(step, **other)
+    with pytest.raises(DeclarationError, match="declare the step as it was, roll back"):
+        users.restore(users.steps[0])
+    users.steps[0] = step
+    users.restore(step)
+    assert users.rows("user") == before
+
+
+def test_a_step_whose_rollback_was_cut_short_is_not_verified(users, monkeypatch):
+    step = users.steps[0] = changed(users.steps[0], token_ranges=1)
+    users.run(step)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps, "count_restored", die)
+    with pytest.raises(KeyboardInterrupt):
+        users.restore(step)
+    assert users.rows("user")["old-1"]["rootorgid"] == OLD
+    assert read_progress(users.folder, step).state != "verified"
+
+
+def test_a_row_that_differed_only_at_the_backup_comes_back_or_is_reported(users):
+    step = users.steps[0] = changed(users.steps[0], token_ranges=1)
+    users.plan(step)
+    users.execute("UPDATE KS.user SET channel='tmp' WHERE id='old-1'")
+    plan, shape = (
+        newest_plan(users.folder, "users"),
+        shape_table(users.connection, users.move, step),
+    )
+    (whole,) = step.ranges
+    apply_table_range(users.connection, users.move, shape, plan, whole, changes=False)
+    users.execute("UPDATE KS.user SET channel='etb' WHERE id='old-1'")
+    users.apply(step)
+    restored = users.restore(step)
+    assert users.rows("user")["old-1"]["rootorgid"] == OLD or not restored.complete
+
+
+def test_a_row_that_expires_is_not_kept_by_a_column_that_was_null(users):
+    users.execute(f"INSERT INTO KS.user (id, rootorgid) VALUES ('t', '{OLD}') USING TTL 3000")
+    users.steps.clear()
+    users.run(users.step("channels", "user", "rootorgid", Change("channel", constant="rj")))
+    (row,) = users.reader.execute(
+        f"SELECT ttl(channel) AS left FROM \"{users.keyspace}\".user WHERE id='t'"
+    )
+    assert row["left"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_sentence(users):
+    step = users.steps[0]
+    users.folder.write_text("a file where the folder should be")
+    with pytest.raises(MigrationError, match="cannot write"), sole_writer(users.folder, "users"):
+        users.plan(step)

@@ -70,6 +70,7 @@ class NodeAttributes(NamedAttributes, dg.Model):
     only_element: bool = Field(
         default=False, description="Whether it is a list that holds nothing but the id."
     )
+    identity: str = Field(NodeRule.identity, description="Property by which a node is known again.")
 
 
 class GraphAttributes(NamedAttributes, dg.Model):
@@ -123,7 +124,8 @@ class StepAttributes(NamedAttributes, dg.Model):
         if self.graph is not None:
             graph = self.graph
             rules = tuple(
-                NodeRule(node.label, node.property, node.only_element) for node in graph.nodes
+                NodeRule(node.label, node.property, node.only_element, node.identity)
+                for node in graph.nodes
             )
             return GraphStep(name, graph.store, graph.origin, graph.target, rules)
         assert self.table is not None

@@ -33,6 +33,16 @@ class MoveConfig(dg.Config):
     dry_run: bool = Field(default=True, description=DRY_RUN)
 
 
+class TableConfig(MoveConfig):
+    """What a run of a table's step does."""
+
+    accept_changes_by_others: bool = Field(
+        default=False,
+        description="Whether to go on although other rows changed in a way that no later write "
+        "explains, as deletions do. It is kept with the verdict.",
+    )
+
+
 class SyncConfig(dg.Config):
     """What a run of a sync does."""
 
@@ -250,8 +260,13 @@ def build_step_assets(
         options["backfill_policy"] = dg.BackfillPolicy.single_run()
 
         @dg.multi_asset(**options)
-        def change_rows(context: dg.AssetExecutionContext, config: MoveConfig) -> Iterator[Any]:
-            yield from run_table_step(context, moved, dry_run=config.dry_run)
+        def change_rows(context: dg.AssetExecutionContext, config: TableConfig) -> Iterator[Any]:
+            yield from run_table_step(
+                context,
+                moved,
+                dry_run=config.dry_run,
+                accept_changes=config.accept_changes_by_others,
+            )
 
         return change_rows
     if isinstance(step, GraphStep):

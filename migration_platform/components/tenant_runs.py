@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._cli.utils import TMP_DAGSTER_HOME_PREFIX
 
 from migration_platform.components.reporting import (
     PROGRESS_SECONDS,
@@ -28,13 +29,13 @@ from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
 from migration_platform.tenant.picture import draw_move, draw_squares
 from migration_platform.tenant.proof import Proof
-from migration_platform.tenant.records import ALL, VERIFIED, PlanFolder, sole_writer
+from migration_platform.tenant.records import ALL, VERIFIED, PlanFolder, seal_backup, sole_writer
 from migration_platform.tenant.rows import shape_table
 from migration_platform.tenant.steps import (
     GRAPH_HEADER,
     AppliedRange,
+    applied_plans,
     apply_table_range,
-    keys_of,
     plan_table,
     preview_header,
     prove_applied_range,
@@ -150,7 +151,14 @@ def find_folder(instance: dg.DagsterInstance, move: Move, folder: str | None) ->
     """Give the folder of a move, absolute."""
     if folder:
         return Path(folder).absolute()
-    return Path(instance.root_directory) / "tenant_moves" / move.name
+    root = Path(instance.root_directory)
+    if instance.is_ephemeral or root.name.startswith(TMP_DAGSTER_HOME_PREFIX):
+        raise dg.Failure(
+            "DAGSTER_HOME is not set, so plans and backups would be gone with this run; set it, or "
+            f"declare a folder for {move.name}",
+            allow_retries=False,
+        )
+    return root / "tenant_moves" / move.name
 
 
 def show_move(folder: Path, move: Move) -> dict[str, Any]:
@@ -310,13 +318,21 @@ def _applied_plan(moved: MovedStep, folder: Path) -> PlanFolder:
     return plan
 
 
-def _refuse_several_steps(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
+def _refuse_several_steps(
+    context: dg.AssetExecutionContext, moved: MovedStep, *, dry_run: bool
+) -> None:
     """Refuse a run that holds other steps, too: Dagster would skip them and call it a success.
 
     Raises:
         dagster.Failure: one sentence.
     """
     keys = context.run.asset_selection or set(context.job_def.asset_layer.executable_asset_keys)
+    if not dry_run and moved.plan_key in keys:
+        raise _failure(
+            moved,
+            f"this run selects {moved.step.name} and also its plan, so that nobody could look at "
+            "the plan; make the plan in a run of its own",
+        )
     others = [
         step.name
         for step in moved.move.steps
@@ -352,7 +368,11 @@ def _dry_run(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
 
 
 def run_table_step(
-    context: dg.AssetExecutionContext, moved: MovedStep, *, dry_run: bool
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    *,
+    dry_run: bool,
+    accept_changes: bool,
 ) -> Iterator[Any]:
     """Back up, change and prove the selected ranges of a table, and judge the whole of it.
 
@@ -365,7 +385,7 @@ def run_table_step(
     if _only_checks(context):
         yield from _check_table(context, moved, folder)
         return
-    _refuse_several_steps(context, moved)
+    _refuse_several_steps(context, moved, dry_run=dry_run)
     if dry_run:
         _dry_run(context, moved)
         return
@@ -390,6 +410,7 @@ def run_table_step(
                         plan,
                         range_of_key(key),
                         changes=moved.key in selected,
+                        accept_changes=accept_changes,
                         on_done=told,
                         on_retry=_retries(context, f"{step.name} {key}"),
                     )
@@ -400,6 +421,7 @@ def run_table_step(
                 if problem := _report_range(context, moved, plan, done):
                     failed[key] = problem
                     context.log.error(f"{key}: {problem}")
+            seal_backup(plan)
             if moved.key in selected:
                 _report_step(context, moved, folder, failed=bool(failed))
             yield from _judge_table(context, moved, folder, plan)
@@ -531,8 +553,7 @@ def _judge_table(
     context: dg.AssetExecutionContext, moved: MovedStep, folder: Path, plan: PlanFolder
 ) -> Iterator[dg.AssetCheckResult]:
     """Give the verdict on the whole table, from what stands in the folder of all ranges."""
-    keys = keys_of(moved.step)
-    proofs = plan.outcomes(VERIFIED, keys)
+    keys, proofs = plan.keys, plan.outcomes(VERIFIED)
     total = Proof()
     for value in proofs.values():
         total.add(Proof.from_json(value))
@@ -541,17 +562,17 @@ def _judge_table(
     what = {
         NOTHING_LEFT: (
             not total.left,
-            f"{total.left:,} rows still show the origin tenant; make a new plan and run it"
+            f"{number(total.left, 'row')} of the origin tenant left; make a new plan and run it"
             if total.left
-            else f"{total.rows:,} rows were read, and none of them shows the origin tenant",
+            else f"{total.rows:,} rows were read, and none of them would change any more",
             {"left": total.left, "rows_left": total.left_samples},
         ),
         COUNTS_EQUAL: (
             total.done == planned and not total.conflicts,
             f"{total.done:,} of {planned:,} planned rows hold what was planned"
             + (
-                f"; {total.conflicts:,} were changed or deleted by somebody else, and left alone: "
-                "make a new plan and run it"
+                f"; {total.conflicts:,} hold something else or are gone, because somebody else "
+                "writes to them: make a new plan and run it"
                 if total.conflicts
                 else ""
             ),
@@ -562,8 +583,9 @@ def _judge_table(
             f"the digests of {total.differing:,} groups of rows differ; somebody wrote "
             f"{total.written:,} rows in them since the plan was made"
             + (
-                f", and {total.unexplained:,} groups differ without such a row: rows were deleted, "
-                "or changed at an older time"
+                f", and {total.unexplained:,} groups differ without such a row: rows or cells were "
+                "deleted, or changed at an older time"
+                + (", which this move was told to accept" if total.accepted else "")
                 if total.unexplained
                 else ""
             )
@@ -590,7 +612,7 @@ def _judge_table(
                 f"{len(missing)} of {len(keys)} ranges are not verified yet "
                 f"({describe_ranges([range_of_key(key) for key in missing])}); {description}"
             )
-        elif check.name == REST_UNCHANGED and not total.unexplained:
+        elif check.name == REST_UNCHANGED and (total.accepted or not total.unexplained):
             severity = dg.AssetCheckSeverity.WARN
         yield dg.AssetCheckResult(
             asset_key=moved.key,
@@ -623,7 +645,7 @@ def run_graph_step(
     folder = find_folder(context.instance, move, moved.folder)
     only_checks = _only_checks(context)
     if not only_checks:
-        _refuse_several_steps(context, moved)
+        _refuse_several_steps(context, moved, dry_run=dry_run)
         if dry_run:
             _dry_run(context, moved)
             return
@@ -654,6 +676,10 @@ def run_graph_step(
                     asset_key=moved.key,
                     check_name=check.name,
                     passed=passed,
+                    # A graph does not tell who wrote, and others may.
+                    severity=dg.AssetCheckSeverity.WARN
+                    if check.name == REST_UNCHANGED
+                    else dg.AssetCheckSeverity.ERROR,
                     description=description,
                     metadata=show_move(folder, move),
                 )
@@ -716,7 +742,13 @@ def run_sync_step(
     folder = find_folder(context.instance, move, moved.folder)
     only_checks = _only_checks(context)
     if not only_checks:
-        _refuse_several_steps(context, moved)
+        _refuse_several_steps(context, moved, dry_run=dry_run)
+        if dry_run and (sync_all or replay or id_file):
+            raise _failure(
+                moved,
+                "sync_all, replay and id_file are for a real run; add dry_run: false, or leave "
+                "them out to see what the id file would send",
+            )
         if dry_run:
             _dry_run(context, moved)
             return
@@ -724,10 +756,11 @@ def run_sync_step(
         with sole_writer(folder, step.name), ExitStack() as stack:
             store = getattr(context.resources, step.store)
             assert isinstance(store, SunbirdSyncResource)
+            connection = stack.enter_context(_cassandra(context, move.store).connect())
             if only_checks:
                 plan = _applied_plan(moved, folder)
                 client = stack.enter_context(store.to_settings(step.store).connect())
-                done = sync_step.prove_sync(client, move, step, folder, plan)
+                done = sync_step.prove_sync(client, connection, move, step, plan)
                 if done is None:
                     raise DeclarationError(f"{step.name} has sent nothing yet, so nothing to check")
             else:
@@ -736,13 +769,12 @@ def run_sync_step(
                 client = stack.enter_context(store.to_settings(step.store).connect())
                 done = sync_step.apply_sync(
                     client,
-                    stack.enter_context(_cassandra(context, move.store).connect())
-                    if sync_all
-                    else None,
+                    connection,
                     move,
                     step,
                     folder,
                     plan,
+                    sync_all=sync_all,
                     replay=replay,
                     id_file=id_file,
                     on_progress=context.log.info,
@@ -814,6 +846,13 @@ def roll_back(
             f"{move.name} has no step {', '.join(unknown)}; valid are {', '.join(move.by_name)}",
             allow_retries=False,
         )
+    synced = [name for name in names if isinstance(move.by_name[name], SyncStep)]
+    if synced:
+        raise dg.Failure(
+            f"{', '.join(synced)} wrote nothing that could be put back: roll the rows back, and "
+            "run it again",
+            allow_retries=False,
+        )
     folder = find_folder(context.instance, move, declared_folder)
     problems: list[str] = []
     for step in reversed(move.steps):
@@ -831,10 +870,12 @@ def roll_back(
             context.log.error(problems[-1])
             continue
         what = "to put back" if dry_run else "put back"
-        said = (
-            f"{step.name}: {restored.changed:,} {what}, {restored.already:,} so before, "
-            f"{restored.conflicts + restored.gone:,} without what the move wrote, left alone"
-        )
+        said = f"{step.name}: {restored.changed:,} {what}"
+        if not dry_run:
+            said += (
+                f", {restored.already:,} so before, {restored.conflicts + restored.gone:,} without "
+                "what the move wrote, left alone"
+            )
         context.log.info(said)
         for sample in restored.samples[:MAX_LOGGED]:
             context.log.warning(f"{step.name}: left alone: {sample}")
@@ -863,13 +904,11 @@ def _refuse_later_steps(move: Move, folder: Path, step: Step) -> None:
     """Refuse to roll a step back that a later one builds on."""
     later = False
     for each in move.steps:
-        if later and not isinstance(each, SyncStep):
-            progress = read_progress(folder, each)
-            if progress.state not in ("not planned", "planned", "rolled back") and progress.done:
-                raise DeclarationError(
-                    f"{each.name} comes after {step.name} and is not rolled back; do that first, "
-                    "or leave steps out, which takes all in the right order"
-                )
+        if later and not isinstance(each, SyncStep) and applied_plans(folder, each):
+            raise DeclarationError(
+                f"{each.name} comes after {step.name} and is not rolled back; do that first, or "
+                "leave steps out, which takes all in the right order"
+            )
         later = later or each is step
 
 

@@ -6,7 +6,7 @@ was lost: the row is then read with serial consistency, and what it holds decide
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,6 +75,11 @@ class Changes:
         """Give the counts as JSON."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Changes":
+        """Read what `to_json` gave, and what was noted beside it is left out."""
+        return cls(**{name: value[name] for name in cls.__dataclass_fields__})
+
     def add(self, other: "Changes") -> None:
         """Take in what came of another range."""
         self.changed += other.changed
@@ -86,7 +91,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class SavedRow:
-    """A row's changed columns at the backup: values, writetimes, and when they expire.
+    """A row's watched columns at the backup: values, writetimes, and when they expire.
 
     `writetimes` are microseconds since 1970, a list for a column of several cells; `expires` is
     the second since 1970 from which the row's columns are gone, None for never.
@@ -166,7 +171,7 @@ def back_up_range(
             "sha256": part.sha256,
             "table": str(shape.table.name),
             "key": list(shape.table.primary_key),
-            "columns": {name: shape.table.type_of(name) for name in shape.step.changed},
+            "columns": {name: shape.table.type_of(name) for name in shape.watched},
             "made_at": int(time.time()),
         },
     )
@@ -184,6 +189,14 @@ def saved_rows(plan: PlanFolder, key: str) -> Iterator[SavedRow]:
         yield SavedRow.from_json(line)
 
 
+def _planned_and_saved(plan: PlanFolder, key: str) -> Iterator[tuple[PlannedRow, SavedRow]]:
+    """Give the rows of a range's plan that were there at its backup, with what was saved."""
+    saved = {row.key: row for row in saved_rows(plan, key)}
+    for row in planned_rows(plan, key):
+        if row.key in saved:
+            yield row, saved[row.key]
+
+
 def _save(
     connection: Connection,
     move: Move,
@@ -191,7 +204,7 @@ def _save(
     rows: Iterable[PlannedRow],
     on_retry: Retry,
 ) -> Iterator[SavedRow]:
-    columns = shape.step.changed
+    columns = shape.watched
     # Servers before Cassandra 5.0 tell no times of a column of several cells.
     timed = [
         name
@@ -290,15 +303,14 @@ def restore_range(
     on_done: Callable[[int], None],
     on_retry: Retry,
 ) -> Changes:
-    """Put back what the backup holds in rows that still hold what the move wrote.
+    """Put back what was there before in rows that still hold what the move wrote.
 
-    Rows that the move found changed, and so left alone, are left alone again.
+    A row was only changed while it held what the plan saw, so that is what it gets back; the
+    backup tells which rows there were, and when they expire.
     """
-    rows = {row.key: row for row in planned_rows(plan, key)}
     wanted = (
-        _Wanted(saved.id, saved.key, row.after, saved.cells, saved.expires)
-        for saved in saved_rows(plan, key)
-        if (row := rows.get(saved.key)) is not None and saved.cells == row.before
+        _Wanted(row.id, row.key, row.after, row.before, saved.expires)
+        for row, saved in _planned_and_saved(plan, key)
     )
     return _set_rows(connection, move, shape, wanted, on_done, on_retry)
 
@@ -311,10 +323,10 @@ def _set_rows(
     on_done: Callable[[int], None],
     on_retry: Retry,
 ) -> Changes:
-    columns = shape.step.changed
-    sets = ", ".join(f"{quote(name)} = ?" for name in columns)
+    sets = ", ".join(f"{quote(name)} = ?" for name in shape.step.changed)
     key = " AND ".join(f"{quote(name)} = ?" for name in shape.table.primary_key)
-    conditions = " AND ".join(f"{quote(name)} = ?" for name in columns)
+    # Also of the column that shows the tenant where it does not change itself.
+    conditions = " AND ".join(f"{quote(name)} = ?" for name in shape.watched)
     statement = connection.prepare(
         f"UPDATE {shape.table.name} USING TTL ? SET {sets} WHERE {key} IF {conditions}",  # noqa: S608
         retry_seconds=move.retry_seconds,
@@ -323,7 +335,8 @@ def _set_rows(
 
     def bound() -> Iterator[tuple[_Wanted, list[bytes | None]]]:
         for row in rows:
-            values = [_ttl_cell(row.expires), *row.after, *row.key, *row.before]
+            after = (row.after[at] for at in shape.changed_at)
+            values = [_ttl_cell(row.expires), *after, *row.key, *row.before]
             yield row, values
 
     for row, page in read_rows(
@@ -385,11 +398,16 @@ def _settle(
             changes.already += 1
         else:
             changes.conflicts += 1
-            held = ", ".join(
-                f"{quote(name)} is {shape.show(name, cell)}"
-                for name, cell in zip(shape.step.changed, found, strict=True)
-            )
-            _sample(changes, f"{row.id}: {held}")
+            _sample(changes, show_held(shape, row.id, found))
+
+
+def show_held(shape: TableShape, row_id: str, watched: Cells) -> str:
+    """Say what a row holds in the columns that a move looks at."""
+    held = ", ".join(
+        f"{quote(name)} is {shape.show(name, cell)}"
+        for name, cell in zip(shape.watched, watched, strict=True)
+    )
+    return f"{row_id}: {held}"
 
 
 def _sample(changes: Changes, text: str) -> None:
@@ -404,8 +422,8 @@ def _read_changed(
     rows: Iterable[Any],
     on_retry: Retry,
 ) -> Iterator[tuple[Any, Cells | None]]:
-    """Read the changed columns of rows as the last conditional update left them."""
-    columns = shape.step.changed
+    """Read the watched columns of rows as the last conditional update left them."""
+    columns = shape.watched
     # The key is selected too: a row whose other columns are all null is there all the same.
     statement = prepare_key_read(
         connection, shape.table, (*shape.table.primary_key, *columns), move
@@ -425,7 +443,7 @@ def _cells_behind_key(shape: TableShape, page: Page) -> Cells | None:
     if not page.row_count:
         return None
     size = shape.key_size
-    return tuple(split_cells(page.data, size + len(shape.step.changed))[size:])
+    return tuple(split_cells(page.data, size + len(shape.watched))[size:])
 
 
 def count_restored(
@@ -436,10 +454,11 @@ def count_restored(
     key: str,
     on_retry: Retry,
 ) -> tuple[int, int]:
-    """Read what was put back: how many rows hold what the backup holds, and how many do not."""
+    """Read what was put back: how many rows hold what they held before, and how many do not."""
     same = other = 0
-    for saved, found in _read_changed(connection, move, shape, saved_rows(plan, key), on_retry):
-        if found == saved.cells:
+    rows = (row for row, _ in _planned_and_saved(plan, key))
+    for row, found in _read_changed(connection, move, shape, rows, on_retry):
+        if found == row.before:
             same += 1
         else:
             other += 1

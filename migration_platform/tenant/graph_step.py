@@ -37,7 +37,12 @@ from migration_platform.tenant.records import (
     write_json,
     write_part,
 )
-from migration_platform.tenant.steps import GRAPH_HEADER, PREVIEW_ROWS, applied_plans
+from migration_platform.tenant.steps import (
+    GRAPH_HEADER,
+    PREVIEW_ROWS,
+    applied_plans,
+    require_declaration,
+)
 
 
 def plan_graph(graph: Graph, move: Move, step: GraphStep, folder: Path) -> PlanFolder:
@@ -168,7 +173,7 @@ def prove_graph(graph: Graph, step: GraphStep, plan: PlanFolder) -> AppliedGraph
     manifest, applied = plan.manifest(), plan.outcome(APPLIED, ALL)
     if applied is None or plan.outcome(ROLLED_BACK, ALL) is not None:
         return None
-    changes = Changes(**applied)
+    changes = Changes.from_json(applied)
     left = sum(count_nodes(graph, step.rules, step.origin))
     digest = digest_nodes(graph, step.rules, step.origin, step.target)
     same = digest.digest == manifest["digest"]
@@ -185,7 +190,7 @@ def prove_graph(graph: Graph, step: GraphStep, plan: PlanFolder) -> AppliedGraph
             not left,
             f"{left:,} nodes still show the origin tenant; make a new plan and run it"
             if left
-            else f"{digest.nodes:,} nodes were read, and none of them shows the origin tenant",
+            else f"{digest.nodes:,} nodes were read, and none of them would change any more",
         ),
         counts_equal=(
             changes.complete and changes.done == manifest["planned"],
@@ -230,14 +235,18 @@ def restore_graph(
     Raises:
         PermanentError, TransientError: the graph does not take it, or a backup was changed.
     """
-    del move
     total = Changes()
-    for plan in applied_plans(folder, step):
+    plans = applied_plans(folder, step)
+    for plan in plans:
+        require_declaration(move, step, plan)
+    for plan in plans:
         described = read_json(plan.path / "backup" / f"{ALL}.json")
         nodes = _nodes(plan, "backup", described["sha256"])
         if dry_run:
             total.changed += sum(1 for _ in nodes)
             continue
+        plan.forget(VERIFIED, ALL)
+        plan.forget(APPLIED, ALL)
         changes = _to_changes(restore_nodes(graph, step.rules, nodes, step.origin, step.target))
         plan.note(ROLLED_BACK, ALL, changes.to_json())
         total.add(changes)

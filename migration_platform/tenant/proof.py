@@ -5,7 +5,7 @@ newest writetime tells whether somebody wrote it after the plan was made: on a t
 such rows are named, and stop nothing. A difference that no such write explains is a failure.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from migration_platform.cell_times import read_writetimes
 from migration_platform.migration import quote
 from migration_platform.rows import NULL, join_cells, split_cells
 from migration_platform.stores.cassandra import Connection
-from migration_platform.tenant.changes import Changes, planned_rows
+from migration_platform.tenant.changes import planned_rows, show_held
 from migration_platform.tenant.declaration import Move
 from migration_platform.tenant.records import PlanFolder, read_part
 from migration_platform.tenant.rows import (
@@ -36,11 +36,12 @@ class Proof:
     Attributes:
         planned: Rows of the plan.
         done: Those that hold what was wanted.
-        conflicts: Those that somebody else had changed or deleted.
+        conflicts: Those that hold something else, or are gone.
         left: Rows that still show the origin and would change; not those that the plan leaves so.
         differing: Buckets in which something else is not as it was.
         written: Rows in them that somebody wrote after the plan was made.
         unexplained: Those of the buckets without such a row.
+        accepted: Whether the run that proved it said to go on in spite of `unexplained`.
         new: Rows created after the plan that show the target.
         intruders: Older rows that show the target, did not do so before, and are not in the plan.
     """
@@ -53,6 +54,7 @@ class Proof:
     differing: int = 0
     written: int = 0
     unexplained: int = 0
+    accepted: bool = False
     new: int = 0
     intruders: int = 0
     left_samples: list[str] = field(default_factory=list)
@@ -68,14 +70,18 @@ class Proof:
     @property
     def reason(self) -> str:
         """Say what is wrong; empty if nothing is."""
-        undone = self.planned - self.done
         parts = (
-            (self.left, "rows still show the origin tenant"),
-            (undone, "planned rows did not change"),
-            (self.unexplained, "groups of other rows differ from what they were"),
-            (self.intruders, "rows show the target tenant without having been planned"),
+            (self.left, "still showing the origin tenant"),
+            (self.planned - self.done, "planned and not as planned"),
+            (self.intruders, "showing the target tenant without having been planned"),
         )
-        return ", ".join(f"{number:,} {what}" for number, what in parts if number)
+        said = [f"rows {what}: {number:,}" for number, what in parts if number]
+        if self.unexplained and not self.accepted:
+            said.append(
+                f"groups of other rows that differ from what they were: {self.unexplained:,} "
+                "(accept_changes_by_others: true goes on in spite of them)"
+            )
+        return ", ".join(said)
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON."""
@@ -92,6 +98,8 @@ class Proof:
             mine = getattr(self, name)
             if isinstance(value, list):
                 mine += value[: MAX_SAMPLES - len(mine)]
+            elif isinstance(value, bool):
+                setattr(self, name, mine or value)
             else:
                 setattr(self, name, mine + value)
 
@@ -102,30 +110,32 @@ def prove_range(
     shape: TableShape,
     plan: PlanFolder,
     token_range: TokenRange,
-    changes: Changes,
     on_retry: Callable[[BaseException], None],
 ) -> Proof:
-    """Read a range again, and hold it against its plan."""
+    """Read a range again, and hold it against its plan.
+
+    What an update said of itself is not believed: a cell with a later writetime may outlive it.
+    """
     manifest = plan.manifest()
     before = manifest["parts"][token_range.key]
-    planned: set[bytes] = set()
-    again: set[str] = set()
-    for row in planned_rows(plan, token_range.key):
-        planned.add(join_cells(row.key, NULL))
-        if row.is_again:
-            again.add(row.id)
-    proof = Proof(
-        planned=len(planned),
-        done=changes.done,
-        conflicts=changes.conflicts + changes.gone,
-        conflict_samples=list(changes.samples),
-    )
-    sums, keys = RangeSums(), frozenset(planned)
+    planned = {join_cells(row.key, NULL): row for row in planned_rows(plan, token_range.key)}
+    proof, sums = Proof(planned=len(planned)), RangeSums()
     rows = scan_range(connection, move, shape, token_range, on_retry=on_retry)
-    for row_id in sum_range(shape, rows, keys, sums):
-        if row_id not in again:
+    missing = set(planned)
+    for found in sum_range(shape, rows, planned.keys(), sums):
+        row = planned.get(found.key)
+        missing.discard(found.key)
+        if row is not None and found.watched == row.after:
+            proof.done += 1
+        elif row is not None:
+            proof.conflicts += 1
+            _keep(proof.conflict_samples, show_held(shape, found.id, found.watched))
+        if found.would_change and (row is None or found.watched != row.after):
             proof.left += 1
-            _keep(proof.left_samples, row_id)
+            _keep(proof.left_samples, found.id)
+    for key in missing:
+        proof.conflicts += 1
+        _keep(proof.conflict_samples, f"{planned[key].id} does not exist any more")
     proof.rows = sums.rows
     after = sums.to_json()
     differing = differing_buckets(before["sums"], after["sums"])
@@ -136,7 +146,7 @@ def prove_range(
             proof,
             _dated_rows(connection, move, shape, token_range, on_retry),
             shape,
-            keys,
+            planned.keys(),
             differing,
             visible,
             manifest["made_at_us"],
@@ -206,7 +216,7 @@ def _look_closer(
     proof: Proof,
     rows: Iterator[_DatedRow],
     shape: TableShape,
-    planned: frozenset[bytes],
+    planned: Collection[bytes],
     differing: frozenset[int],
     visible: frozenset[int],
     made_at_us: int,

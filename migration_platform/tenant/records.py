@@ -17,10 +17,12 @@ relies on it. Runs on several machines share the folder.
 import csv
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from errno import EACCES, EDQUOT, EFBIG, EIO, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +36,7 @@ APPLIED, VERIFIED, ROLLED_BACK = "applied", "verified", "rolled_back"
 ALL = "all"
 """The one part of a step that has no token ranges."""
 _MANIFEST = "plan.json"
+_OF_DISKS = (EACCES, EDQUOT, EFBIG, EIO, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS)
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,20 @@ class PlanFolder:
         return self.path.name
 
     def manifest(self) -> dict[str, Any]:
-        """Read what the whole plan says."""
-        return read_json(self.path / _MANIFEST)
+        """Read what the whole plan says.
+
+        Raises:
+            PermanentError: it is not what was written.
+        """
+        found = read_json(self.path / _MANIFEST)
+        if not {"planned", "fingerprint", "parts"} <= found.keys():
+            raise PermanentError(f"{self.path / _MANIFEST} is no plan; make a new one")
+        return found
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The parts of the plan, in order."""
+        return tuple(sorted(self.manifest()["parts"]))
 
     def write_manifest(self, value: Mapping[str, Any]) -> None:
         """Make the plan complete."""
@@ -72,14 +87,19 @@ class PlanFolder:
         path = self.path / what / f"{key}.json"
         return read_json(path) if path.exists() else None
 
-    def outcomes(self, what: Outcome, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def outcomes(self, what: Outcome) -> dict[str, dict[str, Any]]:
         """Read what came of the ranges of which something did."""
-        found = ((key, self.outcome(what, key)) for key in keys)
+        found = ((key, self.outcome(what, key)) for key in self.keys)
         return {key: value for key, value in found if value is not None}
 
     def note(self, what: Outcome, key: str, value: Mapping[str, Any]) -> None:
-        """Keep what came of a range."""
-        write_json(self.path / what / f"{key}.json", value)
+        """Keep what came of a range, and when."""
+        at_us = time.time_ns() // 1000
+        write_json(self.path / what / f"{key}.json", {"at_us": at_us, **value})
+
+    def has_backup(self, key: str) -> bool:
+        """Say whether a range was saved."""
+        return (self.path / "backup" / f"{key}.json").exists()
 
     def forget(self, what: Outcome, key: str) -> None:
         """Take back what came of a range, which is no longer so."""
@@ -96,11 +116,15 @@ def new_plan(folder: Path, step: str) -> PlanFolder:
         except FileExistsError:
             continue
         except OSError as error:
-            raise DeclarationError(
-                f"cannot write to the move's folder {folder}: {error.strerror}; name another in "
-                "`folder`"
-            ) from error
+            raise _unwritable(folder, error) from error
         return PlanFolder(path)
+
+
+def _unwritable(folder: Path, error: OSError) -> DeclarationError:
+    return DeclarationError(
+        f"cannot write to the move's folder {folder}: {error.strerror}; mend that, or name another "
+        "in `folder`"
+    )
 
 
 def plans_of(folder: Path, step: str) -> list[PlanFolder]:
@@ -125,8 +149,12 @@ def sole_writer(folder: Path, step: str) -> Iterator[None]:
         DeclarationError: another run is at it.
     """
     home = folder / step
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("a") as file:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        lock = (home / ".lock").open("a")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with lock as file:
         try:
             flock(file, LOCK_EX | LOCK_NB)
         except OSError:
@@ -141,26 +169,37 @@ def sole_writer(folder: Path, step: str) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """Write a file that appears when it is complete, and is on the disk then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(
-        "w", encoding="utf-8", newline="", dir=path.parent, prefix=".", delete=False
-    ) as file:
-        try:
-            yield file.file
-            file.flush()
-            os.fsync(file.fileno())
-            # A temporary file is private; what it becomes is for everybody who may see the folder.
-            os.chmod(file.name, 0o640)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    """Write a file that appears when it is complete, and is on the disk then.
+
+    Raises:
+        PermanentError: it cannot be written, as when the disk is full.
+    """
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", newline="", dir=path.parent, prefix=".", delete=False
+        ) as file:
+            try:
+                yield file.file
+                file.flush()
+                os.fsync(file.fileno())
+                # A temporary file is private; this one is for all who may see the folder.
+                os.chmod(file.name, 0o640)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in _OF_DISKS:
+            raise PermanentError(
+                f"cannot write {path}: {error.strerror}; mend that, and run the step again"
+            ) from error
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

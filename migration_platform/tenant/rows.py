@@ -6,7 +6,7 @@ touches. The same pass finds the rows that change and adds up the digests of eve
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing import get_context
@@ -107,17 +107,22 @@ class TableShape:
             return False
         return tenant in read_elements(cell) if self.names else cell == tenant
 
+    def watched_of(self, cells: Sequence[bytes | None]) -> Cells:
+        """Give the watched cells of a row whose cells have the order of `columns`."""
+        return tuple(cells[self.key_size : self.key_size + len(self.watched)])
+
     def changes_of(self, cells: Sequence[bytes | None]) -> Cells | None:
-        """Give what the changed columns become in a row that shows the origin; None if no change.
+        """Give what the watched cells become in a row that shows the origin; None if no change.
 
         `cells` are the row's, in the order of `columns`.
         """
         if not self.shows(self.origin, cells[self.select_at]):
             return None
-        watched = cells[self.key_size : self.key_size + len(self.watched)]
-        before = tuple(watched[at] for at in self.changed_at)
-        after = tuple(change(cell) for change, cell in zip(self.after, before, strict=True))
-        return None if after == before else after
+        before = self.watched_of(cells)
+        after = [*before]
+        for at, change in zip(self.changed_at, self.after, strict=True):
+            after[at] = change(before[at])
+        return None if tuple(after) == before else tuple(after)
 
 
 def shape_table(connection: Connection, move: Move, step: TableStep) -> TableShape:
@@ -337,7 +342,7 @@ def prepare_key_read(
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row that changes: its key, and the changed columns before and after.
+    """A row that changes: its key, and the watched columns before and after.
 
     `is_again` says that the row still shows the origin afterwards, as `first` leaves the second.
     `doubles` says that a list then names the target twice. `duplicate_of` is its value by which
@@ -532,14 +537,20 @@ def plan_range(
                     )
                 )
             continue
+        before = shape.watched_of(cells)
+        if not any(cell is not None for cell in before):
+            shown = _id_of(shape, cells[id_at])
+            raise PreflightError(
+                f"the row {shown} of {shape.table.name} is null in {', '.join(shape.watched)}, so "
+                "that no condition could tell whether it still exists; give it a value first"
+            )
         _add(sums, shape, row, _without_watched(shape, row))
         changed = [*cells]
-        for at, cell in zip(shape.changed_at, after, strict=True):
-            changed[key_size + at] = cell
+        changed[key_size : key_size + len(after)] = after
         yield PlannedRow(
             id=_id_of(shape, cells[id_at]),
             key=tuple(cells[:key_size]),
-            before=tuple(cells[key_size + at] for at in shape.changed_at),
+            before=before,
             after=after,
             is_again=shape.changes_of(changed) is not None,
             doubles=shows_target,
@@ -562,10 +573,20 @@ def _id_of(shape: TableShape, cell: bytes | None) -> str:
     return shown
 
 
+@dataclass(frozen=True)
+class FoundRow:
+    """A row that was planned, or that would still change: what it holds in its watched columns."""
+
+    id: str
+    key: bytes
+    watched: Cells
+    would_change: bool
+
+
 def sum_range(
-    shape: TableShape, rows: Iterator[RowBytes], planned: frozenset[bytes], sums: RangeSums
-) -> Iterator[str]:
-    """Add up a range after a move, and give the ids of rows that would still change.
+    shape: TableShape, rows: Iterator[RowBytes], planned: Collection[bytes], sums: RangeSums
+) -> Iterator[FoundRow]:
+    """Add up a range after a move; gives the rows that are planned, or would still change.
 
     `planned` are the keys of the plan's rows, as they stand in a page.
     """
@@ -576,13 +597,29 @@ def sum_range(
         sums.bytes_read += len(data)
         is_planned = row.key in planned
         _add(sums, shape, row, _without_watched(shape, row) if is_planned else data)
-        if shape.origin not in data and shape.target not in data:
+        if not is_planned and shape.origin not in data and shape.target not in data:
             continue
         cells = split_cells(data, len(shape.columns))
         if not is_planned and shape.shows(shape.target, cells[shape.select_at]):
             _add_visible(sums, shape, row)
-        if shape.changes_of(cells) is not None:
-            yield _id_of(shape, cells[id_at])
+        would_change = shape.changes_of(cells) is not None
+        if is_planned or would_change:
+            row_id = _id_of(shape, cells[id_at])
+            yield FoundRow(row_id, row.key, shape.watched_of(cells), would_change)
+
+
+def count_tenants(connection: Connection, move: Move, step: TableStep) -> tuple[int, int]:
+    """Count the rows that show the origin now, and those that show the target."""
+    shape = shape_table(connection, move, step)
+    watched = () if step.select in shape.table.primary_key else (step.select,)
+    read = replace(shape, watched=watched, untouched=())
+    origin = target = 0
+    for token_range in step.ranges:
+        for row in scan_range(connection, move, read, token_range):
+            cell = split_cells(row.data, len(read.columns))[read.select_at]
+            origin += shape.shows(shape.origin, cell)
+            target += shape.shows(shape.target, cell)
+    return origin, target
 
 
 def read_ids_of_table(connection: Connection, move: Move, step: TableStep) -> Iterator[str]:

@@ -41,7 +41,6 @@ from migration_platform.tenant.records import (
     newest_plan,
     part_writer,
     plans_of,
-    seal_backup,
     table_file,
     whole_file,
 )
@@ -79,7 +78,7 @@ class Progress:
     """How far a step is. Counts are rows, ids or nodes.
 
     Attributes:
-        plan: The newest plan, or the newest that was applied where the newest has nothing to do.
+        plan: The newest plan that was applied, or the newest if none was.
         parts: How many of the step's parts are applied, of how many.
         reason: Why it is failing.
     """
@@ -96,21 +95,19 @@ class Progress:
 
 def read_progress(folder: Path, step: Step) -> Progress:
     """Say how far a step is, from what stands in the move's folder."""
-    keys = keys_of(step)
     plans = plans_of(folder, step.name)
     if not plans:
-        return Progress(step.name, "not planned", parts=(0, len(keys)))
-    plan = plans[-1]
-    begun = [each for each in plans if each.outcomes(APPLIED, keys)]
-    # A plan that finds nothing more to do takes nothing back of what is verified.
-    if begun and plan not in begun and not plan.manifest()["planned"]:
-        plan = begun[-1]
-    applied, verified = plan.outcomes(APPLIED, keys), plan.outcomes(VERIFIED, keys)
-    back = plan.outcomes(ROLLED_BACK, keys)
-    failing = {key: value for key, value in verified.items() if not value["holds"]}
-    conflicts = sum(value.get("conflicts", 0) + value.get("gone", 0) for value in applied.values())
+        return Progress(step.name, "not planned", parts=(0, len(keys_of(step))))
+    begun = [each for each in plans if each.outcomes(APPLIED) or each.outcomes(ROLLED_BACK)]
+    # A later plan is a look, and takes nothing back of what was found true.
+    plan = begun[-1] if begun else plans[-1]
+    keys, applied, verified = plan.keys, plan.outcomes(APPLIED), plan.outcomes(VERIFIED)
+    failing = [value["reason"] for value in verified.values() if not value["holds"]]
+    conflicts = sum(value["conflicts"] + value["gone"] for value in applied.values())
+    if isinstance(step, SyncStep) and verified and not failing:
+        failing = _object_to_older_sync(folder, step, verified[ALL]["at_us"])
     state: State
-    if back:
+    if plan.outcomes(ROLLED_BACK):
         state = "rolled back"
     elif failing or conflicts:
         state = "failing"
@@ -120,16 +117,28 @@ def read_progress(folder: Path, step: Step) -> Progress:
         state = "partly applied"
     else:
         state = "verified" if len(verified) == len(keys) else "applied"
+    of = [value["of"] for value in applied.values() if "of" in value]
     return Progress(
         step=step.name,
         state=state,
         plan=plan,
-        planned=plan.manifest()["planned"],
-        done=sum(value.get("changed", 0) + value.get("already", 0) for value in applied.values()),
+        planned=sum(of) if of else plan.manifest()["planned"],
+        done=sum(value["changed"] + value["already"] for value in applied.values()),
         conflicts=conflicts,
         parts=(len(applied), len(keys)),
-        reason="; ".join(dict.fromkeys(value.get("reason", "") for value in failing.values())),
+        reason="; ".join(dict.fromkeys(failing)),
     )
+
+
+def _object_to_older_sync(folder: Path, step: SyncStep, verified_us: int) -> list[str]:
+    """Say that rows were changed after the search service read them."""
+    later = sum(
+        value["changed"]
+        for plan in plans_of(folder, step.ids_of)
+        for value in plan.outcomes(APPLIED).values()
+        if value["at_us"] > verified_us
+    )
+    return [f"{later:,} of {step.ids_of} were changed after it; run it again"] if later else []
 
 
 _MEANS: dict[State, str] = {
@@ -137,7 +146,7 @@ _MEANS: dict[State, str] = {
     "planned": "is planned but not applied; run it with dry_run: false",
     "partly applied": "is applied in {done} of {parts} ranges; run the others",
     "applied": "is applied but not verified; run it again, which only verifies",
-    "failing": "is not as planned ({reason}); make a new plan and run it",
+    "failing": "is not as it should be ({reason}); make a new plan and run it",
     "rolled back": "was rolled back; make a new plan and run it",
 }
 
@@ -182,7 +191,7 @@ def require_plan(move: Move, folder: Path, step: Step) -> PlanFolder:
         raise DeclarationError(
             f"the declaration of {step.name} has changed since its plan {plan.plan_id}: {way_out}"
         )
-    if plan.outcomes(ROLLED_BACK, keys_of(step)):
+    if plan.outcomes(ROLLED_BACK):
         raise DeclarationError(f"the plan {plan.plan_id} of {step.name} was rolled back: {way_out}")
     return plan
 
@@ -302,8 +311,8 @@ def _describe(part: Part, seen: Part, sums: RangeSums) -> dict[str, Any]:
 
 def _preview(shape: TableShape, row: PlannedRow) -> list[str]:
     shown = [row.id]
-    for name, before, after in zip(shape.step.changed, row.before, row.after, strict=True):
-        shown += [shape.show(name, before), shape.show(name, after)]
+    for name, at in zip(shape.step.changed, shape.changed_at, strict=True):
+        shown += [shape.show(name, row.before[at]), shape.show(name, row.after[at])]
     return shown
 
 
@@ -369,28 +378,31 @@ def apply_table_range(
     token_range: TokenRange,
     *,
     changes: bool = True,
+    accept_changes: bool = False,
     on_done: Callable[[int], None] = lambda rows: None,
     on_retry: Callable[[BaseException], None] = lambda error: None,
 ) -> AppliedRange:
     """Back a range up, change it, and prove it; what is done already is only proved again.
 
-    Without `changes` it is only backed up.
+    Without `changes` it is only backed up. With `accept_changes` other rows may have changed in a
+    way that no later write explains. Seal the backup once all ranges are done.
 
     Raises:
         PermanentError, TransientError: the range is not done; a further run goes on.
     """
     key = token_range.key
     backup = back_up_range(connection, move, shape, plan, key, on_retry)
-    seal_backup(plan)
     if not changes:
         return AppliedRange(token_range, backup, Changes())
     found = plan.outcome(APPLIED, key)
-    done = Changes(**found) if found else None
+    done = Changes.from_json(found) if found else None
     if done is None or not done.complete:
         plan.forget(VERIFIED, key)
         done = apply_range(connection, move, shape, plan, key, on_done, on_retry)
         plan.note(APPLIED, key, done.to_json())
-    proof = prove_applied_range(connection, move, shape, plan, token_range, on_retry)
+    proof = prove_applied_range(
+        connection, move, shape, plan, token_range, on_retry, accept_changes=accept_changes
+    )
     return AppliedRange(token_range, backup, done, proof)
 
 
@@ -401,14 +413,16 @@ def prove_applied_range(
     plan: PlanFolder,
     token_range: TokenRange,
     on_retry: Callable[[BaseException], None] = lambda error: None,
+    *,
+    accept_changes: bool = False,
 ) -> Proof | None:
     """Read a range again and keep the verdict; None if it was not applied, or was rolled back."""
     key = token_range.key
-    applied = plan.outcome(APPLIED, key)
-    if applied is None or plan.outcome(ROLLED_BACK, key) is not None:
+    if plan.outcome(APPLIED, key) is None or plan.outcome(ROLLED_BACK, key) is not None:
         return None
-    done = Changes(**applied)
-    proof = prove_range(connection, move, shape, plan, token_range, done, on_retry)
+    proof = prove_range(connection, move, shape, plan, token_range, on_retry)
+    earlier = plan.outcome(VERIFIED, key)
+    proof.accepted = accept_changes or bool(earlier and earlier.get("accepted"))
     plan.note(VERIFIED, key, proof.to_json() | {"holds": proof.holds, "reason": proof.reason})
     return proof
 
@@ -417,14 +431,27 @@ def prove_applied_range(
 
 
 def applied_plans(folder: Path, step: Step) -> list[PlanFolder]:
-    """Give the plans that wrote something and were not rolled back whole, the newest first."""
-    keys = keys_of(step)
-    return [
-        plan
-        for plan in reversed(plans_of(folder, step.name))
-        if any((plan.path / "backup" / f"{key}.json").exists() for key in keys)
-        and len(plan.outcomes(ROLLED_BACK, keys)) < len(keys)
-    ]
+    """Give the plans that may have written what is not rolled back, the newest first."""
+    return [plan for plan in reversed(plans_of(folder, step.name)) if _written(plan)]
+
+
+def _written(plan: PlanFolder) -> list[str]:
+    """Give the parts of a plan that may be written: they are saved, and not put back."""
+    back = plan.outcomes(ROLLED_BACK)
+    return [key for key in plan.keys if plan.has_backup(key) and key not in back]
+
+
+def require_declaration(move: Move, step: Step, plan: PlanFolder) -> None:
+    """Refuse to put back what was written under other rules: it would be sought in vain.
+
+    Raises:
+        DeclarationError: one sentence.
+    """
+    if plan.manifest()["fingerprint"] != move.fingerprint(step):
+        raise DeclarationError(
+            f"the declaration of {step.name} has changed since its plan {plan.plan_id} was "
+            "applied; declare the step as it was, roll back, and then change it"
+        )
 
 
 def restore_step(
@@ -441,26 +468,31 @@ def restore_step(
     With `dry_run` nothing is written, and `changed` counts the rows of the backups.
 
     Raises:
+        DeclarationError: the step was declared otherwise, or its table made anew.
         PermanentError, TransientError: a range could not be put back; a further try goes on.
     """
     shape = shape_table(connection, move, step)
-    total, wrong = Changes(), 0
-    for plan in applied_plans(folder, step):
+    plans = applied_plans(folder, step)
+    for plan in plans:
+        require_declaration(move, step, plan)
         _require_same_table(shape, plan)
-        for key in keys_of(step):
-            if not (plan.path / "backup" / f"{key}.json").exists():
-                continue
+    total, wrong = Changes(), 0
+    for plan in plans:
+        for key in _written(plan):
             if dry_run:
                 total.changed += sum(1 for _ in saved_rows(plan, key))
                 continue
+            # Before the first row: a rollback that dies leaves nothing that says "verified".
+            plan.forget(VERIFIED, key)
+            plan.forget(APPLIED, key)
             changes = restore_range(connection, move, shape, plan, key, lambda rows: None, on_retry)
             same, _ = count_restored(connection, move, shape, plan, key, on_retry)
-            wrong += changes.done - same if changes.complete else 0
+            wrong += max(0, changes.done - same)
             plan.note(ROLLED_BACK, key, changes.to_json())
             total.add(changes)
-    if wrong > 0:
+    if wrong:
         raise PermanentError(
-            f"{wrong:,} rows of {step.table} do not hold what the backup holds, although they were "
+            f"{wrong:,} rows of {step.table} do not hold what they held before, although they were "
             "put back; somebody writes to them"
         )
     return total

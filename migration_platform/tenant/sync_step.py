@@ -1,14 +1,18 @@
 """The step that has the search service read rows again: its plan, its calls, its proof."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.sunbird_sync import SunbirdSync, SunbirdSyncSettings
+from migration_platform.stores.sunbird_sync import (
+    SunbirdSync,
+    SunbirdSyncSettings,
+    to_object_type,
+)
 from migration_platform.tenant.declaration import Move, SyncStep, TableStep
 from migration_platform.tenant.records import (
     ALL,
@@ -16,21 +20,24 @@ from migration_platform.tenant.records import (
     VERIFIED,
     PlanFolder,
     new_plan,
+    whole_file,
 )
-from migration_platform.tenant.rows import read_ids_of_table
+from migration_platform.tenant.rows import count_tenants, read_ids_of_table
 from migration_platform.tenant.search_sync import (
     IndexVerdict,
     SyncResult,
-    count_ids,
     describe_sync,
+    read_failed_blocks,
     read_ids,
     replay_failed,
     sync_ids,
     wait_for_index,
 )
-from migration_platform.tenant.steps import read_progress
+from migration_platform.tenant.steps import applied_plans, read_progress
 
 LOGS = "logs"
+ACCEPTED = "accepted.csv"
+"""The ids that the service accepted, one a line."""
 NOT_SYNCED = (
     "the rows were rolled back, and the index still shows the move: run this step again, with "
     "dry_run: false"
@@ -45,13 +52,11 @@ def plan_sync(
     Raises:
         DeclarationError, PreflightError: there is no id file, or no id in it, or no key.
     """
-    ids_of = _table_of(move, step)
-    path = folder / ids_of.id_file
-    hint = _hint(folder, ids_of)
-    total = count_ids(path, hint)
+    _require_search(settings, step)
+    ids = _wanted_ids(folder, _table_of(move, step))
     said = describe_sync(
-        read_ids(path, hint),
-        total,
+        iter(ids),
+        len(ids),
         endpoint=str(settings),
         object_type=step.object_type,
         block_size=step.block_size,
@@ -65,15 +70,55 @@ def plan_sync(
             "step": step.name,
             "made_at_us": time.time_ns() // 1000,
             "fingerprint": move.fingerprint(step),
-            "planned": total,
+            "planned": len(ids),
             "blocks": said.blocks,
             "pause_seconds": said.pause_seconds,
             "request": said.request,
             "describes": str(said),
-            "id_file": str(path),
+            "id_file": str(folder / _table_of(move, step).id_file),
+            "parts": {ALL: {}},
         }
     )
     return plan
+
+
+def _require_search(settings: SunbirdSyncSettings, step: SyncStep) -> None:
+    """Refuse to count documents where nobody can be asked.
+
+    Raises:
+        DeclarationError: one sentence.
+    """
+    kinds = {to_object_type(name) for name in settings.search_endpoints}
+    if step.index_field is not None and to_object_type(step.object_type) not in kinds:
+        raise DeclarationError(
+            f"steps.{step.name}.sync.index_field is given, but the store {step.store} has no "
+            f"search_endpoints.{to_object_type(step.object_type)} to count documents with; add "
+            "it, or leave index_field out"
+        )
+
+
+def _wanted_ids(folder: Path, ids_of: TableStep) -> list[str]:
+    """Give the ids of the id file, and those that earlier plans of the table have moved.
+
+    A later plan of a table, made for rows that came late, has only these in its id file.
+
+    Raises:
+        PreflightError: there is no id file, or no id in it.
+    """
+    path = folder / ids_of.id_file
+    return _with_moved_ids(read_ids(path, _hint(folder, ids_of)), folder, ids_of)
+
+
+def _with_moved_ids(ids: Iterable[str], folder: Path, ids_of: TableStep) -> list[str]:
+    """Give ids, each once, and behind them the others that the table's plans have moved."""
+    found = dict.fromkeys(ids)
+    for plan in applied_plans(folder, ids_of):
+        found |= dict.fromkeys(_read_lines(plan.path / "ids.csv"))
+    return list(found)
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def _table_of(move: Move, step: SyncStep) -> TableStep:
@@ -111,67 +156,82 @@ class AppliedSync:
 
 def apply_sync(
     client: SunbirdSync,
-    connection: Connection | None,
+    connection: Connection,
     move: Move,
     step: SyncStep,
     folder: Path,
     plan: PlanFolder,
     *,
+    sync_all: bool,
     replay: str | None,
     id_file: str | None,
     on_progress: Callable[[str], None],
 ) -> AppliedSync:
-    """Send the ids of the id file, of all rows where there is a `connection`, or of a failure log.
+    """Send the ids of the id file, those of all rows, or those of a failure log.
 
     Raises:
         DeclarationError, PreflightError: there is nothing to send; nothing was sent.
         PermanentError: the logs cannot be written.
     """
-    if sum(given is not None for given in (connection, replay, id_file)) > 1:
+    if sync_all + (replay is not None) + (id_file is not None) > 1:
         raise DeclarationError("sync_all, replay and id_file name other ids each; give one of them")
+    _require_search(client.settings, step)
     ids_of = _table_of(move, step)
-    plan.forget(VERIFIED, ALL)
     logs: dict[str, Any] = {"log_folder": plan.path / LOGS, "on_progress": on_progress}
+    accepted: set[str] = set()
+    if replay is not None or id_file is not None:
+        # Beside those that earlier calls sent.
+        accepted.update(_read_lines(plan.path / ACCEPTED))
+        sent = (
+            [row_id for block in read_failed_blocks(Path(replay)) for row_id in block.ids]
+            if replay is not None
+            else list(read_ids(Path(id_file or "")))
+        )
+        wanted = _with_moved_ids([*accepted, *sent], folder, ids_of)
+    elif sync_all:
+        sent = wanted = list(read_ids_of_table(connection, move, ids_of))
+    else:
+        sent = wanted = _wanted_ids(folder, ids_of)
+    plan.forget(VERIFIED, ALL)
     if replay is not None:
         result = replay_failed(client, Path(replay), sleep_ms=step.sleep_ms, **logs)
     else:
-        path = Path(id_file) if id_file else folder / ids_of.id_file
-        hint = _hint(folder, ids_of)
-
-        def ids() -> Iterator[str]:
-            if connection is None:
-                return read_ids(path, hint)
-            return read_ids_of_table(connection, move, ids_of)
-
-        total = count_ids(path, hint) if connection is None else sum(1 for _ in ids())
         result = sync_ids(
             client,
-            ids(),
-            total,
+            sent,
+            len(sent),
             object_type=step.object_type,
             block_size=step.block_size,
             sleep_ms=step.sleep_ms,
             **logs,
         )
-    done, missing = result.ids_accepted, result.ids_failed
-    if replay is not None:
-        # Beside those that earlier calls sent.
-        before = plan.outcome(APPLIED, ALL)
-        done += before["changed"] if before else 0
-        missing = max(missing, plan.manifest()["planned"] - done)
-    log = str(result.failure_log) if result.ids_failed else ""
+    failed: set[str] = set()
+    if result.ids_failed:
+        failed.update(i for block in read_failed_blocks(result.failure_log) for i in block.ids)
+    accepted |= set(sent) - failed
+    with whole_file(plan.path / ACCEPTED) as file:
+        file.writelines(f"{row_id}\n" for row_id in sorted(accepted))
+    missing = sum(1 for row_id in wanted if row_id not in accepted)
     plan.note(
         APPLIED,
         ALL,
-        {"changed": done, "already": 0, "conflicts": missing, "gone": 0, "failure_log": log},
+        {
+            "changed": len(wanted) - missing,
+            "already": 0,
+            "conflicts": missing,
+            "gone": 0,
+            "of": len(wanted),
+            "failure_log": str(result.failure_log) if result.ids_failed else "",
+            "reasons": list(result.reasons),
+        },
     )
-    found = prove_sync(client, move, step, folder, plan)
+    found = prove_sync(client, connection, move, step, plan)
     assert found is not None
     return replace(found, result=result)
 
 
 def prove_sync(
-    client: SunbirdSync, move: Move, step: SyncStep, folder: Path, plan: PlanFolder
+    client: SunbirdSync, connection: Connection, move: Move, step: SyncStep, plan: PlanFolder
 ) -> AppliedSync | None:
     """Ask the index and keep the verdict; None if nothing was sent yet."""
     applied = plan.outcome(APPLIED, ALL)
@@ -179,10 +239,11 @@ def prove_sync(
         return None
     missing, verdict = applied["conflicts"], None
     if not missing and step.index_field is not None:
-        verdict = _ask_index(client, move, step, folder)
+        verdict = _ask_index(client, connection, move, step)
     reason = ""
     if missing:
-        reason = f"{missing:,} ids were not accepted" + (
+        told = "; ".join(applied["reasons"][:3])
+        reason = f"{missing:,} ids were not accepted{f' ({told})' if told else ''}" + (
             f"; run the step with replay: {applied['failure_log']}, which sends exactly these"
             if applied["failure_log"]
             else ""
@@ -198,26 +259,22 @@ def note_rollback(move: Move, step: SyncStep, folder: Path) -> None:
     progress = read_progress(folder, step)
     rows = read_progress(folder, move.by_name[step.ids_of])
     if progress.plan is not None and progress.done and rows.state == "rolled back":
+        (progress.plan.path / ACCEPTED).unlink(missing_ok=True)
         progress.plan.note(VERIFIED, ALL, {"holds": False, "reason": NOT_SYNCED})
 
 
-def _ask_index(client: SunbirdSync, move: Move, step: SyncStep, folder: Path) -> IndexVerdict:
-    """Count the documents of both tenants against the rows of the table's plan."""
+def _ask_index(
+    client: SunbirdSync, connection: Connection, move: Move, step: SyncStep
+) -> IndexVerdict:
+    """Count the documents of both tenants against the rows that the table has of them now."""
     assert step.index_field is not None
-    table = read_progress(folder, move.by_name[step.ids_of]).plan
-    assert table is not None
-    manifest = table.manifest()
-    moved = (manifest["again"], manifest["planned"] + manifest["already"])
-    # Before a move, or after its rollback; a list that names both tenants counts for both.
-    unmoved = (manifest["planned"], manifest["already"] + manifest["doubles"])
-    is_back = read_progress(folder, move.by_name[step.ids_of]).state == "rolled back"
-    origin_expected, target_expected = unmoved if is_back else moved
+    origin_rows, target_rows = count_tenants(connection, move, _table_of(move, step))
     return wait_for_index(
         client,
         step.object_type,
         origin={step.index_field: move.origin_tenant},
         target={step.index_field: move.target_tenant},
-        origin_expected=origin_expected,
-        target_expected=target_expected,
+        origin_expected=origin_rows,
+        target_expected=target_rows,
         wait_seconds=step.wait_seconds,
     )
