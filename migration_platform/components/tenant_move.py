@@ -10,8 +10,8 @@ from migration_platform.components.attributes import Literally, NamedAttributes
 from migration_platform.components.scaffolds import TenantMoveScaffolder
 from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.tenant_attributes import StepAttributes, to_move
+from migration_platform.components.tenant_reports import MovedStep
 from migration_platform.components.tenant_runs import (
-    MovedStep,
     plan_step,
     roll_back,
     run_graph_step,
