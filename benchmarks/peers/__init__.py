@@ -6,8 +6,8 @@ only be used so. What a launched one takes for a table of `START_ROWS` rows is t
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -47,11 +47,11 @@ class Place:
         """Give a peer's jars, in the order of its class path."""
         return [str(self.jars / jar.path) for jar in locked_jars(part, LOCK)]
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What the peers' Python programs run in: this folder's modules, then their packages."""
+    def environment(self, *, packages: bool) -> dict[str, str]:
+        """Give what a program runs in: this folder's modules, and the peers' packages or not."""
+        folders = [Path.cwd(), *([self.packages] if packages else [])]
         return os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(Path.cwd()), str(self.packages))),
+            "PYTHONPATH": os.pathsep.join(map(str, folders)),
             "AWS_ACCESS_KEY_ID": "local",
             "AWS_SECRET_ACCESS_KEY": "local",
             "JAVA_HOME": str(java().parent.parent),
@@ -89,6 +89,7 @@ class Peer:
         packages: Python packages, and parts of the jar locks, whose versions are shown.
         module: Of a served program: what `python -m` runs; `arguments` follow its name.
         commands: Of a launched one: gives what is run in turn for a work on a keyspace.
+        installed: Whether it runs with the packages of requirements-bench.lock before all others.
     """
 
     name: str
@@ -98,7 +99,7 @@ class Peer:
     module: str = ""
     arguments: tuple[str, ...] = ()
     commands: Callable[[Place, Work, str], list[list[str]]] | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    installed: bool = False
 
 
 def java() -> Path:

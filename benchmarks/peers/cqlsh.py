@@ -39,6 +39,7 @@ PEER = Peer(
     works=(COPY,),
     settings=f"NUMPROCESSES={PROCESSES}, PAGESIZE=5000, INGESTRATE=1000000 (so that it does not "
     "limit), NULL; everything else as it is by default",
-    packages=("cqlsh", "cassandra-driver"),
+    packages=("cqlsh",),
+    installed=True,
     commands=commands,
 )

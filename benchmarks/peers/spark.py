@@ -30,6 +30,7 @@ PEER = Peer(
     f"{PROCESSES} shuffle partitions; the connector's defaults (5 concurrent writes a task, "
     "batches of 1 KiB by partition)",
     packages=("pyspark", "spark"),
+    installed=True,
     module="benchmarks.peers.spark",
 )
 FORMAT = "org.apache.spark.sql.cassandra"
