@@ -27,10 +27,10 @@ _LINE = 26
 
 @dataclass(frozen=True)
 class Differing:
-    """Rows of a copy whose values are not the origin's, and the columns of some of them."""
+    """Rows of a copy whose values are not the origin's; a column that differs -> an example."""
 
     rows: int
-    columns: Sequence[str] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,10 @@ def _faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
             )
         differing = report.differing.get(work.name)
         if differing and differing.rows:
-            columns = ", ".join(f"`{column}`" for column in differing.columns)
+            columns = ", ".join(
+                f"`{column}` ({example})" if example else f"`{column}`"
+                for column, example in sorted(differing.columns.items())
+            )
             said.append(
                 f"- {work.name}: the values of {differing.rows:,} rows are not the origin's"
                 + (f", in {columns}." if columns else ".")

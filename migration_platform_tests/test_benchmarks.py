@@ -86,14 +86,15 @@ def test_lost_and_changed_rows_and_failures_are_told() -> None:
     page = make_page(
         report(
             results=lost,
-            differing={THEIRS.name: Differing(7, ["certificates"])},
+            differing={THEIRS.name: Differing(7, {"certificates": "null became []", "at": ""})},
             failed={OURS.name: "it ended with code 1; its log: /somewhere"},
         ),
         PEERS,
     )
 
     assert "- a peer: up to 10 rows did not arrive, in 1 of 2 runs." in page
-    assert "- a peer: the values of 7 rows are not the origin's, in `certificates`." in page
+    assert "- a peer: the values of 7 rows are not the origin's, in `at`, `certificates` " in page
+    assert "(null became [])." in page
     assert f"- {OURS.name}: failed; it ended with code 1." in page
     assert "/somewhere" not in page
     assert "Every row arrived" not in page

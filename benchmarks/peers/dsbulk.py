@@ -35,7 +35,7 @@ def commands(place: Place, work: Work, keyspace: str) -> list[list[str]]:
             *(str(java()), f"-Xmx{HEAP}", "-cp", ":".join(place.jar_paths("dsbulk")), MAIN),
             *(command, "-h", place.host, "-port", str(place.port), "-dc", DATACENTER),
             *("-k", keyspace, "-t", table, "-url", str(folder / "csv")),
-            *("--log.directory", str(folder / "logs"), "--log.verbosity", "0"),
+            *("--log.directory", str(folder / "logs"), "--log.verbosity", "quiet"),
             *("--codec.nullStrings", NULL, "-maxErrors", "0"),
             *(("-timestamp", "true", "-ttl", "true") if times else ()),
             *more,

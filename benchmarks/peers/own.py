@@ -19,6 +19,7 @@ from migration_platform.preflight import Plan, build_plan
 from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform.workers import Done, Failed, WorkerPool
 
+LONGEST_EXAMPLE = 40
 NEW_TIMES = Work(
     name="this project, new times",
     group="copy",
@@ -102,11 +103,19 @@ def compare(plan: Plan, pool: WorkerPool) -> int:
 
 
 def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
-    """Find the rows whose values are not the origin's, and the columns of some of them."""
+    """Find the rows whose values are not the origin's, and in which columns some of them differ.
+
+    A column has an example where both values are short.
+    """
     verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
     samples = [row for verdict in verdicts for row in verdict.mismatched_rows]
-    columns = {column for row in samples for column in row.columns}
-    return {"rows": sum(verdict.found for verdict in verdicts), "columns": sorted(columns)}
+    columns = {column: "" for row in samples for column in row.columns}
+    for row in samples:
+        for column, mine, theirs in row.changes:
+            example = f"{mine or 'null'} became {theirs or 'null'}"
+            if len(example) <= LONGEST_EXAMPLE:
+                columns[column] = example
+    return {"rows": sum(verdict.found for verdict in verdicts), "columns": columns}
 
 
 if __name__ == "__main__":
