@@ -5,7 +5,8 @@
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
 #   make bench   measure this project beside its peers, and write docs/benchmarks.md
-#                (ROWS=1000000, ITEMS=20000, RUNS=3, ONLY=own,plain for some alone)
+#                (ROWS=200000, ITEMS=20000, RUNS=3, ONLY=own,plain for some alone; half an hour,
+#                and nothing else should run meanwhile)
 #   make check   linters, type checker, definitions
 #   make stop    stop the local servers
 #   make lock    renew the locks of packages after a change in pyproject.toml (needs uv)
@@ -19,7 +20,7 @@ JOB ?= all
 ENROLMENTS ?= 100000
 USERS ?= 100000
 TENANT_USERS ?= 10000
-ROWS ?= 1000000
+ROWS ?= 200000
 ITEMS ?= 20000
 RUNS ?= 3
 ONLY ?=

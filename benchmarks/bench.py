@@ -349,7 +349,7 @@ def machine() -> dict[str, str]:
     return {
         "cores": f"{len(os.sched_getaffinity(0))}" + (f" of {model[1]}" if model else ""),
         "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
     }
 
 

@@ -215,9 +215,8 @@ def _faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
         return "\n".join(said)
     if all(work.group == "comparison" for _, work in lines):
         return "Every row was equal in every run."
-    return "Every row arrived in every run" + (
-        ", with the values of the origin." if report.differing else "."
-    )
+    checked = any(work.name in report.differing for _, work in lines)
+    return f"All rows arrived in every run{', with the values of the origin' if checked else ''}."
 
 
 def _without_paths(reason: str) -> str:

@@ -97,7 +97,14 @@ def test_lost_and_changed_rows_and_failures_are_told() -> None:
     assert "(null became [])." in page
     assert f"- {OURS.name}: failed; it ended with code 1." in page
     assert "/somewhere" not in page
-    assert "Every row arrived" not in page
+    assert "All rows arrived" not in page
+
+
+def test_values_are_only_vouched_for_where_they_were_compared() -> None:
+    same = {OURS.name: Differing(0)}
+
+    assert "All rows arrived in every run." in make_page(report(), PEERS)
+    assert "every run, with the values of the" in make_page(report(differing=same), PEERS)
 
 
 def test_the_picture_has_a_bar_for_each_work_and_none_for_what_failed() -> None:
