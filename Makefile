@@ -4,9 +4,12 @@
 #                TENANT_USERS=10000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
+#   make bench   measure this project beside its peers, and write docs/benchmarks.md
+#                (ROWS=200000, ITEMS=20000, RUNS=3, ONLY=own,plain for some alone; half an hour,
+#                and nothing else should run meanwhile)
 #   make check   linters, type checker, definitions
 #   make stop    stop the local servers
-#   make lock    renew requirements.lock after a change in pyproject.toml (needs uv)
+#   make lock    renew the locks of packages after a change in pyproject.toml (needs uv)
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -17,6 +20,10 @@ JOB ?= all
 ENROLMENTS ?= 100000
 USERS ?= 100000
 TENANT_USERS ?= 10000
+ROWS ?= 200000
+ITEMS ?= 20000
+RUNS ?= 3
+ONLY ?=
 export MIGRATION_PLATFORM_HOME ?= $(CURDIR)/.migration-platform
 export DAGSTER_HOME ?= $(MIGRATION_PLATFORM_HOME)/dagster
 # `dg` warns when it runs outside of the environment that it finds in the project.
@@ -28,7 +35,7 @@ LOCAL_CREDENTIALS = test -n "$$AWS_ACCESS_KEY_ID$$AWS_PROFILE$$AWS_WEB_IDENTITY_
 # What the local stand-in of Sunbird's services takes; another one for services elsewhere.
 export SUNBIRD_SYNC_API_KEY ?= local-sunbird
 
-.PHONY: demo ui test check stop lock install instance browser
+.PHONY: demo ui test bench check stop lock install instance browser peers
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -65,6 +72,17 @@ browser: install
 	     && echo "Installing Chromium" && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
 	|| $(BIN)/playwright install chromium
 
+bench: install peers
+	@$(BIN)/python -m benchmarks.bench --rows $(ROWS) --items $(ITEMS) --runs $(RUNS) --only "$(ONLY)"
+
+# In a folder of their own: never beside the package, nor seen by it.
+peers: install
+	@to="$(MIGRATION_PLATFORM_HOME)/bench/packages"; \
+	test "$$to/.installed" -nt requirements-bench.lock || { \
+		echo "Installing the benchmark's peers (some minutes the first time)" && rm -rf "$$to" \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+			--no-build-isolation --target "$$to" -r requirements-bench.lock && touch "$$to/.installed"; }
+
 check: install instance
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -78,3 +96,6 @@ lock:
 	uv pip compile pyproject.toml --extra local --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras \
 		--quiet --output-file requirements.lock
+	uv pip compile --group bench --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --no-strip-extras \
+		--quiet --output-file requirements-bench.lock

@@ -232,16 +232,22 @@ def local_status(as_json: bool, home: Path | None) -> None:
 
 @local.command("lock", hidden=True)
 @home_option
-def local_lock(home: Path | None) -> None:
+@click.option(
+    "--file",
+    "lock",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another lock than that of the local servers.",
+)
+def local_lock(home: Path | None, lock: Path | None) -> None:
     """Resolve the servers' artefacts again and rewrite the lock of their jars.
 
     The headers of the lock say which artefacts and versions; edit them first.
     """
-    from migration_platform.local.jars import renew_lock
+    from migration_platform.local.jars import LOCK_PATH, renew_lock
     from migration_platform.local.stack import home_folder
 
     try:
-        renew_lock(cache=home_folder(home) / "resolver", report=_say)
+        renew_lock(cache=home_folder(home) / "resolver", lock=lock or LOCK_PATH, report=_say)
     except LocalStackError as error:
         raise click.ClickException(str(error)) from error
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from http.client import HTTPException
+from itertools import takewhile
 from pathlib import Path
 
 from migration_platform.local import LocalStackError
@@ -121,9 +122,9 @@ def parse_lock(text: str) -> dict[str, LockedPart]:
     return {part: LockedPart(roots[part], tuple(jars[part])) for part in roots}
 
 
-def format_lock(parts: dict[str, LockedPart]) -> str:
-    """Write a lock's text: the reverse of `parse_lock`."""
-    sections = [LOCK_INTRODUCTION]
+def format_lock(parts: dict[str, LockedPart], introduction: str = LOCK_INTRODUCTION) -> str:
+    """Write a lock's text, its comments first: the reverse of `parse_lock`."""
+    sections = [introduction]
     for name, part in parts.items():
         lines = [f"[{name}] {' '.join(part.roots)}"]
         lines += [f"{jar} {jar.sha256}" for jar in part.jars]
@@ -131,9 +132,9 @@ def format_lock(parts: dict[str, LockedPart]) -> str:
     return "\n".join(sections)
 
 
-def locked_jars(part: str) -> tuple[Jar, ...]:
+def locked_jars(part: str, lock: Path = LOCK_PATH) -> tuple[Jar, ...]:
     """The jars of one server as the committed lock names them; empty for one without Java."""
-    parts = parse_lock(LOCK_PATH.read_text(encoding="utf-8"))
+    parts = parse_lock(lock.read_text(encoding="utf-8"))
     return parts[part].jars if part in parts else ()
 
 
@@ -264,11 +265,14 @@ def _read_with_retries(url: str, jar: Jar, stopped: threading.Event) -> bytes:
     )
 
 
-def renew_lock(*, cache: Path, report: Callable[[str], None] = lambda line: None) -> None:
+def renew_lock(
+    *, cache: Path, lock: Path = LOCK_PATH, report: Callable[[str], None] = lambda line: None
+) -> None:
     """Resolve the artefacts in the lock's headers again and rewrite the lock.
 
     Args:
         cache: Folder for the resolver's downloads; a warm one makes it quick.
+        lock: The lock; the comments at its head stay.
         report: Gets one line a server.
     """
     from jgo.env import EnvironmentBuilder
@@ -276,7 +280,10 @@ def renew_lock(*, cache: Path, report: Callable[[str], None] = lambda line: None
 
     context = MavenContext(repo_cache=cache / "m2", remote_repos={"central": maven_url()})
     builder = EnvironmentBuilder(context=context, cache_dir=cache / "environments")
-    parts = parse_lock(LOCK_PATH.read_text(encoding="utf-8"))
+    text = lock.read_text(encoding="utf-8")
+    comments = takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True))
+    introduction = "".join(comments)
+    parts = parse_lock(text)
     for name, part in parts.items():
         jars: dict[tuple[str, ...], Jar] = {}
         # One root at a time, and the first one's versions win: resolved together, the versions that
@@ -299,4 +306,4 @@ def renew_lock(*, cache: Path, report: Callable[[str], None] = lambda line: None
                     jars.setdefault((jar.group, jar.artifact, jar.classifier, jar.type), jar)
         parts[name] = LockedPart(part.roots, tuple(jars.values()))
         report(f"{name}: {len(jars)} jars")
-    LOCK_PATH.write_text(format_lock(parts), encoding="utf-8")
+    lock.write_text(format_lock(parts, introduction), encoding="utf-8")

@@ -56,7 +56,7 @@ from migration_platform.rate import RateBudget
 from migration_platform.retries import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Attempts
 
 REQUESTS_IN_FLIGHT = 8
-"""Threads that sign, send and wait; see `benchmarks/dynamodb.py`."""
+"""Threads that sign, send and wait; see `benchmarks/peers/dynamodb.py`."""
 KEYS_A_REQUEST = 100
 """The most that BatchGetItem takes."""
 READS_IN_FLIGHT = 4

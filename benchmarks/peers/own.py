@@ -1,0 +1,122 @@
+"""This project: copy and comparison below Dagster, by its own worker processes.
+
+A run through Dagster does the same calls; what it takes beforehand is a cost of the run, not of the
+rows.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.peers import KEYSPACE, PROCESSES, TOKEN_RANGES, Peer, Work
+from benchmarks.peers.serving import serve
+from migration_platform import sample
+from migration_platform.copy import CopyRange
+from migration_platform.diff import diff_ranges
+from migration_platform.migration import Endpoint, Migration, TableName
+from migration_platform.preflight import Plan, build_plan
+from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.workers import Done, Failed, WorkerPool
+
+LONGEST_EXAMPLE = 40
+NEW_TIMES = Work(
+    name="this project, new times",
+    group="copy",
+    keeps="nothing",
+)
+NEW_COMPARISON = Work(
+    name="this project, comparison of values",
+    group="comparison",
+    keeps="both directions, names rows and columns",
+)
+OWN_TIMES = Work(
+    name="this project, every cell's own times",
+    group="copy",
+    keeps="writetime and TTL of every cell",
+)
+OWN_COMPARISON = Work(
+    name="this project, comparison of values and times",
+    group="comparison",
+    keeps="both directions, names rows and columns",
+)
+# Processes of their own for the two kinds, as two runs have.
+PEERS = tuple(
+    Peer(
+        name=name,
+        works=works,
+        settings=f"{PROCESSES} workers, {TOKEN_RANGES} ranges, {times}; everything else as it is "
+        "by default",
+        packages=("cassandra-driver",),
+        module="benchmarks.peers.own",
+        arguments=(name,),
+    )
+    for name, works, times in (
+        ("own", (NEW_TIMES, NEW_COMPARISON), "`writetime: now`, `ttl: none`"),
+        ("own-times", (OWN_TIMES, OWN_COMPARISON), "`diff.compare_writetime: true`"),
+    )
+)
+
+
+def main(name: str, port: int) -> None:
+    """Serve the works of one of `PEERS`, and `check`, which compares whoever made the copy."""
+    settings = CassandraSettings(port=port)
+    migration = Migration(
+        Endpoint("origin", TableName(KEYSPACE, sample.ORIGIN_TABLE)),
+        Endpoint("target", TableName(KEYSPACE, sample.TARGET_TABLE)),
+        token_ranges=TOKEN_RANGES,
+        compare_writetime=True,
+    )
+    if name == "own":
+        migration = replace(migration, writetime="now", ttl="none", compare_writetime=False)
+    with Connection(settings) as origin, Connection(settings) as target:
+        plan = build_plan(migration, origin, target)
+        with WorkerPool(plan, settings, settings, workers=PROCESSES) as pool:
+            copies = (NEW_TIMES.name, OWN_TIMES.name)
+
+            def prepare(request: dict[str, str]) -> Callable[[], Any]:
+                if request["work"] == "check":
+                    return lambda: differing(plan, pool)
+                return lambda: (copy if request["work"] in copies else compare)(plan, pool)
+
+            serve(prepare)
+
+
+def copy(plan: Plan, pool: WorkerPool) -> int:
+    """Copy every range."""
+    rows = 0
+    for event in pool.run([CopyRange(each) for each in plan.migration.ranges]):
+        if isinstance(event, Failed):
+            raise SystemExit(event.reason)
+        if isinstance(event, Done):
+            rows += event.result.written
+    return rows
+
+
+def compare(plan: Plan, pool: WorkerPool) -> int:
+    """Compare every range, and expect no difference."""
+    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
+    wrong = [verdict for verdict in verdicts if not verdict.matches]
+    if wrong:
+        raise SystemExit(f"the copy is not right: {wrong[:1]}")
+    return sum(verdict.origin_rows for verdict in verdicts)
+
+
+def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
+    """Find the rows whose values are not the origin's, and in which columns some of them differ.
+
+    A column has an example where both values are short.
+    """
+    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
+    samples = [row for verdict in verdicts for row in verdict.mismatched_rows]
+    columns = {column: "" for row in samples for column in row.columns}
+    for row in samples:
+        for column, mine, theirs in row.changes:
+            example = f"{mine or 'null'} became {theirs or 'null'}"
+            if len(example) <= LONGEST_EXAMPLE:
+                columns[column] = example
+    return {"rows": sum(verdict.found for verdict in verdicts), "columns": columns}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
