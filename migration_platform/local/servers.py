@@ -148,6 +148,7 @@ class Server:
         disk_mb: Free space that a start needs, its jars included.
         ready_within_seconds: How long a slow machine may take; a start is far quicker.
         stop_signal: Ends it in order without waiting for its clients.
+        address: Where it listens: within 127.0.0.0/8, so on this machine only.
     """
 
     name: ClassVar[str]
@@ -155,6 +156,7 @@ class Server:
     disk_mb: ClassVar[int]
     ready_within_seconds: ClassVar[int]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    address: str = LOCALHOST
 
     @property
     def memory_mb(self) -> int:
@@ -182,9 +184,13 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Cassandra(Server):
-    """A Cassandra cluster of one node.
+    """A Cassandra cluster of one node, or a node of a cluster whose nodes differ in address.
 
     Attributes:
+        address: Where it listens for clients and for other nodes, within 127.0.0.0/8.
+        storage_port: Where the nodes of its cluster reach it; None for a free one.
+        seeds: Nodes of its cluster, as `address:storage_port`; none where it is alone. A node that
+            is one of them takes its tokens at once and gets no rows from others.
         password: Whether clients must log in. The first user is `cassandra`, as is its password.
         tls: Files for TLS between clients and server; None for plain text.
         num_tokens: Token ranges of the node; fixed once it has data.
@@ -200,6 +206,9 @@ class Cassandra(Server):
     disk_mb: ClassVar[int] = 1000
     ready_within_seconds: ClassVar[int] = 120
 
+    address: str = LOCALHOST
+    storage_port: int | None = None
+    seeds: tuple[str, ...] = ()
     password: bool = False
     tls: TlsFiles | None = None
     num_tokens: int = 16
@@ -249,7 +258,8 @@ class Cassandra(Server):
         )
 
     def _configuration(self, data: Path, port: int) -> dict[str, Any]:
-        storage_port = free_port()
+        storage_port = self.storage_port or free_port()
+        seeds = self.seeds or (f"{self.address}:{storage_port}",)
         configuration: dict[str, Any] = {
             "cluster_name": self.cluster_name,
             "num_tokens": self.num_tokens,
@@ -259,8 +269,8 @@ class Cassandra(Server):
             "hints_directory": str(data / "hints"),
             "saved_caches_directory": str(data / "saved_caches"),
             "cdc_raw_directory": str(data / "cdc_raw"),
-            "listen_address": LOCALHOST,
-            "rpc_address": LOCALHOST,
+            "listen_address": self.address,
+            "rpc_address": self.address,
             "native_transport_port": port,
             # Of its own, so that the clusters of several tests can run at once.
             "storage_port": storage_port,
@@ -268,7 +278,7 @@ class Cassandra(Server):
             "seed_provider": [
                 {
                     "class_name": "org.apache.cassandra.locator.SimpleSeedProvider",
-                    "parameters": [{"seeds": f"{LOCALHOST}:{storage_port}"}],
+                    "parameters": [{"seeds": ",".join(seeds)}],
                 }
             ],
             "commitlog_sync": "periodic",
@@ -308,10 +318,10 @@ class Cassandra(Server):
             # Only a client with a certificate can ask more, and the server's own may not be one.
             # The port opens after everything else, logins excepted.
             return True
-        profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([LOCALHOST]))
+        profile = ExecutionProfile(load_balancing_policy=WhiteListRoundRobinPolicy([self.address]))
         with _quiet("cassandra"):
             cluster = Cluster(
-                [LOCALHOST],
+                [self.address],
                 port=port,
                 auth_provider=PlainTextAuthProvider("cassandra", "cassandra")
                 if self.password
@@ -710,22 +720,22 @@ def free_port() -> int:
     raise LocalStackError(f"No free port was found on {LOCALHOST}.")
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of 127.0.0.1."""
+def port_is_free(port: int, address: str = LOCALHOST) -> bool:
+    """Whether a server could listen on this port of an address of this machine."""
     with socket.socket() as probe:
         # Connections of an ended server linger for a minute; a listening server accepts this too.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOCALHOST, port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True
 
 
-def port_is_open(port: int) -> bool:
-    """Whether somebody accepts connections on this port of 127.0.0.1."""
+def port_is_open(port: int, address: str = LOCALHOST) -> bool:
+    """Whether somebody accepts connections on this port of an address of this machine."""
     try:
-        socket.create_connection((LOCALHOST, port), timeout=2).close()
+        socket.create_connection((address, port), timeout=2).close()
     except OSError:
         return False
     return True

@@ -60,10 +60,11 @@ class Running:
         name: Which server, a key of `SERVERS`.
         pid: Process number.
         create_time: When that process began, in seconds since 1970.
-        port: Where clients connect, on 127.0.0.1.
+        port: Where clients connect.
         home: The stack's folder, absolute.
         options: The server's description in text, to tell a second start with other options.
         ready: Whether it has answered once.
+        host: Its address on this machine.
     """
 
     name: str
@@ -73,11 +74,12 @@ class Running:
     home: Path
     options: str
     ready: bool
+    host: str = LOCALHOST
 
     @property
     def address(self) -> str:
         """Host and port, as clients write them."""
-        return f"{LOCALHOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -334,6 +336,7 @@ def _launch(server: Server, home: Path, port: int, cache: Path) -> Running:
         home=home,
         options=repr(server),
         ready=False,
+        host=server.address,
     )
     _write_state(started)
     return started
@@ -345,7 +348,7 @@ def _wait_until_ready(
     began = time.monotonic()
     next_report = REPORT_SECONDS
     while True:
-        answers = port_is_open(started.port) and server.answers(started.port)
+        answers = port_is_open(started.port, started.host) and server.answers(started.port)
         # Asked after the answer: a stranger may have answered where ours could not listen.
         if not _process(started):
             raise LocalStackError(_died(started))
@@ -428,9 +431,9 @@ def _write_state(server: Running) -> None:
 
 
 def _require_free_port(server: Server, port: int) -> None:
-    if not port_is_free(port):
+    if not port_is_free(port, server.address):
         raise LocalStackError(
-            f"Port {port} of {LOCALHOST} is taken by {_listener(port)}; end that, or start"
+            f"Port {port} of {server.address} is taken by {_listener(port)}; end that, or start"
             f" {server.name} on another one first, for example: migration-platform local up"
             f" {server.name} --port {server.name}={free_port()}"
         )
