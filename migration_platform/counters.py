@@ -210,13 +210,15 @@ def _add(
     consistency: str,
 ) -> ResponseFuture:
     values = [UNSET_VALUE if d is None else _LONG.pack(d) for d in differences]
+    values += cells[: table.keys]
     message = ExecuteMessage(
         table.update.query_id,
-        [*values, *cells[: table.keys]],
+        values,
         getattr(ConsistencyLevel, consistency),
         skip_meta=True,
         result_metadata_id=table.update.result_metadata_id,
     )
-    future = connection.send(message, statement=table.update)
+    query = connection.route(table.update, values)
+    future = connection.send(message, query=query, statement=table.update)
     future.send_request()
     return future

@@ -47,7 +47,7 @@ from migration_platform.rechecks import (
 )
 from migration_platform.retries import Attempts
 from migration_platform.rows import INT32, Page, split_cells
-from migration_platform.stores.cassandra import page_of
+from migration_platform.stores.cassandra import Key, page_of
 from migration_platform.stores.cassandra_writes import WRITES_IN_FLIGHT
 from migration_platform.token_ranges import TokenRange
 from migration_platform.verdicts import Findings
@@ -304,7 +304,9 @@ def _send(
     """
     migration = stores.plan.migration
 
-    def ask(statement: PreparedStatement, values: list[bytes | None]) -> ResponseFuture:
+    def ask(
+        statement: PreparedStatement, values: list[bytes | None], query: Key | None
+    ) -> ResponseFuture:
         message = ExecuteMessage(
             statement.query_id,
             values,
@@ -312,7 +314,7 @@ def _send(
             skip_meta=True,
             result_metadata_id=statement.result_metadata_id,
         )
-        future = stores.target_cluster.send(message, statement=statement)
+        future = stores.target_cluster.send(message, query=query, statement=statement)
         future.send_request()
         return future
 
@@ -328,7 +330,8 @@ def _send(
                 delay = attempts.delay_after(error)
                 on_retry(error)
                 time.sleep(delay)
-                future = ask(statement, values)
+                # Of the hosts in turn: the one that failed need not be asked again.
+                future = ask(statement, values, None)
             else:
                 return
 
@@ -336,7 +339,8 @@ def _send(
         if len(flying) >= WRITES_IN_FLIGHT:
             settle()
         stores.target_budget.take(1)
-        flying.append((statement, values, ask(statement, values)))
+        query = stores.target_cluster.route(statement, values)
+        flying.append((statement, values, ask(statement, values, query)))
     while flying:
         settle()
 

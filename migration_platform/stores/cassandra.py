@@ -36,8 +36,10 @@ from cassandra.policies import (
     ConstantReconnectionPolicy,
     DCAwareRoundRobinPolicy,
     FallthroughRetryPolicy,
+    HostDistance,
     TokenAwarePolicy,
 )
+from cassandra.pool import Host
 from cassandra.protocol import ExecuteMessage, ProtocolHandler, ResultMessage, read_int
 from cassandra.query import PreparedStatement, tuple_factory
 
@@ -174,6 +176,49 @@ class _PageHandler(ProtocolHandler):
     }
 
 
+@dataclass(frozen=True)
+class Key:
+    """The partition that a request is about, as the driver's "query" by which it picks a host."""
+
+    keyspace: str
+    routing_key: bytes
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The slice of the ring that a request is about, by which it goes to a replica of `token`.
+
+    The replicas take turns by `turn`: several workers that read neighbouring slices ask several
+    hosts, and a slice that failed at one is asked of the next.
+    """
+
+    keyspace: str
+    token: int
+    turn: int = 0
+    routing_key = None
+
+
+class _ReplicasFirst(TokenAwarePolicy):
+    """The driver's choice of a replica by a key, and the same by a token where there is no key."""
+
+    def make_query_plan(self, working_keyspace=None, query=None):
+        if not isinstance(query, Slice):
+            return super().make_query_plan(working_keyspace, query)
+        return self._plan_of_slice(query)
+
+    def _plan_of_slice(self, wanted: Slice) -> Generator[Host, Any, None]:
+        ring = self._cluster_metadata.token_map
+        found = ring.get_replicas(wanted.keyspace, ring.token_class(wanted.token)) if ring else ()
+        # A host of another datacenter is as far as any that is no replica.
+        replicas = [host for host in found if self.distance(host) == HostDistance.LOCAL]
+        first = wanted.turn % len(replicas) if replicas else 0
+        up = [host for host in replicas[first:] + replicas[:first] if host.is_up]
+        yield from up
+        for host in self._child_policy.make_query_plan(wanted.keyspace, wanted):
+            if host not in up:
+                yield host
+
+
 class Connection:
     """One open connection pool to a cluster, for the life of a process."""
 
@@ -201,6 +246,23 @@ class Connection:
     def host_count(self) -> int:
         """How many hosts the cluster has, as far as the driver knows."""
         return len(self.cluster.metadata.all_hosts())
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is more than one host, so that it matters which one a request goes to."""
+        return self.host_count > 1
+
+    def route(self, statement: PreparedStatement, values: Sequence[Any]) -> Key | None:
+        """Give the partition that bound values name, for `send`; None where none is needed."""
+        positions = statement.routing_key_indexes
+        if not positions or not self.has_choice:
+            return None
+        cells = [values[position] for position in positions]
+        # What is unset, null or too long for a key has no owner; the server says so better.
+        if any(not isinstance(cell, bytes) or len(cell) >= 2**16 for cell in cells):
+            return None
+        keyspace = statement.column_metadata[0].keyspace_name  # type: ignore
+        return Key(keyspace, serialize_key(cells))
 
     def close(self) -> None:
         """Close every connection."""
@@ -233,7 +295,11 @@ class Connection:
     def send(
         self, message, *, query=None, statement: PreparedStatement | None = None
     ) -> ResponseFuture:
-        """Send a ready-made message; its rows come back as a `Page`."""
+        """Send a ready-made message; its rows come back as a `Page`.
+
+        By `query` (a `Key`, a `Slice`, or what has keyspace and routing_key) the driver picks a
+        host; without one the hosts take turns.
+        """
         future = ResponseFuture(
             self.session,
             message,
@@ -268,7 +334,7 @@ def _connect(settings: CassandraSettings) -> tuple[Cluster, Session]:
     failure: Exception | None = None
     for version in (ProtocolVersion.V5, ProtocolVersion.V4):
         profile = ExecutionProfile(
-            load_balancing_policy=TokenAwarePolicy(
+            load_balancing_policy=_ReplicasFirst(
                 DCAwareRoundRobinPolicy(settings.local_datacenter or "")
             ),
             retry_policy=_NO_RETRIES,
@@ -585,6 +651,7 @@ class _Reading:
     retry_seconds: float
     on_retry: Callable[[BaseException], None]
     most_rows: int = 2**31 - 1
+    failures: int = 0
 
     @property
     def page_rows(self) -> int:
@@ -597,16 +664,17 @@ class _Reading:
         """Ask for a page; give also when that was, and its number of rows at most."""
         rows = self.page_rows
         asked_us = time.time_ns() // 1000
-        future = self._ask_slice(self.read.statement, left.slice, rows, state)
+        future = self._ask_slice(self.read.statement, left, rows, state)
         return future, asked_us, rows
 
     def _ask_slice(
         self,
         statement: PreparedStatement,
-        bounds: tuple[int, int],
+        left: _Left,
         rows: int | None = None,
         state: bytes | None = None,
     ) -> ResponseFuture:
+        bounds = left.slice
         message = ExecuteMessage(
             statement.query_id,
             [_LONG.pack(bound) for bound in bounds],
@@ -616,7 +684,12 @@ class _Reading:
             skip_meta=bool(statement.result_metadata),
             result_metadata_id=statement.result_metadata_id,
         )
-        future = self.connection.send(message, query=_NO_ROUTE, statement=statement)
+        query = None
+        if self.connection.has_choice and self.read.table.is_murmur3:
+            # All of a slice at one host, as far as that goes: it reads on where it has just read.
+            turn = left.piece.index + self.failures
+            query = Slice(self.read.table.name.keyspace, bounds[0], turn)
+        future = self.connection.send(message, query=query, statement=statement)
         future.send_request()
         return future
 
@@ -699,7 +772,7 @@ class _Reading:
             statement = self.connection.prepare(
                 f"SELECT DISTINCT {names} FROM {table.name} WHERE {_in_slice(table)} LIMIT 2"  # noqa: S608
             )
-            page = page_of(self._ask_slice(statement, piece.bounds))
+            page = page_of(self._ask_slice(statement, _Left(piece)))
         except Exception as error:
             self.on_retry(error)
             return None
@@ -739,6 +812,7 @@ def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, lis
                 # Rows may be far larger than those before them, and the page too large to be sent.
                 reading.most_rows = max(1, rows // 4)
                 refused += may_be_too_much(error)
+                reading.failures += 1
                 in_vain = refused >= TRIES_BEFORE_A_CUT or rows == 1
                 delay = reading.delay_after(error, left, attempts, in_vain=in_vain)
                 reading.on_retry(error)
@@ -756,15 +830,6 @@ def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, lis
             yield page
         if state is None:
             return []
-
-
-class _NoRoute:
-    keyspace = None
-    routing_key = None
-    table = None
-
-
-_NO_ROUTE = _NoRoute()
 
 
 def read_rows(
@@ -790,7 +855,7 @@ def read_rows(
     """
     serial = getattr(ConsistencyLevel, serial_consistency) if serial_consistency else None
 
-    def ask(values: list[bytes | None]) -> tuple[ResponseFuture, int]:
+    def ask(values: list[bytes | None], query: Key | None) -> tuple[ResponseFuture, int]:
         message = ExecuteMessage(
             statement.query_id,
             values,
@@ -799,7 +864,7 @@ def read_rows(
             skip_meta=bool(statement.result_metadata),
             result_metadata_id=statement.result_metadata_id,
         )
-        future = connection.send(message, query=_NO_ROUTE, statement=statement)
+        future = connection.send(message, query=query, statement=statement)
         asked_us = time.time_ns() // 1000
         future.send_request()
         return future, asked_us
@@ -822,7 +887,8 @@ def read_rows(
                     return
                 on_retry(error)
                 time.sleep(delay)
-                future, asked_us = ask(values)
+                # Of the hosts in turn: the one that failed need not be asked again.
+                future, asked_us = ask(values, None)
             else:
                 yield mark, page
                 return
@@ -830,7 +896,7 @@ def read_rows(
     for mark, values in keys:
         if len(flying) >= in_flight:
             yield from settle()
-        flying.append((mark, values, ask(values)))
+        flying.append((mark, values, ask(values, connection.route(statement, values))))
     while flying:
         yield from settle()
 

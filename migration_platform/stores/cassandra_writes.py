@@ -362,6 +362,8 @@ class Writer:
             self._set_apart(write, refusal, self._on_refused)
             return
         self._on_retry(error)
+        # Of the hosts in turn: the one that failed need not be asked again.
+        write.routing_key = None
         self._wait(write, delay)
 
     def _wait(self, write: _Write, delay: float) -> None:
