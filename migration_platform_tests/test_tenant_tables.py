@@ -96,6 +96,13 @@ def test_a_second_plan_overwrites_the_id_file_and_keeps_the_first_plan(users):
     assert len(plans_of(users.folder, "users")) == 2
 
 
+def test_the_id_file_may_stand_anywhere(users, tmp_path):
+    path = tmp_path / "elsewhere" / "user_migration.csv"
+    users.steps[0] = changed(users.steps[0], id_file=str(path))
+    users.plan(users.steps[0])
+    assert sorted(path.read_text().split()) == ["old-1", "old-2", "old-3"]
+
+
 def test_a_plan_without_rows_leaves_an_empty_id_file(users):
     users.execute("TRUNCATE KS.user")
     assert users.plan(users.steps[0]).manifest()["planned"] == 0

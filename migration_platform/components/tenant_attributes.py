@@ -96,7 +96,8 @@ class StepAttributes(NamedAttributes, dg.Model):
         None, description="Column that stands in the id file; default: the only one of the key."
     )
     id_file: str | None = Field(
-        None, description="Name of the file of ids in the move's folder; default: STEP.csv."
+        None,
+        description="File of ids: a name in the move's folder, or a path; default: STEP.csv.",
     )
     duplicates_by: str | None = Field(
         None,

@@ -81,7 +81,7 @@ class TableStep:
     Attributes:
         select: Column that shows a row's tenant: a text, or a list or set that names it.
         id_column: Column that stands in the id file; None for the only column of the key.
-        id_file: Name of the file of ids in the move's folder.
+        id_file: Name of the file of ids in the move's folder, or a path elsewhere.
         duplicates_by: Column by which a row is a duplicate of one that the target tenant has.
         token_ranges: Partitions of the asset.
     """
@@ -114,10 +114,10 @@ class TableStep:
             wrong.append(f"{name}.change is empty; name the columns that change, and to what")
         for change in self.changes:
             wrong += change.wrong(self.name)
-        if self.id_file and ("/" in self.id_file or self.id_file.startswith(".")):
+        if self.id_file.endswith("/") or "\0" in self.id_file:
             wrong.append(
-                f"{name}.id_file is {show(self.id_file)}; give a file's name, which is made in the "
-                "move's folder"
+                f"{name}.id_file is {show(self.id_file)}; give a file's name in the move's folder, "
+                "or a path"
             )
         return wrong
 
