@@ -246,6 +246,7 @@ def report_range(
             moved.backup_key,
             partition=key,
             metadata={
+                "dry_run": False,
                 "rows": done.backup.lines,
                 "sha256": done.backup.sha256,
                 "file": dg.MetadataValue.path(str(plan.part("backup", key))),
@@ -366,6 +367,7 @@ def judge_table(
             {"intruders": total.intruder_samples, "new": total.new},
         ),
     }
+    picture = show_move(folder, moved.move)
     for check in context.op_execution_context.selected_asset_check_keys:
         passed, description, details = what[check.name]
         severity = dg.AssetCheckSeverity.ERROR
@@ -388,7 +390,7 @@ def judge_table(
                 for name, value in details.items()
                 if value != []
             }
-            | show_move(folder, moved.move),
+            | picture,
         )
 
 

@@ -153,8 +153,11 @@ def _refuse_several_steps(
         )
 
 
-def _dry_run(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
-    """Make the plan within a run of the step itself, and say there that this was all."""
+def _is_planned_only(context: dg.AssetExecutionContext, moved: MovedStep, *, dry_run: bool) -> bool:
+    """Begin a run of a step: a dry one makes its plan, and says there that this was all."""
+    _refuse_several_steps(context, moved, dry_run=dry_run)
+    if not dry_run:
+        return False
     metadata = plan_step(context, moved)
     context.log_event(dg.AssetMaterialization(moved.plan_key, metadata=metadata))
     context.log_event(
@@ -168,6 +171,7 @@ def _dry_run(context: dg.AssetExecutionContext, moved: MovedStep) -> None:
         f"Dry run: {metadata['planned']:,} are planned, and nothing was written. Look at the asset "
         f"{moved.plan_key.to_user_string()}, then run {moved.step.name} with dry_run: false"
     )
+    return True
 
 
 # -- tables --------------------------------------------------------------------------------------
@@ -191,9 +195,7 @@ def run_table_step(
     if _only_checks(context):
         yield from _check_table(context, moved, folder)
         return
-    _refuse_several_steps(context, moved, dry_run=dry_run)
-    if dry_run:
-        _dry_run(context, moved)
+    if _is_planned_only(context, moved, dry_run=dry_run):
         return
     selected = context.op_execution_context.selected_asset_keys
     failed: dict[str, str] = {}
@@ -252,9 +254,9 @@ def _check_table(
         ):
             plan = _applied_plan(moved, folder)
             shape = shape_table(connection, move, step)
-            for token_range in step.ranges:
-                retry = _retries(context, f"{step.name} {token_range.key}")
-                prove_applied_range(connection, move, shape, plan, token_range, retry)
+            for key in plan.keys:
+                retry = _retries(context, f"{step.name} {key}")
+                prove_applied_range(connection, move, shape, plan, range_of_key(key), retry)
             yield from judge_table(context, moved, folder, plan)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
@@ -290,11 +292,8 @@ def run_graph_step(
     assert isinstance(step, GraphStep)
     folder = find_folder(context.instance, move, moved.folder)
     only_checks = _only_checks(context)
-    if not only_checks:
-        _refuse_several_steps(context, moved, dry_run=dry_run)
-        if dry_run:
-            _dry_run(context, moved)
-            return
+    if not only_checks and _is_planned_only(context, moved, dry_run=dry_run):
+        return
     try:
         with sole_writer(folder, step.name), ExitStack() as stack:
             store = getattr(context.resources, step.store)
@@ -312,6 +311,7 @@ def run_graph_step(
                 done = _apply_graph(context, moved, graph, folder, plan)
                 if done is None:
                     return
+            picture = show_move(folder, move)
             for check in context.op_execution_context.selected_asset_check_keys:
                 passed, description = {
                     NOTHING_LEFT: done.nothing_left,
@@ -327,7 +327,7 @@ def run_graph_step(
                     if check.name == REST_UNCHANGED
                     else dg.AssetCheckSeverity.ERROR,
                     description=description,
-                    metadata=show_move(folder, move),
+                    metadata=picture,
                 )
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
@@ -350,6 +350,7 @@ def _apply_graph(
         dg.AssetMaterialization(
             moved.backup_key,
             metadata={
+                "dry_run": False,
                 "nodes": backup.lines,
                 "sha256": backup.sha256,
                 "file": dg.MetadataValue.path(str(plan.part("backup", ALL))),
@@ -388,15 +389,13 @@ def run_sync_step(
     folder = find_folder(context.instance, move, moved.folder)
     only_checks = _only_checks(context)
     if not only_checks:
-        _refuse_several_steps(context, moved, dry_run=dry_run)
         if dry_run and (sync_all or replay or id_file):
             raise _failure(
                 moved,
                 "sync_all, replay and id_file are for a real run; add dry_run: false, or leave "
                 "them out to see what the id file would send",
             )
-        if dry_run:
-            _dry_run(context, moved)
+        if _is_planned_only(context, moved, dry_run=dry_run):
             return
     try:
         with sole_writer(folder, step.name), ExitStack() as stack:
@@ -428,6 +427,7 @@ def run_sync_step(
                 report_sync(context, moved, folder, plan, done)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
+    picture = show_move(folder, move)
     for check in context.op_execution_context.selected_asset_check_keys:
         if check.name == BLOCKS_ACCEPTED:
             passed, description = done.accepted
@@ -439,7 +439,7 @@ def run_sync_step(
             check_name=check.name,
             passed=passed,
             description=description,
-            metadata=show_move(folder, move),
+            metadata=picture,
         )
     if done.reason:
         raise _failure(moved, done.reason)

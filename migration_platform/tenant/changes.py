@@ -8,10 +8,12 @@ was lost: the row is then read with serial consistency, and what it holds decide
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from typing import Any
 
 from migration_platform.cell_times import read_writetimes
 from migration_platform.migration import quote
+from migration_platform.rate import RateBudget
 from migration_platform.rows import INT32, Page, split_cells
 from migration_platform.stores.cassandra import Connection, read_rows
 from migration_platform.tenant.declaration import Move
@@ -331,10 +333,12 @@ def _set_rows(
         f"UPDATE {shape.table.name} USING TTL ? SET {sets} WHERE {key} IF {conditions}",  # noqa: S608
         retry_seconds=move.retry_seconds,
     )
+    budget = RateBudget(get_context(), rows_per_second=move.rows_per_second)
     changes, doubtful = Changes(), list[_Wanted]()
 
     def bound() -> Iterator[tuple[_Wanted, list[bytes | None]]]:
         for row in rows:
+            budget.take(1)
             after = (row.after[at] for at in shape.changed_at)
             values = [_ttl_cell(row.expires), *after, *row.key, *row.before]
             yield row, values
@@ -342,7 +346,7 @@ def _set_rows(
     for row, page in read_rows(
         connection,
         statement,
-        _paced(bound(), move.rows_per_second),
+        bound(),
         consistency=move.consistency,
         serial_consistency=move.serial_consistency,
         retry_seconds=move.retry_seconds,
@@ -364,17 +368,6 @@ def _set_rows(
 def _ttl_cell(expires: int | None) -> bytes:
     """Give the bound TTL: 0 is none, also where the table has a default_time_to_live."""
     return INT32.pack(0 if expires is None else max(1, expires - int(time.time())))
-
-
-def _paced(
-    rows: Iterator[tuple[_Wanted, list[bytes | None]]], rows_per_second: int | None
-) -> Iterator[tuple[_Wanted, list[bytes | None]]]:
-    """Let through at most so many rows a second."""
-    started = time.monotonic()
-    for number, row in enumerate(rows):
-        if rows_per_second:
-            time.sleep(max(0.0, started + number / rows_per_second - time.monotonic()))
-        yield row
 
 
 def _settle(

@@ -22,8 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from errno import EACCES, EDQUOT, EFBIG, EIO, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
+from errno import EACCES, EDQUOT, EFBIG, EIO, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS
 from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -36,7 +37,7 @@ APPLIED, VERIFIED, ROLLED_BACK = "applied", "verified", "rolled_back"
 ALL = "all"
 """The one part of a step that has no token ranges."""
 _MANIFEST = "plan.json"
-_OF_DISKS = (EACCES, EDQUOT, EFBIG, EIO, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS)
+_OF_DISKS = (EACCES, EDQUOT, EFBIG, EIO, EISDIR, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS)
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,14 @@ class PlanFolder:
         Raises:
             PermanentError: it is not what was written.
         """
-        found = read_json(self.path / _MANIFEST)
-        if not {"planned", "fingerprint", "parts"} <= found.keys():
-            raise PermanentError(f"{self.path / _MANIFEST} is no plan; make a new one")
-        return found
+        path = self.path / _MANIFEST
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise PermanentError(
+                f"cannot read {path}: {error.strerror}; make a new plan"
+            ) from error
+        return _read_manifest(path, found.st_mtime_ns, found.st_size)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -104,6 +109,15 @@ class PlanFolder:
     def forget(self, what: Outcome, key: str) -> None:
         """Take back what came of a range, which is no longer so."""
         (self.path / what / f"{key}.json").unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=32)
+def _read_manifest(path: Path, mtime_ns: int, size: int) -> dict[str, Any]:
+    """Read a manifest once for as long as it stays: it holds the digests of every range."""
+    found = read_json(path)
+    if not {"planned", "fingerprint", "parts"} <= found.keys():
+        raise PermanentError(f"{path} is no plan; make a new one")
+    return found
 
 
 def new_plan(folder: Path, step: str) -> PlanFolder:

@@ -40,8 +40,6 @@ from migration_platform.tenant.declaration import Change, Lookup, Move, TableSte
 from migration_platform.token_ranges import TokenRange
 
 Cells = tuple[bytes | None, ...]
-MAX_ID_LENGTH = 65_535
-"""What Cassandra holds of a key at most."""
 _KEY = "the primary key"
 
 
