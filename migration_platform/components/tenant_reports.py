@@ -288,9 +288,15 @@ def report_range(
 
 
 def report_step(
-    context: dg.AssetExecutionContext, moved: MovedStep, folder: Path, *, failed: bool
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    folder: Path,
+    changed: int,
+    seconds: float,
+    *,
+    failed: bool,
 ) -> None:
-    """Tell of all ranges together, on the step's page."""
+    """Tell of all ranges together, on the step's page; `changed` and `seconds` are this run's."""
     progress = read_progress(folder, moved.step)
     done, parts = progress.parts
     metadata: dict[str, Any] = {
@@ -300,6 +306,9 @@ def report_step(
         "rows_changed": progress.done,
         "rows_left_alone": progress.conflicts,
         "ranges_applied": f"{done} of {parts}",
+        "seconds": round(seconds, 1),
+        # Saved, changed and read again.
+        "rows_per_second": round(changed / seconds, 1) if changed else 0.0,
         "plan_id": progress.plan.plan_id if progress.plan else "",
         **show_move(folder, moved.move),
     }

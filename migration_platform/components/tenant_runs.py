@@ -209,6 +209,7 @@ def run_table_step(
                 f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
             )
             told = _build_counter(context, plan.manifest()["planned"])
+            began, before = time.monotonic(), read_progress(folder, step).done
             for key in context.partition_keys:
                 try:
                     done = apply_table_range(
@@ -231,7 +232,10 @@ def run_table_step(
                     context.log.error(f"{key}: {problem}")
             seal_backup(plan)
             if moved.key in selected:
-                report_step(context, moved, folder, failed=bool(failed))
+                seconds = time.monotonic() - began
+                # What an earlier run changed was only read again.
+                changed = max(0, read_progress(folder, step).done - before)
+                report_step(context, moved, folder, changed, seconds, failed=bool(failed))
             yield from judge_table(context, moved, folder, plan)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
