@@ -60,6 +60,7 @@ from migration_platform.migration import TableName, quote
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts, ask_patiently
 from migration_platform.rows import Page, compile_splitter, split_cells
+from migration_platform.stores.window import Window
 from migration_platform.token_ranges import TokenRange, serialize_key, token_of_key
 
 MURMUR3 = "org.apache.cassandra.dht.Murmur3Partitioner"
@@ -71,6 +72,8 @@ PAGE_BYTES = 2_500_000
 MAX_PAGE_ROWS = 5_000
 FIRST_PAGE_ROWS = 50
 """Small enough for rows of 1 MB; the rows that it brings set the size of the next."""
+SLOW_PAGE_SECONDS = 2.0
+"""A page that takes longer is on its way to the server's read timeout (5 s, of ranges 10 s)."""
 TRIES_BEFORE_A_CUT = 3
 """With pages of a quarter, then a sixteenth of the rows: more rows are seldom what is too much."""
 PROBE_SECONDS = 5.0
@@ -231,6 +234,7 @@ class Connection:
         self.settings = settings
         self.cluster, self.session = _connect(settings)
         self.page_rows = FIRST_PAGE_ROWS
+        self.window = Window()
 
     @property
     def protocol_version(self) -> int:
@@ -639,9 +643,22 @@ class _Left:
         return self.piece.bounds if self.token is None else (self.token, self.token)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A page that was asked for: when, how many rows at most; `seconds` gets how long it took."""
+
+    future: ResponseFuture
+    asked_us: int
+    rows: int
+    seconds: list[float] = field(default_factory=list)
+
+
 @dataclass
 class _Reading:
-    """How a range is read. `most_rows` of a page falls when one fails, and grows slowly again."""
+    """How a range is read.
+
+    `most_rows` of a page falls when one fails or is slow, and grows slowly again.
+    """
 
     connection: Connection
     read: RangeRead
@@ -660,12 +677,15 @@ class _Reading:
         wanted = self.fetch_size or self.connection.page_rows
         return max(1, min(wanted, self.most_rows, self.budget.rows_per_second or wanted))
 
-    def ask(self, left: _Left, state: bytes | None) -> tuple[ResponseFuture, int, int]:
-        """Ask for a page; give also when that was, and its number of rows at most."""
+    def ask(self, left: _Left, state: bytes | None) -> _Asked:
+        """Ask for a page."""
         rows = self.page_rows
-        asked_us = time.time_ns() // 1000
+        asked_us, began = time.time_ns() // 1000, time.monotonic()
         future = self._ask_slice(self.read.statement, left, rows, state)
-        return future, asked_us, rows
+        asked = _Asked(future, asked_us, rows)
+        # The next page comes while this one is in use: only the driver's thread sees when.
+        future.add_callback(lambda _page: asked.seconds.append(time.monotonic() - began))
+        return asked
 
     def _ask_slice(
         self,
@@ -693,7 +713,7 @@ class _Reading:
         future.send_request()
         return future
 
-    def note(self, left: _Left, page: Page, rows: int) -> None:
+    def note(self, left: _Left, page: Page, asked: _Asked) -> None:
         """Let a page that came set the size of those to come, and wait until it may pass.
 
         Raises:
@@ -710,7 +730,10 @@ class _Reading:
             mean = max(1, len(page.data) // page.row_count)
             size = min(PAGE_BYTES, self.budget.size_per_second or PAGE_BYTES)
             self.connection.page_rows = max(10, min(MAX_PAGE_ROWS, size // mean))
-        if self.most_rows <= rows:
+        seconds = asked.seconds[0] if asked.seconds else 0.0
+        if seconds > SLOW_PAGE_SECONDS:
+            self.most_rows = max(1, int(asked.rows * SLOW_PAGE_SECONDS / 2 / seconds))
+        elif self.most_rows <= asked.rows:
             self.most_rows += self.most_rows // 16 + 1
         self.budget.take(page.row_count, len(page.data))
 
@@ -804,9 +827,9 @@ def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, lis
     while True:
         attempts, refused = Attempts(reading.retry_seconds), 0
         while True:
-            future, asked_us, rows = pending
+            asked, rows = pending, pending.rows
             try:
-                page = replace(page_of(future), asked_us=asked_us)
+                page = replace(page_of(asked.future), asked_us=asked.asked_us)
                 break
             except Exception as error:
                 # Rows may be far larger than those before them, and the page too large to be sent.
@@ -821,7 +844,7 @@ def _read_until_cut(reading: _Reading, left: _Left) -> Generator[Page, None, lis
                 # A smaller page is another request, and a server that refuses one is not busy.
                 time.sleep(0.0 if may_be_too_much(error) and rows > 1 else delay)
                 pending = reading.ask(left, state)
-        reading.note(left, page, rows)
+        reading.note(left, page, asked)
         state = page.next_state
         if state is not None:
             pending = reading.ask(left, state)

@@ -32,6 +32,7 @@ CELL_OVERHEAD_BYTES = 12
 """A server counts a timestamp, a TTL and a deletion time (16 bytes) for each cell of a batch,
 where the bytes here already hold a length (4)."""
 WRITES_IN_FLIGHT = 48
+"""Of those whose number does not adapt: the few that read before they write."""
 
 _SHORT, _INT, _LONG = Struct(">H"), Struct(">i"), Struct(">q")
 _FLAG_VALUES, _FLAG_TIMESTAMP = 0x01, 0x20
@@ -158,7 +159,8 @@ class _Write:
     """
 
     __slots__ = (
-        "attempts", "body", "items", "keyspace", "opcode", "routing_key", "rows", "timestamp_us",
+        "attempts", "body", "has_waited", "items", "keyspace", "opcode", "routing_key", "rows",
+        "sent", "timestamp_us",
     )  # fmt: skip
 
     tracing = False
@@ -176,6 +178,8 @@ class _Write:
         self.body = b""
         self.attempts: Attempts | None = None
         self.timestamp_us = 0
+        self.has_waited = False
+        self.sent = 0.0
 
     def send_body(self, f, protocol_version):  # the driver's name
         f.write(self.body)
@@ -183,9 +187,10 @@ class _Write:
 
 
 class Writer:
-    """Writes rows, a bounded number of requests in flight; `flush` before counting on them.
+    """Writes rows, as many requests in flight as help; `flush` before counting on them.
 
-    All state belongs to the calling thread: the driver's thread only hands back what ended.
+    How many that are is known to the connection's window, which outlives the writer. All state
+    belongs to the calling thread: the driver's thread only hands back what ended.
     `ttl_seconds` is bound where a part does not expire at a second of its own. With `has_rows`
     off, what is written are static cells and counts as no rows. A row that the server refuses for
     its values is handed to `on_refused`, if there is one; the rows around it are written.
@@ -204,7 +209,6 @@ class Writer:
         ttl_seconds: int | None = None,
         has_rows: bool = True,
         on_refused: OnRefused | None = None,
-        in_flight: int = WRITES_IN_FLIGHT,
     ):
         self.rows_written = 0
         self.rows_left_alone = 0
@@ -217,9 +221,9 @@ class Writer:
         self._on_refused = on_refused
         self._ttl = NO_TTL if ttl_seconds is None else bind_ttl(ttl_seconds)
         self._row_weight = 1 if has_rows else 0
-        self._window = in_flight
+        self._window = connection.window
         self._flying = 0
-        self._ended: SimpleQueue[tuple[_Write, BaseException | None]] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[_Write, BaseException | None, float]] = SimpleQueue()
         self._waiting: list[tuple[float, _Write]] = []
         self._last_timestamp_us = 0
 
@@ -278,9 +282,11 @@ class Writer:
 
     def _begin(self, items: list[Item], rows: int, routing_key: bytes | None) -> None:
         self._budget.take(rows, sum(map(_size_of, items)))
-        while self._flying + len(self._waiting) >= self._window:
+        write = _Write(items, rows * self._row_weight, self._keyspace, routing_key)
+        while self._flying + len(self._waiting) >= self._window.room(time.monotonic()):
+            write.has_waited = True
             self._settle_one()
-        self._send(_Write(items, rows * self._row_weight, self._keyspace, routing_key))
+        self._send(write)
 
     def _render(self, write: _Write) -> _Heads | None:
         """Write the request's body as of now; None if all of it has expired."""
@@ -329,9 +335,10 @@ class Writer:
         statement = head.prepared if write.opcode == _EXECUTE else None
         future = self._connection.send(write, query=write, statement=statement)
         put = self._ended.put
+        write.sent = time.monotonic()
         future.add_callbacks(
-            lambda _result, write=write: put((write, None)),
-            lambda error, write=write: put((write, error)),
+            lambda _result, write=write: put((write, None, time.monotonic())),
+            lambda error, write=write: put((write, error, time.monotonic())),
         )
         future.send_request()
 
@@ -346,12 +353,14 @@ class Writer:
                 self._send(write)
                 return
         try:
-            write, error = self._ended.get(timeout=timeout)
+            write, error, ended = self._ended.get(timeout=timeout)
         except Empty:
             return
         self._flying -= 1
         if error is None:
             self.rows_written += write.rows
+            if write.has_waited:
+                self._window.note(write.sent, ended)
             return
         write.attempts = write.attempts or Attempts(self._retry_seconds)
         try:
@@ -362,6 +371,9 @@ class Writer:
             self._set_apart(write, refusal, self._on_refused)
             return
         self._on_retry(error)
+        self._window.overload(ended)
+        # It has waited for its next try, not for room.
+        write.has_waited = False
         # Of the hosts in turn: the one that failed need not be asked again.
         write.routing_key = None
         self._wait(write, delay)
