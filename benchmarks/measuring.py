@@ -87,20 +87,25 @@ class Family:
     """A process and its descendants.
 
     With `own` false only those count that the process starts from now on: what the benchmark itself
-    launches, beside servers and programs that it has started before.
+    launches, beside servers and programs that it has started before. `without` are servers that
+    live beside a benchmark which does the work itself.
     """
 
-    def __init__(self, root: psutil.Process, *, own: bool = True):
+    def __init__(
+        self, root: psutil.Process, *, own: bool = True, without: Sequence[psutil.Process] = ()
+    ):
         self.root = root
         self._own = own
-        self._others = set() if own else {child.pid for child in root.children()}
+        others = without if own else root.children()
+        self._others = {child.pid for child in others}
         self.peak_mb = 0.0
         self.largest_mb = 0.0
 
     def members(self) -> list[psutil.Process]:
         """Give those that live now."""
         if self._own:
-            return [self.root, *self.root.children(recursive=True)]
+            children = self.root.children(recursive=True)
+            return [self.root, *(child for child in children if child.pid not in self._others)]
         mine = [child for child in self.root.children() if child.pid not in self._others]
         found = []
         for child in mine:
@@ -157,7 +162,11 @@ def peak_mb(pid: int) -> float:
     return 0.0
 
 
-def spend(rows: int, client: Family, server: psutil.Process, work: Callable[[], object]) -> Spent:
+Server = psutil.Process | Sequence[psutil.Process]
+"""The process of a server, or those of a cluster's nodes, whose CPU adds up."""
+
+
+def spend(rows: int, client: Family, server: Server, work: Callable[[], object]) -> Spent:
     """Do the work once, and account for it."""
     before, served, began = client.cpu_seconds(), cpu_seconds(server), time.monotonic()
     work()
@@ -165,19 +174,24 @@ def spend(rows: int, client: Family, server: psutil.Process, work: Callable[[], 
     return Spent(rows, seconds, client.cpu_seconds() - before, cpu_seconds(server) - served)
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """Add up a process's user and system time."""
-    spent = process.cpu_times()
-    return spent.user + spent.system
+def cpu_seconds(server: Server) -> float:
+    """Add up a server's user and system time."""
+    spent = [process.cpu_times() for process in _processes(server)]
+    return sum(each.user + each.system for each in spent)
 
 
-def wait_until_idle(server: psutil.Process) -> None:
-    """Let the server end what it does in the background; gives up after `IDLE_TRIES`."""
-    for _ in range(IDLE_TRIES):
+def wait_until_idle(server: Server, tries: int = IDLE_TRIES) -> None:
+    """Let the server end what it does in the background; gives up after so many tries."""
+    limit = IDLE_SHARE * IDLE_SECONDS * len(_processes(server))
+    for _ in range(tries):
         before = cpu_seconds(server)
         time.sleep(IDLE_SECONDS)
-        if cpu_seconds(server) - before < IDLE_SHARE * IDLE_SECONDS:
+        if cpu_seconds(server) - before < limit:
             return
+
+
+def _processes(server: Server) -> Sequence[psutil.Process]:
+    return [server] if isinstance(server, psutil.Process) else server
 
 
 def spread(runs: Sequence[Measured], figure: str) -> tuple[float, float, float]:
@@ -188,9 +202,14 @@ def spread(runs: Sequence[Measured], figure: str) -> tuple[float, float, float]:
     return statistics.median(values), values[0], values[-1]
 
 
+def ratios(ours: Sequence[Measured], theirs: Sequence[Measured], figure: str) -> list[float]:
+    """Give the ratios of a figure, taken run by run; none of a run that does not have it."""
+    both = zip(ours, theirs, strict=False)
+    found = [getattr(a, figure) / getattr(b, figure) for a, b in both]
+    return [value for value in found if not math.isnan(value)]
+
+
 def ratio(ours: Sequence[Measured], theirs: Sequence[Measured], figure: str) -> float:
     """Give the median of the ratios of a figure, taken run by run."""
-    both = zip(ours, theirs, strict=False)
-    ratios = [getattr(a, figure) / getattr(b, figure) for a, b in both]
-    ratios = [value for value in ratios if not math.isnan(value)]
-    return statistics.median(ratios) if ratios else math.nan
+    found = ratios(ours, theirs, figure)
+    return statistics.median(found) if found else math.nan

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -132,20 +133,41 @@ def _table(report: Report, lines: Sequence[tuple[Peer, Work]], group: Group) -> 
         "keeps",
         "does not do",
     ]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for peer, work in lines:
         runs = report.results.get(work.name, [])
-        cells = [_figure(runs, name) for name in FIGURES]
+        cells = [show_figure(runs, name) for name in FIGURES]
         cells += [_memory(runs), _start(report, peer, runs), work.keeps or NONE, work.lacks or NONE]
         rows.append([f"**{work.name}**" if work.name.startswith(OURS) else work.name, *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return lay_table(rows)
 
 
-def _figure(runs: Sequence[Measured], figure: str) -> str:
+def command_line(name: str) -> str:
+    """Give how this benchmark was called, but for where its page went."""
+    arguments = iter(sys.argv[1:])
+    kept = []
+    for argument in arguments:
+        if argument == "--docs":
+            next(arguments, None)
+        elif not argument.startswith("--docs="):
+            kept.append(argument)
+    return " ".join([f"python -m benchmarks.{name}", *kept])
+
+
+def lay_table(rows: Sequence[Sequence[str]]) -> str:
+    """Write a table in Markdown; the first row is the head."""
+    head, *body = rows
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
+
+
+def show_figure(runs: Sequence[Measured], figure: str) -> str:
+    """Show the median, and the spread where there is one."""
     median, least, most = spread(runs, figure)
     if math.isnan(median):
         return NONE
-    return f"{_round(median)} ({_round(least)} to {_round(most)})"
+    spread_text = f" ({_round(least)} to {_round(most)})" if len(runs) > 1 else ""
+    return f"{_round(median)}{spread_text}"
 
 
 def _round(value: float) -> str:
@@ -178,7 +200,7 @@ def _ratios(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
     if not ours or not theirs:
         return ""
     head = ["rows a second, run by run", *(work.name for work in ours)]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for peer in theirs:
         values = [
             ratio(report.results[mine.name], report.results[peer.name], "rows_per_second")
@@ -186,7 +208,7 @@ def _ratios(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
         ]
         shown = [NONE if math.isnan(value) else f"{value:.1f} times" for value in values]
         rows.append([f"of {peer.name}", *shown])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return lay_table(rows)
 
 
 def _faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
@@ -224,11 +246,11 @@ def _without_paths(reason: str) -> str:
 
 
 def _settings(peers: Sequence[Peer], report: Report) -> str:
-    rows = [["", "settings"], ["---", "---"]]
+    rows = [["", "settings"]]
     for peer in peers:
         how = "started beforehand" if peer.module else "started for each run"
         rows.append([peer.name, f"{how}; {peer.settings}"])
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    table = lay_table(rows)
     return f"{table}\n\n{', '.join(f'{k} {v}' for k, v in report.versions.items())}."
 
 

@@ -241,6 +241,8 @@ class _Tools:
     """The origin's keys by the target's, of rows on their way, where these do not tell those."""
     items: ItemForm | None = None
     """What rows become where they are items of DynamoDB."""
+    place_of: Callable[[bytes | None], int | None] | None = None
+    """Numbers the replicas of a routing key; None where no request may hold several partitions."""
 
 
 @dataclass
@@ -827,8 +829,18 @@ def _write_groups(
     if tools.read_lists is not None:
         _decide_lists(stores, tools, groups, progress, set_aside)
     ordered = sorted(groups) if plan.migration.group_writes_by else groups
-    for key in ordered:
-        writer.write_group(groups[key], _routing_key(key, plan, tools))
+    routed = ((_routing_key(key, plan, tools), groups[key]) for key in ordered)
+    if tools.place_of is None:
+        for routing_key, items in routed:
+            writer.write_group(items, routing_key)
+        return
+    assert isinstance(writer, Writer)
+    place_of = tools.place_of
+    # One of unknown replicas is a place of its own.
+    writer.write_groups(
+        (place if (place := place_of(routing_key)) is not None else object(), routing_key, items)
+        for routing_key, items in routed
+    )
 
 
 def _decide_lists(
@@ -995,7 +1007,8 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
         return _Tools(layer, reader, select, form, [], counters, None, (), len(leading), carried)
     statements = prepare_writes(stores.target_cluster, plan, form, retry_seconds=seconds)
     # Only with several hosts is it worth knowing which one owns a partition.
-    routed = stores.target_cluster.host_count > 1 and set(plan.target.partition_key) <= set(leading)
+    has_choice = stores.target_cluster.has_choice
+    routed = has_choice and set(plan.target.partition_key) <= set(leading)
     return _Tools(
         layer=layer,
         reader=reader,
@@ -1009,7 +1022,20 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
         partition_key=tuple(leading.index(c) for c in plan.target.partition_key) if routed else (),
         leading=len(leading),
         origin_keys=carried,
+        place_of=_compile_places(stores, routed=routed)
+        if plan.migration.batch_across_partitions
+        # Where tokens mean nothing, replicas are not known either.
+        and (not has_choice or (routed and plan.target.is_murmur3))
+        else None,
     )
+
+
+def _compile_places(stores: OpenStores, *, routed: bool) -> Callable[[bytes | None], int | None]:
+    """Build the function that numbers the replicas of a routing key; one node has everything."""
+    if not routed:
+        return lambda _: 0
+    place_of = stores.target_cluster.place_keys(stores.plan.target.name.keyspace)
+    return lambda key: None if key is None else place_of(key)
 
 
 def _carry(carried: dict[bytes, bytes], wins: Wins | None) -> Wins:

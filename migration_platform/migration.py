@@ -227,6 +227,7 @@ class Migration:
     guardrails: Guardrails | None = None
     collisions: str = "refuse"
     group_writes_by: tuple[str, ...] | None = None
+    batch_across_partitions: bool = False
     truncate_target: bool = False
     diff_mode: str = "two_way"
     compare_writetime: bool = False
@@ -324,6 +325,12 @@ class Migration:
             )
         if self.group_writes_by is not None:
             wrong += object_to_names("group_writes_by", self.group_writes_by)
+        wrong += object_to_flag("batch_across_partitions", self.batch_across_partitions)
+        if self.batch_across_partitions is True and self.group_writes_by == ():
+            wrong.append(
+                "batch_across_partitions joins rows into requests, but group_writes_by is empty, "
+                "which writes each row by itself; leave one of them out"
+            )
         return wrong
 
     def _wrong_repair(self) -> list[str]:
@@ -425,6 +432,11 @@ class Migration:
             wrong.append(
                 "group_writes_by is not known of a DynamoDB target: a request holds items of any "
                 "key; leave it out"
+            )
+        if self.batch_across_partitions:
+            wrong.append(
+                "batch_across_partitions is not known of a DynamoDB target: a request holds items "
+                "of any key; leave it out"
             )
         if "counters" in self.repair:
             wrong.append(

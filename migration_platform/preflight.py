@@ -162,7 +162,7 @@ class Plan:
         grouped = self.migration.group_writes_by
         if grouped is not None and not grouped:
             return ()
-        # Rows of one group are neighbours; a batch still never leaves its partition.
+        # Rows of one group are neighbours, but each group is of one partition.
         wanted = dict.fromkeys((*(grouped or ()), *self.target.partition_key))
         return tuple(
             name

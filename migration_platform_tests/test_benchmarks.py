@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from benchmarks.measuring import Family, Measured, Spent, ratio, spend, spread
+from benchmarks import nodes
+from benchmarks.measuring import Family, Measured, Spent, ratio, ratios, spend, spread
 from benchmarks.peers import LOCK, Peer, Work, all_peers
 from benchmarks.report import Differing, Report, draw, make_page, write_report
 from migration_platform.local.jars import parse_lock
@@ -131,6 +132,42 @@ def test_cpu_of_a_child_that_has_ended_is_counted() -> None:
     spent = spend(1, family, psutil.Process(), lambda: subprocess.run([sys.executable, "-c", burn]))
 
     assert spent.client >= 0.18
+
+
+def test_a_server_of_the_benchmarks_own_is_no_part_of_its_client() -> None:
+    burn = "import time\nwhile time.process_time() < 0.2: pass\nprint(flush=True)\ntime.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE) as started:
+        server = psutil.Process(started.pid)
+        family = Family(psutil.Process(), without=[server])
+        assert started.stdout
+
+        spent = spend(1, family, [server, psutil.Process()], started.stdout.readline)
+
+        started.kill()
+    assert spent.server >= 0.18
+    assert spent.client < 0.18
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        ((1.0, 0.5), "faster in every run"),
+        ((4.0, 3.0), "slower in every run"),
+        ((1.0, 4.0), "faster in one run, slower in another"),
+    ],
+)
+def test_the_page_of_the_nodes_says_what_came_out(seconds: tuple[float, ...], said: str) -> None:
+    runs = {name: [measured(2.0), measured(2.0)] for name in nodes.WAYS}
+    runs[nodes.TEN] = [measured(each) for each in seconds]
+    result = nodes.ShapeResult(runs, dict.fromkeys(runs, 2.5))
+    settings = nodes.Settings("command", 10_000, 2, 3, 3, 512, {"cores": "2"})
+
+    page = nodes.make_page(settings, {nodes.Shape(1, 100): result})
+
+    assert f"Requests of {nodes.TEN} were {said} than those of one partition with" in page
+    shown = sorted(ratios(runs[nodes.TEN], runs[nodes.PARTITION], "rows_per_second"))
+    assert f"({shown[0]:.2f} to {shown[1]:.2f})" in line_of(page, f"{nodes.TEN} to")
+    assert line_of(page, "one row").startswith("| one row | 5,000 (5,000 to 5,000) | 100 ")
 
 
 def test_every_peer_says_what_it_is_and_no_two_share_a_name() -> None:

@@ -153,8 +153,17 @@ def test_a_row_of_hundreds_of_times_and_one_of_a_megabyte_arrive(connection, rea
     assert_same_cells(read_cells(reader, origin), read_cells(reader, target))
 
 
-@pytest.mark.parametrize("group", [(), ("k",), ("v",)], ids=str)
-def test_grouping_and_pages_change_no_time(connection, reader, make, group):
+@pytest.mark.parametrize(
+    "grouping",
+    [
+        {"group_writes_by": ()},
+        {"group_writes_by": ("k",)},
+        {"group_writes_by": ("v",)},
+        {"batch_across_partitions": True},
+    ],
+    ids=str,
+)
+def test_grouping_and_pages_change_no_time(connection, reader, make, grouping):
     body = "k int, c int, v int, w int, e set<int>, PRIMARY KEY (k, c)"
     origin, target = (
         make("a", body),
@@ -168,8 +177,7 @@ def test_grouping_and_pages_change_no_time(connection, reader, make, group):
             insert_rows(
                 connection, origin, [row], using=f"USING TIMESTAMP {FIRST} AND TTL {900 + n}"
             )
-    options = {"group_writes_by": group, "origin_fetch_size": 7}
-    assert copy_table(connection, origin, target, **options).written == 40
+    assert copy_table(connection, origin, target, origin_fetch_size=7, **grouping).written == 40
     assert_same_cells(read_cells(reader, origin), read_cells(reader, target))
 
 

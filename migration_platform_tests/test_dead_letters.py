@@ -270,12 +270,14 @@ def test_a_key_that_the_target_does_not_tell_is_kept_too(connection, make, keysp
 # -- rows that the server refuses -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("across", [False, True])
 def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_arrive(
-    connection, strict, make, keyspace
+    connection, strict, make, keyspace, across
 ):
-    body = "k int, c int, v text, s set<int>, w text, l list<int>, PRIMARY KEY (k, c)"
-    origin = make("a", body)
-    target = create_table(strict, "strict", "b", body)
+    columns = "k int, c int, v text, s set<int>, w text, l list<int>"
+    origin = make("a", f"{columns}, PRIMARY KEY (k, c)")
+    key = "(k, c)" if across else "k, c"
+    target = create_table(strict, "strict", f"b_{across}", f"{columns}, PRIMARY KEY ({key})")
     fill(connection, origin, "k, c, v", [(n % 3, n, "x") for n in range(60)])
     large = "x" * 110_000
     insert_rows(connection, origin, [{"k": 0, "c": 3, "v": large}])
@@ -284,7 +286,7 @@ def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_a
     insert_rows(connection, origin, [{"k": 0, "c": 6, "w": large}], "USING TIMESTAMP 9001")
     insert_rows(connection, origin, [{"k": 1, "c": 1, "s": set(range(60))}])
     insert_rows(connection, origin, [{"k": 1, "c": 4, "l": list(range(60))}])
-    plan = plan_between(connection, strict, origin, target)
+    plan = plan_between(connection, strict, origin, target, batch_across_partitions=across)
     counts = copy_all(plan, connection, strict)
     assert (counts.read, counts.written, counts.set_aside) == (60, 56, 4)
     causes = told(strict, "strict")

@@ -45,6 +45,9 @@ def test_what_means_nothing_to_dynamodb_is_refused():
     assert "group_writes_by is not known of a DynamoDB target" in why_refused(
         group_writes_by=("id",)
     )
+    assert "batch_across_partitions is not known of a DynamoDB target" in why_refused(
+        batch_across_partitions=True
+    )
     assert "in DynamoDB a counter is a number like any other; name mismatched" in why_refused(
         repair=("counters",)
     )

@@ -300,9 +300,11 @@ def connected_through(proxy: Proxy) -> Iterator[Connection]:
 
 
 @pytest.mark.parametrize("how", [lose, delay, flip_a_bit])
-@pytest.mark.parametrize("side", ["origin", "target"])
+@pytest.mark.parametrize(
+    ("side", "across"), [("origin", False), ("target", False), ("target", True)]
+)
 def test_an_answer_that_does_not_come_as_it_was_sent_neither_loses_nor_doubles(
-    cassandra, connection, reader, lists, impatient, side, how
+    cassandra, connection, reader, lists, impatient, side, across, how
 ):
     weather = Weather()
     with (
@@ -310,7 +312,14 @@ def test_an_answer_that_does_not_come_as_it_was_sent_neither_loses_nor_doubles(
         connected_through(proxy) as through,
     ):
         origin, target = lists
-        plan = plan_copy(connection, origin, target, token_ranges=1, origin_fetch_size=2)
+        plan = plan_copy(
+            connection,
+            origin,
+            target,
+            token_ranges=1,
+            origin_fetch_size=2,
+            batch_across_partitions=across,
+        )
         sides = (through, connection) if side == "origin" else (connection, through)
         stores = in_process(plan, *sides)
         # The first copy prepares the statements, so that only pages or writes are left to spoil.

@@ -124,6 +124,7 @@ def test_every_wrong_value_is_named_in_one_message():
         ("truncate_target", "no"),
         ("group_writes_by", "batchid"),
         ("group_writes_by", ("a", "a")),
+        ("batch_across_partitions", "ten"),
         ("collisions", "latest"),
         ("collisions", None),
         ("repair", "counters"),
@@ -136,6 +137,11 @@ def test_every_wrong_value_is_named_in_one_message():
 )
 def test_a_wrong_value_is_refused_by_its_name(option, value):
     assert option.replace("diff_mode", "mode") in why_refused(**{option: value})
+
+
+def test_rows_that_are_written_one_by_one_share_no_request():
+    message = why_refused(batch_across_partitions=True, group_writes_by=())
+    assert "group_writes_by is empty, which writes each row by itself; leave one" in message
 
 
 @pytest.mark.parametrize("level", CONSISTENCY_LEVELS)

@@ -152,6 +152,49 @@ def test_neighbouring_slices_are_asked_of_replicas_in_turn(nodes, connected):
     assert len(list(policy.make_query_plan(None, Slice("none", 0)))) == NODES
 
 
+def test_partitions_share_a_request_only_at_a_node_that_has_all_of_them(
+    nodes, connected, monkeypatch
+):
+    make_keyspace(connected, "shared", 1)
+    origin, target = make_tables(connected, "shared")
+    sent, send = [], connected.send
+
+    def note(message, **options):
+        future = send(message, **options)
+        if hasattr(message, "items"):
+            sent.append((message, future))
+        return future
+
+    monkeypatch.setattr(connected, "send", note)
+    counts = copy_table(connected, origin, target, token_ranges=1, batch_across_partitions=True)
+    assert (counts.written, counts.retries) == (ROWS, 0)
+    partitions = []
+    for message, future in sent:
+        keys = {item[4:8] for item in message.items}
+        owners = {
+            host for key in keys for host in connected.cluster.metadata.get_replicas("shared", key)
+        }
+        assert owners == {future.coordinator_host}
+        assert not future.warnings
+        partitions.append(len(keys))
+    # All are full but for the last one of each node.
+    assert sorted(partitions)[NODES:] == [10] * (len(partitions) - NODES)
+    rows = connected.session.execute(f"SELECT k, c, v FROM {target}", timeout=30)
+    assert len(set(rows)) == ROWS
+
+
+def test_keys_have_the_same_place_if_the_driver_finds_the_same_replicas(nodes, connected):
+    metadata = connected.cluster.metadata
+    keys = [number.to_bytes(4, "big") for number in range(300)]
+    for keyspace, sets in (("system_traces", NODES), ("system_auth", NODES), ("none", 0)):
+        place_of = connected.place_keys(keyspace)
+        found = {(frozenset(metadata.get_replicas(keyspace, k)), place_of(k)) for k in keys}
+        if not sets:
+            assert found == {(frozenset(), None)}
+            continue
+        assert len(found) == sets == len({place for _, place in found} - {None})
+
+
 def test_a_key_that_has_no_node_is_left_to_the_server(nodes, connected):
     select = connected.prepare(
         "SELECT id FROM system_distributed.repair_history "

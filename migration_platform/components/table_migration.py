@@ -305,6 +305,11 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         None,
         description="Columns by which writes are grouped; default: the target's partition key.",
     )
+    batch_across_partitions: bool = Field(
+        False,
+        description="Whether a request to Cassandra may hold rows of up to ten partitions that "
+        "have the same replicas.",
+    )
     truncate_target: bool = Field(False, description="Empty the target before a full copy.")
     diff: DiffAttributes = Field(default_factory=DiffAttributes, description="The comparison.")
     dead_letters: DeadLettersAttributes = Field(
@@ -437,6 +442,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             guardrails=Guardrails(limits.max_column_kb, limits.action) if limits else None,
             collisions=self.collisions,
             group_writes_by=None if self.group_writes_by is None else tuple(self.group_writes_by),
+            batch_across_partitions=self.batch_across_partitions,
             truncate_target=self.truncate_target,
             diff_mode=self.diff.mode,
             compare_writetime=self.diff.compare_writetime,

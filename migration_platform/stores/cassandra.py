@@ -15,6 +15,7 @@ import logging
 import re
 import ssl
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -255,6 +256,26 @@ class Connection:
     def has_choice(self) -> bool:
         """Whether there is more than one host, so that it matters which one a request goes to."""
         return self.host_count > 1
+
+    def place_keys(self, keyspace: str) -> Callable[[bytes], int | None]:
+        """Build the function that gives keys with the same replicas the same number.
+
+        A key is serialized; None where the driver knows of no replica. What it finds is as of now:
+        a ring that changes afterwards makes requests that rely on it dearer, not wrong.
+        """
+        ring = self.cluster.metadata.token_map
+        if ring is None:
+            return lambda _: None
+        # The driver's own search compares objects, which costs more than all the rest.
+        ends = [token.value for token in ring.ring]
+        numbers: dict[frozenset[Host], int | None] = {frozenset(): None}
+        places = [
+            numbers.setdefault(frozenset(ring.get_replicas(keyspace, token)), len(numbers))
+            for token in ring.ring
+        ]
+        places.append(places[0])  # what comes after the last token belongs to the first one
+        to_token = ring.token_class.hash_fn
+        return lambda key: places[bisect_left(ends, to_token(key))]
 
     def route(self, statement: PreparedStatement, values: Sequence[Any]) -> Key | None:
         """Give the partition that bound values name, for `send`; None where none is needed."""

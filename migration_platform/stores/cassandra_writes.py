@@ -10,7 +10,7 @@ frozen would then hold its elements twice.
 # pyright: reportOperatorIssue=false
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from struct import Struct
@@ -31,6 +31,11 @@ BATCH_BYTES = 5_100
 CELL_OVERHEAD_BYTES = 12
 """A server counts a timestamp, a TTL and a deletion time (16 bytes) for each cell of a batch,
 where the bytes here already hold a length (4)."""
+BATCH_PARTITIONS = 10
+"""A server warns of more (`unlogged_batch_across_partitions_warn_threshold`, by default)."""
+SHARED_PARTITION_BYTES, SHARED_CELL_BYTES = 34, 4
+"""What Cassandra 5 counts beyond the scale above. It looks at batches of several partitions only,
+so that only those are held to it. Many small elements of a collection still count for more."""
 WRITES_IN_FLIGHT = 48
 """Of those whose number does not adapt: the few that read before they write."""
 
@@ -68,6 +73,40 @@ class _Continued(tuple):
 OnRefused = Callable[[Item, bool, PermanentError], None]
 """Told of a row, or of some of its parts, that the server refuses for good, and whether that row
 counts as written otherwise."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Rows that travel in one request: `size` is theirs on the server's scale of batches."""
+
+    items: list[Item]
+    rows: int
+    size: int
+    routing_key: bytes | None
+    partitions: int = 1
+
+
+def join_chunks(
+    chunks: Iterable[tuple[Hashable, Chunk]], most: int = BATCH_PARTITIONS
+) -> Iterator[Chunk]:
+    """Join what goes to one place, in its order, up to `most` partitions and the limit of size.
+
+    Places take turns as their chunks come, so that none of them is left idle.
+    """
+    waiting: dict[Hashable, Chunk] = {}
+    for place, chunk in chunks:
+        first = waiting.get(place)
+        if first is None:
+            waiting[place] = chunk
+        elif first.partitions < most and first.size + chunk.size <= BATCH_BYTES:
+            first.items += chunk.items
+            first.rows += chunk.rows
+            first.size += chunk.size
+            first.partitions += 1
+        else:
+            waiting[place] = chunk
+            yield first
+    yield from waiting.values()
 
 
 @dataclass(frozen=True)
@@ -242,6 +281,35 @@ class Writer:
         Raises:
             PermanentError, TransientError: an earlier or this request could not be written.
         """
+        for chunk in self._cut(items, routing_key):
+            self._begin(chunk)
+
+    def write_groups(
+        self,
+        groups: Iterable[tuple[Hashable, bytes | None, Sequence[Item]]],
+        most: int = BATCH_PARTITIONS,
+    ) -> None:
+        """Write groups, each a partition's; up to `most` of one place share a request.
+
+        A group is its place, which is the same for the same replicas, its routing key, its rows.
+
+        Raises:
+            PermanentError, TransientError: an earlier or this request could not be written.
+        """
+        cells = self._heads[0].overhead // CELL_OVERHEAD_BYTES
+        per_row = cells * SHARED_CELL_BYTES
+
+        def cut() -> Iterator[tuple[Hashable, Chunk]]:
+            for place, routing_key, items in groups:
+                for chunk in self._cut(items, routing_key):
+                    chunk.size += SHARED_PARTITION_BYTES + per_row * len(chunk.items)
+                    yield place, chunk
+
+        for chunk in join_chunks(cut(), most):
+            self._begin(chunk)
+
+    def _cut(self, items: Sequence[Item], routing_key: bytes | None) -> Iterator[Chunk]:
+        """Cut a group into what fits into a request; never empty."""
         heads = self._heads
         overhead = heads[0].overhead
         chunk: list[Item] = []
@@ -262,14 +330,14 @@ class Writer:
                     else len(piece[0].values) + heads[piece[0].statement].overhead  # type: ignore
                 )
                 if chunk and size + piece_size > BATCH_BYTES:
-                    self._begin(chunk, rows, routing_key)
+                    yield Chunk(chunk, rows, size, routing_key)
                     chunk, size, rows = [], 0, 0
                 chunk.append(piece)
                 size += piece_size
                 rows += not counted
                 counted = True
         if chunk:
-            self._begin(chunk, rows, routing_key)
+            yield Chunk(chunk, rows, size, routing_key)
 
     def flush(self) -> None:
         """Wait until every row is acknowledged.
@@ -280,9 +348,10 @@ class Writer:
         while self._flying or self._waiting:
             self._settle_one()
 
-    def _begin(self, items: list[Item], rows: int, routing_key: bytes | None) -> None:
-        self._budget.take(rows, sum(map(_size_of, items)))
-        write = _Write(items, rows * self._row_weight, self._keyspace, routing_key)
+    def _begin(self, chunk: Chunk) -> None:
+        self._budget.take(chunk.rows, sum(map(_size_of, chunk.items)))
+        rows = chunk.rows * self._row_weight
+        write = _Write(chunk.items, rows, self._keyspace, chunk.routing_key)
         while self._flying + len(self._waiting) >= self._window.room(time.monotonic()):
             write.has_waited = True
             self._settle_one()
