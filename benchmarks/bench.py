@@ -42,11 +42,11 @@ from benchmarks.peers import (
 )
 from benchmarks.report import Differing, Report, write_report
 from migration_platform import sample
+from migration_platform.cql_names import TableName, quote
 from migration_platform.local.jars import LOCK_PATH as SERVERS_LOCK
 from migration_platform.local.jars import fetch, locked_jars, parse_lock
 from migration_platform.local.servers import Cassandra, DynamoDb
 from migration_platform.local.stack import Running, home_folder, jars_cache, running
-from migration_platform.migration import TableName
 from migration_platform.stores.cassandra import CassandraSettings, Connection, truncate
 from migration_platform.stores.dynamodb import (
     DynamoDb as DynamoConnection,
@@ -59,8 +59,12 @@ from migration_platform.stores.dynamodb import (
 from migration_platform.token_ranges import split_ring
 
 COUNT_TIMEOUT_SECONDS = 120
+COUNT_PAGE_ROWS = 1_000
 # A program that hangs must not hold up the others; 10^7 rows are done long before.
 WORK_LIMIT_SECONDS = 4 * 3600
+
+
+LONGEST_REASON = 200
 
 
 class PeerError(Exception):
@@ -97,7 +101,7 @@ class Served:
             self.process.stdin.write(line + "\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise PeerError(f"it ended; its log: {self.log}") from error
+            raise self._ended() from error
 
     def _answer(self) -> dict:
         assert self.process.stdout
@@ -108,8 +112,13 @@ class Served:
         finally:
             limit.cancel()
         if not line:
-            raise PeerError(f"it ended; its log: {self.log}")
+            raise self._ended()
         return json.loads(line)
+
+    def _ended(self) -> PeerError:
+        self.process.wait()
+        lines = self.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        return PeerError(f"it ended: {lines[-1][:LONGEST_REASON]}; its log: {self.log}")
 
 
 @contextmanager
@@ -146,7 +155,7 @@ def addresses(peer: Peer, place: Place) -> list[str]:
         return [place.host, str(place.port), jars, str(place.folder / "spark")]
     if peer.works[0].group == "dynamodb":
         return [place.dynamodb_url, str(place.port)]
-    return [str(place.port)]
+    return [str(place.port), str(place.origin), str(place.target)]
 
 
 @dataclass
@@ -175,11 +184,11 @@ class Bench:
         if work.group == "dynamodb":
             return self._write_items(peer, work)
         if work.group == "copy":
-            truncate(self.connection, TableName(KEYSPACE, sample.TARGET_TABLE))
+            truncate(self.connection, self.place.target)
         wait_until_idle(self.cassandra)
         measured = (self._launch if peer.commands else self._serve)(peer, work)
         if work.group == "copy":
-            return replace_arrived(measured, count_rows(self.connection, KEYSPACE))
+            return replace_arrived(measured, count_rows(self.connection, self.place.target))
         return measured
 
     def _serve(self, peer: Peer, work: Work) -> Measured:
@@ -256,12 +265,15 @@ def replace_arrived(measured: Measured, arrived: int) -> Measured:
     )
 
 
-def count_rows(connection: Connection, keyspace: str) -> int:
-    """Count the rows at the target, range by range: a whole table would time out."""
+def count_rows(connection: Connection, name: TableName) -> int:
+    """Count a table's rows, range by range: all of it would time out."""
+    table = connection.cluster.metadata.keyspaces[name.keyspace].tables[name.table]  # type: ignore
+    key = ", ".join(quote(column.name) for column in table.partition_key)
     count = connection.session.prepare(
-        f"SELECT count(*) FROM {keyspace}.{sample.TARGET_TABLE} "
-        "WHERE token(batchid) > ? AND token(batchid) <= ?"
+        f"SELECT count(*) FROM {name} WHERE token({key}) > ? AND token({key}) <= ?"
     )
+    # The server counts in such pages: it reads no more than so many tombstones for one.
+    count.fetch_size = COUNT_PAGE_ROWS
     total = 0
     for each in split_ring(TOKEN_RANGES):
         bounds = (each.start, each.end)

@@ -82,10 +82,10 @@ def make_page(report: Report, peers: Sequence[Peer]) -> str:
     for group, title in TITLES.items():
         if lines := [(peer, work) for peer, work in _works(peers) if work.group == group]:
             sections += [f"## {title}", _table(report, lines, group)]
-            sections += [_ratios(report, lines), _faults(report, lines)]
+            sections += [_ratios(report, lines), tell_faults(report, lines)]
     sections += [
         "## Settings and versions",
-        _settings(peers, report),
+        show_settings(peers, report),
         "## How it is measured",
         _method(report),
         "## How to repeat it",
@@ -166,11 +166,11 @@ def show_figure(runs: Sequence[Measured], figure: str) -> str:
     median, least, most = spread(runs, figure)
     if math.isnan(median):
         return NONE
-    spread_text = f" ({_round(least)} to {_round(most)})" if len(runs) > 1 else ""
-    return f"{_round(median)}{spread_text}"
+    spread_text = f" ({round_figure(least)} to {round_figure(most)})" if len(runs) > 1 else ""
+    return f"{round_figure(median)}{spread_text}"
 
 
-def _round(value: float) -> str:
+def round_figure(value: float) -> str:
     """Give three digits at most: what the spread leaves of them is less."""
     if value >= 1000:
         return f"{round(value, 2 - math.floor(math.log10(value))):,.0f}"
@@ -211,7 +211,7 @@ def _ratios(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
     return lay_table(rows)
 
 
-def _faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
+def tell_faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
     """Say what did not arrive, what arrived otherwise, and what could not be measured."""
     said = []
     for _, work in lines:
@@ -245,7 +245,8 @@ def _without_paths(reason: str) -> str:
     return reason.split("; its log:")[0]
 
 
-def _settings(peers: Sequence[Peer], report: Report) -> str:
+def show_settings(peers: Sequence[Peer], report: Report) -> str:
+    """Show what the programs were told, and what was measured with."""
     rows = [["", "settings"]]
     for peer in peers:
         how = "started beforehand" if peer.module else "started for each run"
@@ -341,7 +342,7 @@ def _or_zero(value: float) -> float:
 
 
 def _shown(value: float) -> str:
-    return NONE if math.isnan(value) else _round(value)
+    return NONE if math.isnan(value) else round_figure(value)
 
 
 def _rectangle(x: float, y: float, width: float, colour: str) -> str:

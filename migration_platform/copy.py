@@ -68,6 +68,7 @@ from migration_platform.stores.cassandra import (
     read_rows,
 )
 from migration_platform.stores.cassandra_writes import (
+    BATCH_BYTES,
     Item,
     OnRefused,
     Part,
@@ -655,7 +656,10 @@ def _copy_rows(
                 found.append(item)
         size += len(page.data)
         ends_piece = page is _END_OF_PIECE
-        if gathered >= GROUP_ROWS or size >= GROUP_BYTES or not grouped or ends_piece:
+        # Rows of which no two fit into a request have nothing to wait for.
+        grouped_in_vain = len(page.data) > page.row_count * BATCH_BYTES
+        is_full = gathered >= GROUP_ROWS or size >= GROUP_BYTES or grouped_in_vain
+        if is_full or not grouped or ends_piece:
             _write_groups(stores, tools, writer, groups, progress, set_aside)
             groups, gathered, size = {}, 0, 0
             if tools.origin_keys or ends_piece:

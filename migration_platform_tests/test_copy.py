@@ -3,7 +3,9 @@
 What arrived is read with a plain driver session, never with the engine.
 """
 
+import gc
 import time
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from datetime import time as clock_time
@@ -96,6 +98,27 @@ def test_the_size_of_pages_changes_nothing(connection, reader, make, fetch_size)
     counts = copy_table(connection, origin, target, origin_fetch_size=fetch_size)
     assert counts.written == 60
     assert rows_of(reader, target) == rows_of(reader, origin)
+
+
+def test_nothing_of_large_rows_stays_in_memory(connection, make):
+    body, count, size = "k int PRIMARY KEY, v blob", 100, 40_000
+    origin, target = make("a", body), make("b", body)
+    for first in range(0, count, 10):
+        rows = [(n, bytes([n]) * size) for n in range(first, first + 10)]
+        fill(connection, origin, "k, v", rows)
+    stores = in_process(plan_copy(connection, origin, target, origin_fetch_size=5), connection)
+    copy_ranges(stores)
+    gc.collect()
+    # What only the collector of rings would find must not be large.
+    gc.disable()
+    tracemalloc.start(1)
+    try:
+        assert copy_ranges(stores).written == count
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert left < count * size / 4
 
 
 def test_an_empty_table_is_copied_completely(connection, reader, make):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from migration_platform import sample
+from migration_platform.cql_names import TableName
 from migration_platform.local.jars import locked_jars
 
 LOCK = Path(__file__).parent.parent / "jars.lock"
@@ -23,6 +25,9 @@ TOKEN_RANGES = 64
 
 Group = Literal["copy", "comparison", "dynamodb"]
 
+ORIGIN = TableName(KEYSPACE, sample.ORIGIN_TABLE)
+TARGET = TableName(KEYSPACE, sample.TARGET_TABLE)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -34,6 +39,7 @@ class Place:
         folder: For files that programs leave: logs, CSV.
         packages: Where the peers' Python packages are installed.
         jars: The cache of jars.
+        origin, target: What served programs copy.
     """
 
     host: str
@@ -42,6 +48,8 @@ class Place:
     folder: Path
     packages: Path
     jars: Path
+    origin: TableName = ORIGIN
+    target: TableName = TARGET
 
     def jar_paths(self, part: str) -> list[str]:
         """Give a peer's jars, in the order of its class path."""

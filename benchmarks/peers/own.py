@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.peers import KEYSPACE, PROCESSES, TOKEN_RANGES, Peer, Work
+from benchmarks.peers import PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
-from migration_platform import sample
 from migration_platform.copy import CopyRange
 from migration_platform.diff import diff_ranges
 from migration_platform.migration import Endpoint, Migration, TableName
@@ -58,12 +57,12 @@ PEERS = tuple(
 )
 
 
-def main(name: str, port: int) -> None:
+def main(name: str, port: int, origin_table: str, target_table: str) -> None:
     """Serve the works of one of `PEERS`, and `check`, which compares whoever made the copy."""
     settings = CassandraSettings(port=port)
     migration = Migration(
-        Endpoint("origin", TableName(KEYSPACE, sample.ORIGIN_TABLE)),
-        Endpoint("target", TableName(KEYSPACE, sample.TARGET_TABLE)),
+        Endpoint("origin", TableName.parse(origin_table)),
+        Endpoint("target", TableName.parse(target_table)),
         token_ranges=TOKEN_RANGES,
         compare_writetime=True,
     )
@@ -119,4 +118,4 @@ def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

@@ -4,10 +4,11 @@ import multiprocessing
 import sys
 
 from cassandra.concurrent import execute_concurrent_with_args
+from cassandra.query import PreparedStatement
 
-from benchmarks.peers import KEYSPACE, PROCESSES, TOKEN_RANGES, Peer, Work
+from benchmarks.peers import PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
-from migration_platform import sample
+from migration_platform.cql_names import TableName, quote
 from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform.token_ranges import TokenRange, split_ring
 
@@ -29,50 +30,87 @@ PEER = Peer(
 )
 
 
-def copy_ranges(pipe, settings: CassandraSettings, ranges: list[TokenRange]) -> None:
+def copy_ranges(
+    pipe,
+    settings: CassandraSettings,
+    ranges: list[TokenRange],
+    origin_table: TableName,
+    target_table: TableName,
+) -> None:
     """Copy ranges as the driver's documentation shows it; one command on the pipe is one copy."""
     connection = Connection(settings)
-    names = [name for name, _ in sample.COLUMNS]
+    keyspace = connection.cluster.metadata.keyspaces[origin_table.keyspace]  # type: ignore
+    table = keyspace.tables[origin_table.table]
+    names = [quote(name) for name in table.columns]
+    key = ", ".join(quote(column.name) for column in table.partition_key)
     select = connection.prepare(
-        f"SELECT {', '.join(names)} FROM {KEYSPACE}.{sample.ORIGIN_TABLE} "
-        "WHERE token(userid) > ? AND token(userid) <= ?"
+        f"SELECT {', '.join(names)} FROM {origin_table} "
+        f"WHERE token({key}) > ? AND token({key}) <= ?"
     )
     insert = connection.prepare(
-        f"INSERT INTO {KEYSPACE}.{sample.TARGET_TABLE} ({', '.join(names)}) "
-        f"VALUES ({', '.join('?' * len(names))})"
+        f"INSERT INTO {target_table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     )
     pipe.send("ready")
     while pipe.recv() == "copy":
-        written = 0
-        for token_range in ranges:
-            rows = connection.session.execute(select, (token_range.start, token_range.end))
-            done = execute_concurrent_with_args(
-                connection.session, insert, rows, concurrency=CONCURRENCY
-            )
-            written += len(done)
-        pipe.send(written)
+        try:
+            pipe.send(sum(copy_range(connection, select, insert, each) for each in ranges))
+        except Exception as error:
+            pipe.send(f"{type(error).__name__}: {error}")
     connection.close()
 
 
-def main(port: int) -> None:
+def copy_range(
+    connection: Connection,
+    select: PreparedStatement,
+    insert: PreparedStatement,
+    token_range: TokenRange,
+) -> int:
+    """Copy a range page by page.
+
+    The rows of all pages may not be handed on as one: the driver would take the next page within
+    the thread that is to receive it, and wait forever.
+    """
+    rows = connection.session.execute(select, (token_range.start, token_range.end))
+    written = 0
+    while True:
+        written += len(
+            execute_concurrent_with_args(
+                connection.session, insert, rows.current_rows, concurrency=CONCURRENCY
+            )
+        )
+        if not rows.has_more_pages:
+            return written
+        rows.fetch_next_page()
+
+
+def main(port: int, origin: str, target: str) -> None:
     """Serve the copy with processes that are connected beforehand."""
     context = multiprocessing.get_context("spawn")
     settings = CassandraSettings(port=port)
+    tables = TableName.parse(origin), TableName.parse(target)
     ranges = split_ring(TOKEN_RANGES)
-    pipes, processes = [], []
+    pipes = []
+    processes = []
     for worker in range(PROCESSES):
         near, far = context.Pipe()
         mine = list(ranges[worker::PROCESSES])
-        processes.append(context.Process(target=copy_ranges, args=(far, settings, mine)))
+        arguments = (far, settings, mine, *tables)
+        # So that they end with this one.
+        processes.append(context.Process(target=copy_ranges, args=arguments, daemon=True))
         pipes.append(near)
         processes[-1].start()
+        # So that its end is heard of here.
+        far.close()
     for pipe in pipes:
         pipe.recv()
 
     def copy() -> int:
         for pipe in pipes:
             pipe.send("copy")
-        return sum(pipe.recv() for pipe in pipes)
+        answers = [pipe.recv() for pipe in pipes]
+        if failures := [answer for answer in answers if isinstance(answer, str)]:
+            raise SystemExit(failures[0])
+        return sum(answers)
 
     serve(lambda request: copy)
     for pipe in pipes:
@@ -82,4 +120,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

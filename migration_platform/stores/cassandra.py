@@ -343,10 +343,12 @@ _NO_RETRIES = FallthroughRetryPolicy()
 
 
 def page_of(future: ResponseFuture) -> Page:
-    """Wait for a read and give its page; raises what the driver raises."""
+    """Wait for a read and take its page, once; raises what the driver raises."""
     future.result()
-    # The page itself: `result` would wrap it, for it is no list of rows.
-    return future._final_result
+    # The page itself: `result` would wrap it, for it is no list of rows. A future and its timer
+    # hold each other, so a page left there would stay until Python looks for such rings, seldom.
+    page, future._final_result = future._final_result, None
+    return page
 
 
 def _keep_page(_names: object, page: Page) -> Page:

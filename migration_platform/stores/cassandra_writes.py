@@ -38,6 +38,8 @@ SHARED_PARTITION_BYTES, SHARED_CELL_BYTES = 34, 4
 so that only those are held to it. Many small elements of a collection still count for more."""
 WRITES_IN_FLIGHT = 48
 """Of those whose number does not adapt: the few that read before they write."""
+BYTES_IN_FLIGHT = 8_000_000
+"""However many requests there may be: of large rows fewer keep a server as busy."""
 
 _SHORT, _INT, _LONG = Struct(">H"), Struct(">i"), Struct(">q")
 _FLAG_VALUES, _FLAG_TIMESTAMP = 0x01, 0x20
@@ -261,7 +263,7 @@ class Writer:
         self._ttl = NO_TTL if ttl_seconds is None else bind_ttl(ttl_seconds)
         self._row_weight = 1 if has_rows else 0
         self._window = connection.window
-        self._flying = 0
+        self._flying = self._flying_bytes = 0
         self._ended: SimpleQueue[tuple[_Write, BaseException | None, float]] = SimpleQueue()
         self._waiting: list[tuple[float, _Write]] = []
         self._last_timestamp_us = 0
@@ -352,8 +354,11 @@ class Writer:
         self._budget.take(chunk.rows, sum(map(_size_of, chunk.items)))
         rows = chunk.rows * self._row_weight
         write = _Write(chunk.items, rows, self._keyspace, chunk.routing_key)
-        while self._flying + len(self._waiting) >= self._window.room(time.monotonic()):
-            write.has_waited = True
+        while True:
+            if self._flying + len(self._waiting) >= self._window.room(time.monotonic()):
+                write.has_waited = True
+            elif self._flying_bytes < BYTES_IN_FLIGHT:
+                break
             self._settle_one()
         self._send(write)
 
@@ -401,6 +406,7 @@ class Writer:
         timestamp_us = max(self._last_timestamp_us + 1, time.time_ns() // 1000)
         self._last_timestamp_us = write.timestamp_us = timestamp_us
         self._flying += 1
+        self._flying_bytes += len(write.body)
         statement = head.prepared if write.opcode == _EXECUTE else None
         future = self._connection.send(write, query=write, statement=statement)
         put = self._ended.put
@@ -426,8 +432,11 @@ class Writer:
         except Empty:
             return
         self._flying -= 1
+        self._flying_bytes -= len(write.body)
         if error is None:
             self.rows_written += write.rows
+            # The driver's future and its timer hold each other, and the request, for some time.
+            write.items, write.body = [], b""
             if write.has_waited:
                 self._window.note(write.sent, ended)
             return
