@@ -40,7 +40,7 @@ from benchmarks.peers import (
     Work,
     all_peers,
 )
-from benchmarks.report import Differing, Report, write_report
+from benchmarks.report import Differing, Report, command_line, write_report
 from migration_platform import sample
 from migration_platform.cql_names import TableName, quote
 from migration_platform.local.jars import LOCK_PATH as SERVERS_LOCK
@@ -472,7 +472,7 @@ def main() -> None:
                 if run:
                     results.setdefault(name, []).append(done)
             report = Report(
-                command=" ".join(["python -m benchmarks.bench", *sys.argv[1:]]),
+                command=command_line("bench"),
                 rows=options.rows if copies else 0,
                 items=options.items if dynamodb else 0,
                 runs=run,

@@ -77,7 +77,7 @@ class ScanSums:
             MigrationError: a page could not be read.
         """
         sums = DigestSums()
-        locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
+        locator = _locator(stores, self.side, self.token_range, self.wanted)
         for layer in stores.plan.layers:
             rows = _scan(stores, layer, self.side, self.token_range, self.winners, report)
             add_rows(sums, rows, locator, counted=layer.name == "rows")
@@ -100,7 +100,7 @@ class ScanRows:
         Raises:
             MigrationError: a page could not be read.
         """
-        locator = _locator(stores.plan, self.side, self.token_range, self.wanted)
+        locator = _locator(stores, self.side, self.token_range, self.wanted)
         for layer in stores.plan.layers:
             rows = _scan(
                 stores,
@@ -491,18 +491,29 @@ def _is_by_range(plan: Plan, side: str) -> bool:
     return side == "origin" or plan.migration.looks_up
 
 
-def _locator(plan: Plan, side: str, token_range: TokenRange, wanted: frozenset[int]) -> RowLocator:
-    ranges, chosen = plan.migration.ranges, plan.migration.filter
+def _locator(
+    stores: OpenStores, side: str, token_range: TokenRange, wanted: frozenset[int]
+) -> RowLocator:
+    plan = stores.plan
     tells = plan.tells_origin_token
     fixed = _is_by_range(plan, side) or plan.keys_agree or not tells
-    windows = [chosen.window(each) for each in ranges]
+    # The same for every scan of a run, and a thousand ranges have as many windows.
+    if "ring" not in stores.cache:
+        ranges, chosen = plan.migration.ranges, plan.migration.filter
+        windows = [chosen.window(each) for each in ranges]
+        stores.cache["ring"] = (
+            tuple(each.end for each in ranges),
+            tuple((each.start, each.end) if each else None for each in windows),
+            frozenset(each.index for each in ranges),
+        )
+    ends, windows, every = stores.cache["ring"]
     return RowLocator(
         fixed_index=token_range.index if fixed else None,
         token_cells=len(plan.origin.partition_key),
-        ends=tuple(each.end for each in ranges),
-        windows=tuple((each.start, each.end) if each else None for each in windows),
-        wanted=wanted if tells else frozenset(each.index for each in ranges),
-        buckets=buckets_per_range(len(ranges)) if tells else BUCKETS_PER_TABLE,
+        ends=ends,
+        windows=windows,
+        wanted=wanted if tells else every,
+        buckets=buckets_per_range(len(ends)) if tells else BUCKETS_PER_TABLE,
         by_range=tells,
     )
 

@@ -78,13 +78,28 @@ def enrolments(count: int, seed: int = 1) -> Iterator[dict[str, Any]]:
     batches = max(1, count // ENROLMENTS_A_BATCH)
     while made < count:
         rng = random.Random(f"{seed}/{user}")  # noqa: S311, sample data
-        user_id = f"{rng.getrandbits(64):016x}-{user:08d}"
+        user_id = name_user(rng, user)
         for batch in rng.sample(range(batches), min(batches, ENROLMENTS_A_USER)):
             if made == count:
                 return
             made += 1
             yield _enrolment(rng, user_id, batch)
         user += 1
+
+
+def name_user(rng: random.Random, user: int) -> str:
+    """Give a user's id."""
+    return f"{rng.getrandbits(64):016x}-{user:08d}"
+
+
+def name_course(batch: int) -> str:
+    """Give the id of a batch's course."""
+    return f"do_3130{batch % 997:05d}1{batch % 89:04d}"
+
+
+def name_batch(batch: int) -> str:
+    """Give a batch's id."""
+    return f"0130{batch:012d}"
 
 
 def _enrolment(rng: random.Random, user_id: str, batch: int) -> dict[str, Any]:
@@ -94,8 +109,8 @@ def _enrolment(rng: random.Random, user_id: str, batch: int) -> dict[str, Any]:
     percentage = 100 * done // contents
     row: dict[str, Any] = {
         "userid": user_id,
-        "courseid": f"do_3130{batch % 997:05d}1{batch % 89:04d}",
-        "batchid": f"0130{batch:012d}",
+        "courseid": name_course(batch),
+        "batchid": name_batch(batch),
         "active": rng.random() < 0.97,
         # Most users enrol themselves; an empty string is what the portal then leaves here.
         "addedby": "" if rng.random() < 0.6 else f"mentor-{rng.randrange(500):04d}",

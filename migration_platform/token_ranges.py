@@ -9,12 +9,13 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from cassandra.metadata import Murmur3Token
 
 MIN_TOKEN = -(2**63)
 MAX_TOKEN = 2**63 - 1
-MAX_RANGES = 1000
+MAX_RANGES = 1024
 """Dagster's pages and status queries stay quick up to about a thousand partitions."""
 
 
@@ -64,6 +65,8 @@ def split_tokens(
     return found
 
 
+# A thousand keys name as many slices of one ring, which is then cut once.
+@lru_cache(maxsize=32)
 def split_ring(count: int) -> tuple[TokenRange, ...]:
     """Cut the whole ring into `count` slices: the ones that Cassandra Data Migrator would read.
 

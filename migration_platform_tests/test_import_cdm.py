@@ -333,7 +333,7 @@ def test_what_is_set_on_the_command_line_wins_and_the_last_of_two_lines():
 
 def test_more_ranges_than_there_can_be_are_said():
     result = imported({"perfops.numParts": "5000"})
-    assert result.migration.token_ranges == 1000
+    assert result.migration.token_ranges == 1024
     assert "the most that there can be, not the 5,000" in result.report()
 
 

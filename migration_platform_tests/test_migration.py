@@ -68,7 +68,7 @@ def test_every_wrong_value_is_named_in_one_message():
         Migration(
             Endpoint("one", A, consistency="MOST", rows_per_second=0, fetch_size=0),
             Endpoint("one", A, consistency="ANY", rows_per_second=-1),
-            token_ranges=1001,
+            token_ranges=1025,
             workers=0,
             writetime="max",
             ttl=0,
@@ -77,7 +77,7 @@ def test_every_wrong_value_is_named_in_one_message():
         )
     message = str(refused.value)
     for said in [
-        "token_ranges is 1001; valid are 1 to 1000",
+        "token_ranges is 1025; valid are 1 to 1024",
         "workers is 0; valid are 1 to 256",
         "retry_seconds is -1; valid are 0 to 86400",
         "origin.rows_per_second is 0; valid are 1 to ",

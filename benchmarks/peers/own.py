@@ -4,8 +4,8 @@ A run through Dagster does the same calls; what it takes beforehand is a cost of
 rows.
 """
 
-import sys
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from migration_platform.diff import diff_ranges
 from migration_platform.migration import Endpoint, Migration, TableName
 from migration_platform.preflight import Plan, build_plan
 from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.token_ranges import TokenRange
 from migration_platform.workers import Done, Failed, WorkerPool
 
 LONGEST_EXAMPLE = 40
@@ -57,34 +58,39 @@ PEERS = tuple(
 )
 
 
-def main(name: str, port: int, origin_table: str, target_table: str) -> None:
-    """Serve the works of one of `PEERS`, and `check`, which compares whoever made the copy."""
+def main(name: str, port: int, origin: str, target: str, workers: int, token_ranges: int) -> None:
+    """Serve the works of one of `PEERS`, and `check`, which compares whoever made the copy.
+
+    A request may name how many of the token ranges are to be done, the first ones.
+    """
     settings = CassandraSettings(port=port)
     migration = Migration(
-        Endpoint("origin", TableName.parse(origin_table)),
-        Endpoint("target", TableName.parse(target_table)),
-        token_ranges=TOKEN_RANGES,
+        Endpoint("origin", TableName.parse(origin)),
+        Endpoint("target", TableName.parse(target)),
+        token_ranges=token_ranges,
         compare_writetime=True,
     )
     if name == "own":
         migration = replace(migration, writetime="now", ttl="none", compare_writetime=False)
     with Connection(settings) as origin, Connection(settings) as target:
         plan = build_plan(migration, origin, target)
-        with WorkerPool(plan, settings, settings, workers=PROCESSES) as pool:
+        with WorkerPool(plan, settings, settings, workers=workers) as pool:
             copies = (NEW_TIMES.name, OWN_TIMES.name)
 
-            def prepare(request: dict[str, str]) -> Callable[[], Any]:
+            def prepare(request: dict[str, Any]) -> Callable[[], Any]:
                 if request["work"] == "check":
                     return lambda: differing(plan, pool)
-                return lambda: (copy if request["work"] in copies else compare)(plan, pool)
+                work = copy if request["work"] in copies else compare
+                ranges = plan.migration.ranges[: request.get("ranges", token_ranges)]
+                return lambda: work(plan, pool, ranges)
 
             serve(prepare)
 
 
-def copy(plan: Plan, pool: WorkerPool) -> int:
-    """Copy every range."""
+def copy(plan: Plan, pool: WorkerPool, ranges: Sequence[TokenRange]) -> int:
+    """Copy ranges."""
     rows = 0
-    for event in pool.run([CopyRange(each) for each in plan.migration.ranges]):
+    for event in pool.run([CopyRange(each) for each in ranges]):
         if isinstance(event, Failed):
             raise SystemExit(event.reason)
         if isinstance(event, Done):
@@ -92,9 +98,9 @@ def copy(plan: Plan, pool: WorkerPool) -> int:
     return rows
 
 
-def compare(plan: Plan, pool: WorkerPool) -> int:
-    """Compare every range, and expect no difference."""
-    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
+def compare(plan: Plan, pool: WorkerPool, ranges: Sequence[TokenRange]) -> int:
+    """Compare ranges, and expect no difference."""
+    verdicts = list(diff_ranges(pool, plan, ranges))
     wrong = [verdict for verdict in verdicts if not verdict.matches]
     if wrong:
         raise SystemExit(f"the copy is not right: {wrong[:1]}")
@@ -118,4 +124,11 @@ def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
+    parser = argparse.ArgumentParser(prog="benchmarks.peers.own")
+    parser.add_argument("name", choices=[peer.name for peer in PEERS])
+    parser.add_argument("port", type=int)
+    parser.add_argument("origin", help="keyspace.table")
+    parser.add_argument("target", help="keyspace.table")
+    parser.add_argument("--workers", type=int, default=PROCESSES)
+    parser.add_argument("--ranges", type=int, default=TOKEN_RANGES, dest="token_ranges")
+    main(**vars(parser.parse_args()))

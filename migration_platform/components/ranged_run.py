@@ -46,6 +46,9 @@ from migration_platform.verdicts import difference_lines
 from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool, tracking_cluster
 
 TAKES_ROWS = "truncate_target would take its rows"
+FEW_RANGES = 128
+LINE_SECONDS = 1.0
+"""A run of more than `FEW_RANGES` logs a line only so often: each range has its event as well."""
 MAX_LOGGED_LINES = 200
 """So many lines a run logs of rows that differ; each is an entry of Dagster's event log."""
 
@@ -339,6 +342,7 @@ def _copy(
     processes: dict[TokenRange, int] = {}
     observed: dict[TokenRange, float] = {}
     table_observed = copy_started = time.monotonic()
+    line_due = 0.0
     done = RangeCounts()
     for event in pool.run(tasks):
         token_range = event.task.token_range
@@ -372,10 +376,12 @@ def _copy(
             }
             reporting.materialize_copy(run, token_range, counts, told)
             tracked_runs.note_range(run, token_range)
-            log.info(
-                f"{token_range.key}: {reporting.counts_line(event.result)} "
-                f"({len(run.copied)} of {len(run.ranges)} ranges)"
-            )
+            if len(tasks) <= FEW_RANGES or now >= line_due or len(run.copied) == len(run.ranges):
+                line_due = now + LINE_SECONDS
+                log.info(
+                    f"{token_range.key}: {reporting.counts_line(event.result)} "
+                    f"({len(run.copied)} of {len(run.ranges)} ranges)"
+                )
             if event.result.left_alone and not run.plan.has_counters:
                 log.info(
                     f"{token_range.key}: {event.result.left_alone:,} items of the target are newer "

@@ -30,7 +30,9 @@ from migration_platform.tracking import TrackedRun, TrackingTables
 
 PROGRESS_SECONDS = 10.0
 RING_SECONDS = 2.0
-"""How often the ring is drawn anew for the event of a range that ended."""
+"""How often the ring is drawn anew for the event of a range that ended, at most."""
+RING_SHARE = 0.05
+"""Part of a run's time that the ring may take: it is read from all ranges' events."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class RangedRun:
     event_problems: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     copy_seconds: float = 0.0
-    ring_drawn: float = 0.0
+    ring_due: float = 0.0
     resume: Resume | None = None
     own_id: int | None = None
     tables: TrackingTables | None = None
@@ -249,8 +251,8 @@ def materialize_copy(
         "dagster/column_schema": column_schema(run.plan.target),
     }
     last = len(run.copied) + len(run.failed) == len(run.ranges)
-    if last or time.monotonic() - run.ring_drawn >= RING_SECONDS:
-        run.ring_drawn = time.monotonic()
+    began = time.monotonic()
+    if last or began >= run.ring_due:
         states = [
             replace(
                 state,
@@ -265,6 +267,8 @@ def materialize_copy(
             for state in read_ranges(run)
         ]
         metadata.update(show_ring(run.job.migration.name, states))
+        ended = time.monotonic()
+        run.ring_due = ended + max(RING_SECONDS, (ended - began) / RING_SHARE)
     materialize(run, run.job.target, token_range, metadata)
 
 

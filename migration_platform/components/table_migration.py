@@ -269,7 +269,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
 
     origin: OriginAttributes = Field(description="Where rows come from.")
     target: TargetAttributes = Field(description="Where rows go to.")
-    token_ranges: int = Field(64, description="Partitions of the asset, 1 to 1000.")
+    token_ranges: int = Field(64, description="Partitions of the asset, 1 to 1024.")
     ranges_per_run: str | int = Field("all", description="all, or so many ranges a run.")
     workers: int | None = Field(None, description="Processes of a run; default: one a core.")
     writetime: str | int | None = Field(

@@ -104,7 +104,7 @@ class StepAttributes(NamedAttributes, dg.Model):
         description="Column by which a row is a duplicate of one that the target tenant has: "
         "such rows are moved, and reported.",
     )
-    token_ranges: int = Field(16, description="Partitions of the asset, 1 to 1000.")
+    token_ranges: int = Field(16, description="Partitions of the asset, 1 to 1024.")
     sync: SyncAttributes | None = Field(None, description="What the search service reads again.")
     graph: GraphAttributes | None = Field(None, description="Which nodes of a graph change.")
 
