@@ -248,11 +248,11 @@ def make_page(settings: Settings, results: Mapping[Shape, ShapeResult]) -> str:
     """Write the page in Markdown."""
     sections = [
         "# What a request may write",
-        "This project puts rows of one partition of the target into a request, as many as fit "
-        "below 5 KiB. Here it is measured beside requests of a single row, and beside such that "
-        "hold rows of several partitions which have the same replicas: at most "
-        f"{BATCH_PARTITIONS}, past which a server warns by default, and as many as fit. Written by "
-        f"`{settings.command}`.",
+        "A request of this project holds rows of several partitions of the target which have the "
+        f"same replicas, up to 5 KiB and at most {BATCH_PARTITIONS} partitions, past which a "
+        "server warns by default. Here that is measured beside requests of a single row, of one "
+        "partition (`batch_across_partitions: false`), and of as many partitions as fit. Written "
+        f"by `{settings.command}`.",
         _conditions(settings),
         "## What it means",
         _meaning(results),

@@ -1027,7 +1027,8 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
         leading=len(leading),
         origin_keys=carried,
         place_of=_compile_places(stores, routed=routed)
-        if plan.migration.batch_across_partitions
+        if plan.migration.batch_across_partitions is not False
+        and plan.migration.group_writes_by != ()
         # Where tokens mean nothing, replicas are not known either.
         and (not has_choice or (routed and plan.target.is_murmur3))
         else None,

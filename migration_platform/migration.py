@@ -227,7 +227,7 @@ class Migration:
     guardrails: Guardrails | None = None
     collisions: str = "refuse"
     group_writes_by: tuple[str, ...] | None = None
-    batch_across_partitions: bool = False
+    batch_across_partitions: bool | None = None
     truncate_target: bool = False
     diff_mode: str = "two_way"
     compare_writetime: bool = False
@@ -325,7 +325,8 @@ class Migration:
             )
         if self.group_writes_by is not None:
             wrong += object_to_names("group_writes_by", self.group_writes_by)
-        wrong += object_to_flag("batch_across_partitions", self.batch_across_partitions)
+        if self.batch_across_partitions is not None:
+            wrong += object_to_flag("batch_across_partitions", self.batch_across_partitions)
         if self.batch_across_partitions is True and self.group_writes_by == ():
             wrong.append(
                 "batch_across_partitions joins rows into requests, but group_writes_by is empty, "

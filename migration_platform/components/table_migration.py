@@ -305,10 +305,10 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         None,
         description="Columns by which writes are grouped; default: the target's partition key.",
     )
-    batch_across_partitions: bool = Field(
-        False,
+    batch_across_partitions: bool | None = Field(
+        None,
         description="Whether a request to Cassandra may hold rows of up to ten partitions that "
-        "have the same replicas.",
+        "have the same replicas; default: true, unless group_writes_by is empty.",
     )
     truncate_target: bool = Field(False, description="Empty the target before a full copy.")
     diff: DiffAttributes = Field(default_factory=DiffAttributes, description="The comparison.")
