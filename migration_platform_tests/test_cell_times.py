@@ -159,7 +159,7 @@ def test_a_row_of_hundreds_of_times_and_one_of_a_megabyte_arrive(connection, rea
         {"group_writes_by": ()},
         {"group_writes_by": ("k",)},
         {"group_writes_by": ("v",)},
-        {"batch_across_partitions": True},
+        {"batch_across_partitions": False},
     ],
     ids=str,
 )

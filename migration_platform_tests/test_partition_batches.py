@@ -84,9 +84,9 @@ def test_a_copy_in_shared_requests_gives_the_same_table(connection, reader, keys
     target, other = (create_table(connection, keyspace, name, body) for name in "bc")
     fill(connection, origin, "k, c, v", [(n % 2, n // 2, "x" * (n % 50)) for n in range(ROWS)])
 
-    counts = copy_table(connection, origin, target, token_ranges=1, batch_across_partitions=True)
+    counts = copy_table(connection, origin, target, token_ranges=1)
     together = len(sent)
-    copy_table(connection, origin, other, token_ranges=1)
+    copy_table(connection, origin, other, token_ranges=1, batch_across_partitions=False)
 
     assert (counts.written, counts.retries) == (ROWS, 0)
     assert (together, len(sent) - together) == (ROWS // 2 // BATCH_PARTITIONS, ROWS // 2)
@@ -103,7 +103,7 @@ def test_static_cells_share_requests_too(connection, reader, keyspace, sent):
     fill(connection, origin, "k, s", [(n, f"s{n}") for n in range(30)])
     fill(connection, origin, "k, c, v", [(n % 30, n, n) for n in range(60)])
 
-    counts = copy_table(connection, origin, target, token_ranges=1, batch_across_partitions=True)
+    counts = copy_table(connection, origin, target, token_ranges=1)
 
     assert (counts.written, counts.statics) == (60, 30)
     assert len(sent) == 2 * 30 // BATCH_PARTITIONS

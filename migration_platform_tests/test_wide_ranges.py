@@ -314,7 +314,7 @@ def test_what_is_left_behind_any_page_is_read_without_loss_or_repetition(
             told: list[bytes] = []
             left, state, last = store._Left(RING), None, None
             for _ in range(pages):
-                page = store.page_of(reading.ask(left, state)[0])
+                page = store.page_of(reading.ask(left, state).future)
                 told.append(page.data)
                 state, last = page.next_state, page if page.row_count else last
                 if state is None:
