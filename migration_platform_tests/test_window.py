@@ -2,6 +2,7 @@
 
 import heapq
 import random
+import socket
 import time
 from dataclasses import dataclass
 from itertools import count
@@ -155,6 +156,15 @@ def test_writing_to_a_far_server_ends_with_more_requests_under_way(
 
     assert far.window.size > 32
     assert writer.rows_written == number + 1
+
+
+def test_no_request_waits_for_the_acknowledgement_of_the_one_before(connection):
+    sockets = [
+        each._socket for pool in connection.session.get_pools() for each in pool.get_connections()
+    ]
+
+    assert sockets
+    assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in sockets)
 
 
 def test_a_server_that_is_slow_with_a_page_is_asked_for_smaller_ones(
