@@ -28,21 +28,21 @@ from typing import Any
 import psutil
 from cassandra.concurrent import execute_concurrent_with_args
 
-from benchmarks.measuring import Family, Measured, Results, Spent, spend, wait_until_idle
+from benchmarks.measuring import Family, Measured, Results, Spent, say, spend, wait_until_idle
 from benchmarks.peers import (
     KEYSPACE,
     LOCK,
     START_KEYSPACE,
     START_ROWS,
-    TOKEN_RANGES,
     Peer,
     Place,
     Work,
     all_peers,
 )
 from benchmarks.report import Differing, Report, command_line, write_report
+from benchmarks.tables import count_rows
 from migration_platform import sample
-from migration_platform.cql_names import TableName, quote
+from migration_platform.cql_names import TableName
 from migration_platform.local.jars import LOCK_PATH as SERVERS_LOCK
 from migration_platform.local.jars import fetch, locked_jars, parse_lock
 from migration_platform.local.servers import Cassandra, DynamoDb
@@ -56,10 +56,7 @@ from migration_platform.stores.dynamodb import (
     KeyAttribute,
     create_table,
 )
-from migration_platform.token_ranges import split_ring
 
-COUNT_TIMEOUT_SECONDS = 120
-COUNT_PAGE_ROWS = 1_000
 # A program that hangs must not hold up the others; 10^7 rows are done long before.
 WORK_LIMIT_SECONDS = 4 * 3600
 
@@ -265,23 +262,6 @@ def replace_arrived(measured: Measured, arrived: int) -> Measured:
     )
 
 
-def count_rows(connection: Connection, name: TableName) -> int:
-    """Count a table's rows, range by range: all of it would time out."""
-    table = connection.cluster.metadata.keyspaces[name.keyspace].tables[name.table]  # type: ignore
-    key = ", ".join(quote(column.name) for column in table.partition_key)
-    count = connection.session.prepare(
-        f"SELECT count(*) FROM {name} WHERE token({key}) > ? AND token({key}) <= ?"
-    )
-    # The server counts in such pages: it reads no more than so many tombstones for one.
-    count.fetch_size = COUNT_PAGE_ROWS
-    total = 0
-    for each in split_ring(TOKEN_RANGES):
-        bounds = (each.start, each.end)
-        answer = connection.session.execute(count, bounds, timeout=COUNT_TIMEOUT_SECONDS)
-        total += answer.one()[0]
-    return total
-
-
 def count_items(connection: DynamoConnection, table: str) -> int:
     """Count a table's items."""
     total, request = 0, {"TableName": table, "Select": "COUNT"}
@@ -363,11 +343,6 @@ def machine() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 1e9:.0f} GB",
         "kernel": f"{platform.system()} {platform.release().split('-')[0]}",
     }
-
-
-def say(line: str) -> None:
-    """Tell how far it is."""
-    print(line, flush=True)
 
 
 def measure_run(bench: Bench, peers: list[Peer], run: int) -> dict[str, Measured]:

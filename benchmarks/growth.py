@@ -11,7 +11,6 @@ all figures as JSON, anew after each size.
 
 import argparse
 import json
-import multiprocessing
 import random
 import tempfile
 import time
@@ -20,14 +19,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from struct import Struct
 
 import psutil
 
-from benchmarks.bench import Bench, PeerError, machine, say, serving, versions
-from benchmarks.measuring import Measured, spread, wait_until_idle
+from benchmarks.bench import Bench, PeerError, machine, serving, versions
+from benchmarks.measuring import Measured, say, spread, wait_until_idle
 from benchmarks.peers import KEYSPACE, PROCESSES, TOKEN_RANGES, Peer, Place, Work, own
 from benchmarks.report import command_line, lay_table, show_figure
+from benchmarks.tables import open_writer, prepare_rows
 from migration_platform import sample
 from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import (
@@ -37,9 +36,8 @@ from migration_platform.local.stack import (
     running,
 )
 from migration_platform.migration import TableName
-from migration_platform.rate import RateBudget
+from migration_platform.rows import UNSET, join_cells
 from migration_platform.stores.cassandra import CassandraSettings, Connection, describe_table
-from migration_platform.stores.cassandra_writes import Writer, prepare_insert
 
 PAGE = "benchmarks-growth.md"
 DISK_BYTES_A_ROW = 2_000
@@ -49,11 +47,9 @@ IDLE_TRIES_AFTER_FILLING = 900
 MANY_ROWS = 1_000_000
 VALUES_MADE = 20_000
 ROWS_A_STEP = 500_000
-RETRY_SECONDS = 60.0
 FIGURES = ("rows_per_second", "client_us", "server_us", "largest_mb")
 HEAD = ("rows/s", "client CPU, µs a row", "server CPU, µs a row", "largest process, MB", "runs")
 NEW, OWN = own.PEERS
-_INT = Struct(">i")
 
 
 @dataclass(frozen=True, order=True)
@@ -107,13 +103,8 @@ def make_items(
         items = []
         for batch in chosen:
             keys = (user, sample.name_course(batch).encode(), sample.name_batch(batch).encode())
-            items.append(bind(keys) + tails[int(rng.random() * len(tails))])
+            items.append(join_cells(keys, UNSET) + tails[int(rng.random() * len(tails))])
         yield user, items
-
-
-def bind(values: Sequence[bytes]) -> bytes:
-    """Write values as a request holds them."""
-    return b"".join(_INT.pack(len(value)) + value for value in values)
 
 
 def make_tails(connection: Connection, statement) -> list[bytes]:
@@ -124,26 +115,17 @@ def make_tails(connection: Connection, statement) -> list[bytes]:
     tails = []
     for row in sample.enrolments(VALUES_MADE):
         bound = statement.prepared.bind([row.get(name, UNSET_VALUE) for name in names])
-        parts = [_INT.pack(-2) if v is UNSET_VALUE else bind([v]) for v in bound.values[3:]]
-        tails.append(b"".join(parts))
+        cells = (None if value is UNSET_VALUE else value for value in bound.values[3:])
+        tails.append(join_cells(cells, UNSET))
     return tails
 
 
 def grow(connection: Connection, have: int, want: int) -> float:
     """Add rows to the origin; gives how many a second."""
     table = describe_table(connection, TableName(KEYSPACE, sample.ORIGIN_TABLE))
-    columns = [name for name, _ in sample.COLUMNS]
-    statement = prepare_insert(connection, table, columns, using="", retry_seconds=RETRY_SECONDS)
+    statement = prepare_rows(connection, table, [name for name, _ in sample.COLUMNS])
     tails = make_tails(connection, statement)
-    writer = Writer(
-        connection,
-        [statement],
-        table,
-        consistency="LOCAL_ONE",
-        budget=RateBudget(multiprocessing.get_context("spawn")),
-        retry_seconds=RETRY_SECONDS,
-        on_retry=lambda error: say(f"  tried again: {error}"),
-    )
+    writer = open_writer(connection, table, statement, consistency="LOCAL_ONE")
     began = time.monotonic()
     for user, items in make_items(tails, have, want):
         before = writer.rows_written // ROWS_A_STEP

@@ -29,9 +29,9 @@ import dagster as dg
 import psutil
 import yaml
 
-from benchmarks.bench import machine, say
+from benchmarks.bench import machine
 from benchmarks.growth import numbers
-from benchmarks.measuring import Family, spend, wait_until_idle
+from benchmarks.measuring import Family, say, spend, wait_until_idle
 from benchmarks.report import command_line, lay_table
 from migration_platform import sample
 from migration_platform.local.servers import LOCALHOST, Cassandra, free_port, port_is_open

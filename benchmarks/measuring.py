@@ -213,3 +213,8 @@ def ratio(ours: Sequence[Measured], theirs: Sequence[Measured], figure: str) -> 
     """Give the median of the ratios of a figure, taken run by run."""
     found = ratios(ours, theirs, figure)
     return statistics.median(found) if found else math.nan
+
+
+def say(line: str) -> None:
+    """Tell how far it is."""
+    print(line, flush=True)

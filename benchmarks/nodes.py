@@ -25,9 +25,10 @@ from struct import Struct
 
 import psutil
 
-from benchmarks.bench import machine, say
-from benchmarks.measuring import Family, Measured, Results, ratios, spend, wait_until_idle
+from benchmarks.bench import machine
+from benchmarks.measuring import Family, Measured, Results, ratios, say, spend, wait_until_idle
 from benchmarks.report import FIGURES, NONE, command_line, lay_table, show_figure
+from benchmarks.tables import count_rows, open_writer, prepare_rows
 from migration_platform.copy import GROUP_ROWS
 from migration_platform.migration import TableName
 from migration_platform.rate import RateBudget
@@ -36,21 +37,16 @@ from migration_platform.stores.cassandra import (
     Connection,
     Table,
     describe_table,
-    prepare_range_read,
-    read_pages,
     truncate,
 )
 from migration_platform.stores.cassandra_writes import (
     BATCH_PARTITIONS,
     Writer,
     WriteStatement,
-    prepare_insert,
 )
 from migration_platform.stores.window import Window
-from migration_platform.token_ranges import split_ring
 from migration_platform_tests.servers import run_cluster
 
-RETRY_SECONDS = 60.0
 KEYSPACE = "nodes"
 ROW, PARTITION = "one row", "one partition"
 TEN, ALL = f"{BATCH_PARTITIONS} partitions", "any number of partitions"
@@ -125,7 +121,7 @@ def write_rows(writer: Writer, gathered: Sequence[Partition], connection: Connec
 
 
 def write_partitions(writer: Writer, gathered: Sequence[Partition], connection: Connection) -> None:
-    """Write rows of one partition together, as a copy does."""
+    """Write rows of one partition together, as with `batch_across_partitions: false`."""
     for key, items in gathered:
         writer.write_group(items, key)
 
@@ -159,15 +155,7 @@ def write_all(
 ) -> int:
     """Write all partitions in one way; gives the number of requests."""
     rows, requests = len(partitions[0][1]), Requests()
-    writer = Writer(
-        connection,
-        [statement],
-        table,
-        consistency="LOCAL_QUORUM",
-        budget=requests,
-        retry_seconds=RETRY_SECONDS,
-        on_retry=lambda error: say(f"  tried again: {error}"),
-    )
+    writer = open_writer(connection, table, statement, budget=requests)
     step = max(1, GROUP_ROWS // rows)
     for start in range(0, len(partitions), step):
         way(writer, partitions[start : start + step], connection)
@@ -175,25 +163,6 @@ def write_all(
     if writer.rows_written != rows * len(partitions):
         raise SystemExit(f"{writer.rows_written} rows were written")
     return requests.count
-
-
-def count_rows(connection: Connection, table: Table) -> int:
-    """Count what arrived."""
-    read = prepare_range_read(connection, table, ("k",), retry_seconds=RETRY_SECONDS)
-    return sum(
-        page.row_count
-        for token_range in split_ring(16)
-        for page in read_pages(
-            connection,
-            read,
-            token_range,
-            consistency="LOCAL_QUORUM",
-            fetch_size=None,
-            budget=RateBudget(multiprocessing.get_context("spawn")),
-            retry_seconds=RETRY_SECONDS,
-            on_retry=print,
-        )
-    )
 
 
 @dataclass(frozen=True)
@@ -209,9 +178,7 @@ def measure_shape(
 ) -> ShapeResult:
     """Measure all ways with rows of one shape."""
     table = describe_table(connection, TableName(KEYSPACE, "rows"))
-    statement = prepare_insert(
-        connection, table, ("k", "c", "v"), using="", retry_seconds=RETRY_SECONDS
-    )
+    statement = prepare_rows(connection, table, ("k", "c", "v"))
     partitions = make_partitions(rows, shape)
     rows = sum(len(items) for _, items in partitions)
     client = Family(psutil.Process(), without=nodes)
@@ -234,7 +201,7 @@ def measure_shape(
             done = Measured(spend(rows, client, nodes, work))
             if run:
                 results[name].append(done)
-            elif (found := count_rows(connection, table)) != rows:
+            elif (found := count_rows(connection, table.name)) != rows:
                 raise SystemExit(f"{found} of {rows} rows arrived")
             say(
                 f"{f'run {run}' if run else 'warm-up'}: {shape}: {name} a request: "

@@ -10,7 +10,6 @@ the sum, which would else tell how long a server has been up. Writes docs/benchm
 """
 
 import argparse
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,18 +24,19 @@ import psutil
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.query import UNSET_VALUE, PreparedStatement
 
-from benchmarks.bench import machine, say, versions
-from benchmarks.measuring import wait_until_idle
+from benchmarks.bench import machine, versions
+from benchmarks.measuring import say, wait_until_idle
 from benchmarks.peers import Place
 from benchmarks.raw import RawClient, make_bodies
+from benchmarks.report import command_line
 from benchmarks.requests_page import PACE, Turn, write_page
 from benchmarks.server_profile import Stacks, Watch, recorded
+from benchmarks.tables import QUORUM, open_writer, prepare_rows, read_table
 from migration_platform import sample
 from migration_platform.copy import GROUP_ROWS
 from migration_platform.local.servers import LOCALHOST, Cassandra
 from migration_platform.local.stack import home_folder, jars_cache, running
 from migration_platform.migration import TableName
-from migration_platform.rate import RateBudget
 from migration_platform.rows import NULL, UNSET, join_cells
 from migration_platform.stores import cassandra, cassandra_writes
 from migration_platform.stores.cassandra import (
@@ -45,25 +45,19 @@ from migration_platform.stores.cassandra import (
     Connection,
     Table,
     describe_table,
-    prepare_range_read,
-    read_pages,
     truncate,
 )
 from migration_platform.stores.cassandra_writes import (
     BATCH_BYTES,
+    BATCH_PARTITIONS,
     WRITES_IN_FLIGHT,
     Writer,
     WriteStatement,
-    prepare_insert,
 )
 from migration_platform.stores.window import Window
-from migration_platform.token_ranges import split_ring, token_of_key
+from migration_platform.token_ranges import token_of_key
 
 KEYSPACE = "requests"
-RETRY_SECONDS = 60.0
-QUORUM = "LOCAL_QUORUM"
-MOST_PARTITIONS = 10
-"""A server's `unlogged_batch_across_partitions_warn_threshold`."""
 SLOW_SHARE = 0.2
 """Of the rows, for a way that is slow however many they are."""
 FEW_ROWS = 1_000
@@ -157,14 +151,12 @@ def with_writer(
             patches.enter_context(mock.patch.object(connection, "window", _Fixed(in_flight)))
         if not timestamps:
             patches.enter_context(without_timestamps())
-        writer = (_InBursts if in_bursts else Writer)(
+        writer = open_writer(
             connection,
-            [bench.statement],
             bench.table,
+            bench.statement,
             consistency=consistency,
-            budget=no_budget(),
-            retry_seconds=RETRY_SECONDS,
-            on_retry=tell_retry,
+            kind=_InBursts if in_bursts else Writer,
         )
         for key, rows in groups(bench):
             writer.write_group(rows, key)
@@ -185,12 +177,12 @@ class _Fixed(Window):
 class _InBursts(Writer):
     """Sends no more until half of what is in flight is answered, then all at once."""
 
-    def _begin(self, items, rows, routing_key):
+    def _begin(self, chunk):
         room = self._window.room(time.monotonic())
         if self._flying >= room:
             while self._flying > room // 2:
                 self._settle_one()
-        super()._begin(items, rows, routing_key)
+        super()._begin(chunk)
 
 
 @contextmanager
@@ -252,7 +244,7 @@ def across_partitions(bench: Bench) -> list[Group]:
     """Give rows together as they come, of up to ten partitions."""
     keys, rows = bench.rows.keys, bench.rows.unset
     return [
-        (keys[at], rows[at : at + MOST_PARTITIONS]) for at in range(0, len(rows), MOST_PARTITIONS)
+        (keys[at], rows[at : at + BATCH_PARTITIONS]) for at in range(0, len(rows), BATCH_PARTITIONS)
     ]
 
 
@@ -279,26 +271,17 @@ def with_pages(
     times: Sequence[str] = (),
 ) -> int:
     """Read the origin's table range by range, as a copy does."""
-    read = prepare_range_read(
-        bench.connection, bench.origin, NAMES, times=times, retry_seconds=RETRY_SECONDS
+    pages = read_table(
+        bench.connection,
+        bench.origin,
+        NAMES,
+        times=times,
+        ranges=ranges,
+        page_rows=page_rows,
+        consistency=consistency,
+        metadata=metadata,
     )
-    if metadata:
-        # The server is then asked to describe the columns in each page.
-        read.statement.result_metadata = None
-    return sum(
-        page.row_count
-        for token_range in split_ring(ranges)
-        for page in read_pages(
-            bench.connection,
-            read,
-            token_range,
-            consistency=consistency,
-            fetch_size=page_rows,
-            budget=no_budget(),
-            retry_seconds=RETRY_SECONDS,
-            on_retry=tell_retry,
-        )
-    )
+    return sum(page.row_count for page in pages)
 
 
 def cell_times() -> list[str]:
@@ -378,7 +361,7 @@ def writing_ways() -> Iterator[Way]:
     )
     yield Way(
         FILLED,
-        f"of up to {MOST_PARTITIONS} partitions, up to 5 KiB",
+        f"of up to {BATCH_PARTITIONS} partitions, up to 5 KiB",
         partial(with_writer, groups=across_partitions),
     )
 
@@ -400,16 +383,6 @@ def reading_ways() -> Iterator[Way]:
     yield Way(
         READING, f"{whole}, 64 ranges, with each cell's times", partial(some, times=cell_times())
     )
-
-
-def no_budget() -> RateBudget:
-    """Give a budget without a limit."""
-    return RateBudget(multiprocessing.get_context("spawn"))
-
-
-def tell_retry(error: BaseException) -> None:
-    """Tell of what spoils a figure."""
-    say(f"  tried again: {error}")
 
 
 def measure(bench: Bench, way: Way, server: psutil.Process) -> Turn:
@@ -508,7 +481,7 @@ def main() -> None:
         server = psutil.Process(node.pid)
         sample.create_tables(connection, KEYSPACE)
         table = describe_table(connection, TableName(KEYSPACE, sample.TARGET_TABLE))
-        statement = prepare_insert(connection, table, NAMES, using="", retry_seconds=RETRY_SECONDS)
+        statement = prepare_rows(connection, table, NAMES)
         say(f"making {options.rows:,} rows")
         if any(way.section == READING for way in ways):
             fill_origin(connection, options.rows, server)
@@ -546,7 +519,7 @@ def main() -> None:
                     options.docs,
                     {(way.section, way.name): turns[way.section, way.name] for way in ways},
                     profiles,
-                    command=" ".join(["python -m benchmarks.requests", *sys.argv[1:]]),
+                    command=command_line("requests"),
                     rows=options.rows,
                     runs=run,
                     machine=machine(),

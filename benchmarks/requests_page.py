@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.report import NONE, round_figure
+from benchmarks.report import NONE, lay_table, round_figure
 from benchmarks.server_profile import (
     COMPILER,
     GROUPS,
@@ -117,7 +117,7 @@ def _table(lines: Mapping[str, Sequence[Turn]]) -> str:
     shown = [group for group in (*GROUPS, OTHER) if group != COMPILER]
     units = "µs a row"
     head = ["", "rows/s", f"client CPU, {units}", f"server CPU, {units}", *shown, "sleeps a row"]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for name, turns in lines.items():
         server = sorted(turn.server_us for turn in turns)
         row = [
@@ -130,7 +130,7 @@ def _table(lines: Mapping[str, Sequence[Turn]]) -> str:
         row += [_median(turns, lambda turn, g=group: turn.group_us(g)) for group in shown]
         row.append(f"{statistics.median(turn.sleeps for turn in turns):.1f}")
         rows.append(row)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return lay_table(rows)
 
 
 def _median(turns: Sequence[Turn], figure: Callable[[Turn], float]) -> str:
@@ -144,7 +144,7 @@ def _cell(value: float) -> str:
 def _works(profiles: Mapping[Name, tuple[Turn, Stacks]]) -> str:
     works = [*WORKS, WAITING]
     head = ["", "CPU, µs a row", *works, "sleeps a row", "of these looking out for requests"]
-    rows = [head, ["---"] * len(head)]
+    rows = [head]
     for (section, name), (turn, stacks) in profiles.items():
         samples = stacks.works.total() or 1
         rows.append(
@@ -156,7 +156,7 @@ def _works(profiles: Mapping[Name, tuple[Turn, Stacks]]) -> str:
                 f"{stacks.looking_out:.0%}",
             ]
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return lay_table(rows)
 
 
 def split_cost(turns: Sequence[Turn]) -> tuple[float, float]:

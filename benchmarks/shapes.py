@@ -10,10 +10,8 @@ anew.
 
 import argparse
 import math
-import multiprocessing
 import random
 import string
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,30 +22,35 @@ from struct import Struct
 
 import psutil
 
-from benchmarks.bench import Bench, machine, measure_run, say, start_served, versions
-from benchmarks.measuring import Measured, Results, ratio, spread
+from benchmarks.bench import Bench, machine, measure_run, start_served, versions
+from benchmarks.measuring import Measured, Results, ratio, say, spread
 from benchmarks.peers import TOKEN_RANGES, Peer, Place, Work, own, plain
-from benchmarks.report import NONE, Report, round_figure, show_figure, show_settings, tell_faults
+from benchmarks.report import (
+    NONE,
+    Report,
+    command_line,
+    lay_table,
+    round_figure,
+    show_figure,
+    show_settings,
+    tell_faults,
+)
+from benchmarks.tables import open_writer, prepare_rows, read_table
 from migration_platform import sample
 from migration_platform.cql_names import TableName
 from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import home_folder, jars_cache, running
-from migration_platform.rate import RateBudget
 from migration_platform.rows import UNSET, compile_splitter, join_cells
 from migration_platform.stores.cassandra import (
     CassandraSettings,
     Connection,
     describe_table,
-    prepare_range_read,
-    read_pages,
 )
-from migration_platform.stores.cassandra_writes import Writer, prepare_insert
 from migration_platform.token_ranges import split_ring, token_of_key
 
 PEERS = (*own.PEERS, plain.PEER)
 PLAIN = plain.PEER.works[0].name
 COPIES = (own.NEW_TIMES.name, own.OWN_TIMES.name)
-RETRY_SECONDS = 60.0
 MOST_MB = 200
 HOT_PARTITIONS = 4
 NULL_COLUMNS = 36
@@ -202,7 +205,7 @@ SHAPES = (
     ),
     Shape(
         "tiny",
-        "A key and a number, a partition each: no two rows can share a request",
+        "A key and a number, a partition each: rows share a request only across partitions",
         (("k", "bigint"), ("v", "int")),
         "k",
         "k",
@@ -266,17 +269,8 @@ def fill(connection: Connection, shape: Shape, rows: int) -> None:
     for name, key in ((shape.origin, shape.origin_key), (shape.target, shape.target_key)):
         execute(f"CREATE TABLE {name} ({columns}, PRIMARY KEY ({key}))")
     table = describe_table(connection, shape.origin)
-    names = [name for name, _ in shape.columns]
-    statement = prepare_insert(connection, table, names, using="", retry_seconds=RETRY_SECONDS)
-    writer = Writer(
-        connection,
-        [statement],
-        table,
-        consistency="LOCAL_QUORUM",
-        budget=RateBudget(multiprocessing.get_context("spawn")),
-        retry_seconds=RETRY_SECONDS,
-        on_retry=lambda error: say(f"tried again: {error}"),
-    )
+    statement = prepare_rows(connection, table, [name for name, _ in shape.columns])
+    writer = open_writer(connection, table, statement)
     for partition in shape.make(rows):
         writer.write_group(partition, None)
     writer.flush()
@@ -285,24 +279,13 @@ def fill(connection: Connection, shape: Shape, rows: int) -> None:
 def weigh(connection: Connection, name: TableName) -> Weighed:
     """Read a table and say what it holds."""
     table = describe_table(connection, name)
-    columns = tuple(column.name for column in table.columns)
-    read = prepare_range_read(connection, table, columns, retry_seconds=RETRY_SECONDS)
+    columns = [column.name for column in table.columns]
     split = compile_splitter(len(columns), 0)
     rows = size = nulls = 0
-    for token_range in split_ring(TOKEN_RANGES):
-        for page in read_pages(
-            connection,
-            read,
-            token_range,
-            consistency="LOCAL_QUORUM",
-            fetch_size=None,
-            budget=RateBudget(multiprocessing.get_context("spawn")),
-            retry_seconds=RETRY_SECONDS,
-            on_retry=lambda error: say(f"tried again: {error}"),
-        ):
-            rows += page.row_count
-            size += len(page.data)
-            nulls += len(split(page.data, page.row_count).nulls)
+    for page in read_table(connection, table, columns):
+        rows += page.row_count
+        size += len(page.data)
+        nulls += len(split(page.data, page.row_count).nulls)
     return Weighed(rows, size, nulls)
 
 
@@ -339,7 +322,7 @@ def measure_shape(
                     results.setdefault(name, []).append(done)
     connection.session.execute(f"DROP KEYSPACE {shape.keyspace}", timeout=120)
     report = Report(
-        command=" ".join(["python -m benchmarks.shapes", *sys.argv[1:]]),
+        command=command_line("shapes"),
         rows=weighed.rows,
         items=0,
         runs=options.runs,
@@ -408,12 +391,6 @@ _METHOD = (
 )
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *others = rows
-    lines = [head, ["---"] * len(head), *others]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _times(outcome: Outcome, name: str) -> float:
     """Give how many times the plain copy's speed a work has; nan where one has none."""
     results = outcome.report.results
@@ -435,7 +412,7 @@ def _overview(outcomes: Sequence[Outcome]) -> str:
         shape, weighed = outcome.shape, outcome.weighed
         ratios = [_show_times(_times(outcome, name)) for name in names]
         rows.append([shape.name, f"{weighed.rows:,}", f"{weighed.row_bytes:,.0f}", *ratios])
-    return _markdown(rows)
+    return lay_table(rows)
 
 
 def tell_misses(outcomes: Sequence[Outcome]) -> str:
@@ -491,7 +468,7 @@ def _table(outcome: Outcome, peers: Sequence[Peer]) -> str:
     ]
     for peer in peers:
         rows += [_line(outcome, work) for work in peer.works]
-    return _markdown(rows)
+    return lay_table(rows)
 
 
 def _line(outcome: Outcome, work: Work) -> list[str]:

@@ -1,10 +1,10 @@
 """One range from origin to target: pages in, rows grouped by target partition, batches out.
 
-A range is a stream: two pages and one group of rows in memory, whatever its size. Its counts are
-complete only when every row that was read was acknowledged. It is worked on in pieces, one as a
-rule; each is told of when it is done, so that what is done is never done again. Static cells
-belong to partitions, so a table that has them is read twice: once for its partitions, once for
-its rows.
+A range is a stream: two pages, one group of rows and what is on its way, 8 MB at most, in memory,
+whatever its size. Its counts are complete only when every row that was read was acknowledged. It
+is worked on in pieces, one as a rule; each is told of when it is done, so that what is done is
+never done again. Static cells belong to partitions, so a table that has them is read twice: once
+for its partitions, once for its rows.
 """
 
 import re

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from struct import Struct
+from typing import Any
 
 from cassandra import ConsistencyLevel, Unavailable
 from cassandra.cluster import ResponseFuture
@@ -25,7 +26,7 @@ from migration_platform.preflight import Layer, Plan, Source
 from migration_platform.rate import RateBudget
 from migration_platform.retries import Attempts
 from migration_platform.rows import Page, split_cells
-from migration_platform.stores.cassandra import Connection, page_of, read_rows
+from migration_platform.stores.cassandra import Connection, Key, page_of, read_rows
 from migration_platform.stores.cassandra_writes import WRITES_IN_FLIGHT, prepare_update
 
 SETTLE_SECONDS = 10.0
@@ -148,6 +149,8 @@ def _add_once(
     """Send each difference once; give the rows for which nobody knows whether it was counted."""
     failed: list[tuple[Cells, Exception]] = []
     flying: deque[tuple[Cells, ResponseFuture, bool]] = deque()
+    # What failed is sent to the hosts in turn: the one that failed need not be asked again.
+    route = connection.router(table.update) if not again else lambda _: None
 
     def settle() -> None:
         cells, future, gone = flying.popleft()
@@ -170,7 +173,10 @@ def _add_once(
         if len(flying) >= WRITES_IN_FLIGHT:
             settle()
         budget.take(1, sum(len(cell or b"") for cell in cells))
-        flying.append((cells, _add(connection, table, cells, differences, consistency), gone))
+        values: list[Any] = [UNSET_VALUE if d is None else _LONG.pack(d) for d in differences]
+        values += cells[: table.keys]
+        query = route(values)
+        flying.append((cells, _add(connection, table, values, query, consistency), gone))
     while flying:
         settle()
     return failed
@@ -205,12 +211,10 @@ def _number(cell: bytes) -> int:
 def _add(
     connection: Connection,
     table: CounterTable,
-    cells: Cells,
-    differences: list[int | None],
+    values: list[Any],
+    query: Key | None,
     consistency: str,
 ) -> ResponseFuture:
-    values = [UNSET_VALUE if d is None else _LONG.pack(d) for d in differences]
-    values += cells[: table.keys]
     message = ExecuteMessage(
         table.update.query_id,
         values,
@@ -218,7 +222,6 @@ def _add(
         skip_meta=True,
         result_metadata_id=table.update.result_metadata_id,
     )
-    query = connection.route(table.update, values)
     future = connection.send(message, query=query, statement=table.update)
     future.send_request()
     return future

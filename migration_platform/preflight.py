@@ -162,7 +162,7 @@ class Plan:
         grouped = self.migration.group_writes_by
         if grouped is not None and not grouped:
             return ()
-        # Rows of one group are neighbours, but each group is of one partition.
+        # The groups that are wished for come first; none of them spans two partitions.
         wanted = dict.fromkeys((*(grouped or ()), *self.target.partition_key))
         return tuple(
             name

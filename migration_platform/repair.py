@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from struct import Struct
 
 from cassandra import ConsistencyLevel
@@ -335,12 +336,12 @@ def _send(
             else:
                 return
 
+    router = cache(stores.target_cluster.router)
     for statement, values in requests:
         if len(flying) >= WRITES_IN_FLIGHT:
             settle()
         stores.target_budget.take(1)
-        query = stores.target_cluster.route(statement, values)
-        flying.append((statement, values, ask(statement, values, query)))
+        flying.append((statement, values, ask(statement, values, router(statement)(values))))
     while flying:
         settle()
 

@@ -51,7 +51,7 @@ def tracking_cluster(
 
 @dataclass
 class OpenStores:
-    """What a worker process holds for the life of a run; `cache` keeps prepared statements."""
+    """What a worker process holds for the life of a run; `cache` keeps what is prepared once."""
 
     plan: Plan
     origin: Connection

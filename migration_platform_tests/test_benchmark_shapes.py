@@ -4,7 +4,6 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.bench import count_rows
 from benchmarks.measuring import Measured, Spent
 from benchmarks.peers import TOKEN_RANGES, own
 from benchmarks.report import Report
@@ -22,6 +21,7 @@ from benchmarks.shapes import (
     tell_misses,
     weigh,
 )
+from benchmarks.tables import count_rows
 from migration_platform.rows import split_cells
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import index_of_token, split_ring, token_of_key

@@ -157,7 +157,8 @@ def serve_limit(settings: DynamoDbSettings) -> None:
     pipes = []
     for _ in range(SENDERS):
         near, far = CONTEXT.Pipe()
-        CONTEXT.Process(target=send_ready_made, args=(far, settings)).start()
+        CONTEXT.Process(target=send_ready_made, args=(far, settings), daemon=True).start()
+        far.close()
         pipes.append(near)
 
     def prepare(request: dict[str, Any]) -> Callable[[], int]:

@@ -58,15 +58,17 @@ PEERS = tuple(
 )
 
 
-def main(name: str, port: int, origin: str, target: str, workers: int, token_ranges: int) -> None:
+def main(
+    name: str, port: int, origin_table: str, target_table: str, workers: int, token_ranges: int
+) -> None:
     """Serve the works of one of `PEERS`, and `check`, which compares whoever made the copy.
 
     A request may name how many of the token ranges are to be done, the first ones.
     """
     settings = CassandraSettings(port=port)
     migration = Migration(
-        Endpoint("origin", TableName.parse(origin)),
-        Endpoint("target", TableName.parse(target)),
+        Endpoint("origin", TableName.parse(origin_table)),
+        Endpoint("target", TableName.parse(target_table)),
         token_ranges=token_ranges,
         compare_writetime=True,
     )
@@ -127,8 +129,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="benchmarks.peers.own")
     parser.add_argument("name", choices=[peer.name for peer in PEERS])
     parser.add_argument("port", type=int)
-    parser.add_argument("origin", help="keyspace.table")
-    parser.add_argument("target", help="keyspace.table")
+    parser.add_argument("origin_table", help="keyspace.table")
+    parser.add_argument("target_table", help="keyspace.table")
     parser.add_argument("--workers", type=int, default=PROCESSES)
     parser.add_argument("--ranges", type=int, default=TOKEN_RANGES, dest="token_ranges")
     main(**vars(parser.parse_args()))

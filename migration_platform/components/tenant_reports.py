@@ -21,6 +21,7 @@ from migration_platform.tenant.records import VERIFIED, PlanFolder
 from migration_platform.tenant.steps import (
     GRAPH_HEADER,
     AppliedRange,
+    Progress,
     preview_header,
     read_progress,
 )
@@ -291,13 +292,19 @@ def report_step(
     context: dg.AssetExecutionContext,
     moved: MovedStep,
     folder: Path,
-    changed: int,
+    earlier: Progress,
     seconds: float,
     *,
     failed: bool,
 ) -> None:
-    """Tell of all ranges together, on the step's page; `changed` and `seconds` are this run's."""
+    """Tell of all ranges together, on the step's page.
+
+    `earlier` is how far the step was before this run, which took `seconds`.
+    """
     progress = read_progress(folder, moved.step)
+    # An earlier plan's rows were other ones; those of this plan took another run's time.
+    before = earlier.done if earlier.plan == progress.plan else 0
+    changed = max(0, progress.done - before)
     done, parts = progress.parts
     metadata: dict[str, Any] = {
         "dry_run": False,

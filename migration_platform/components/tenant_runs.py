@@ -209,7 +209,7 @@ def run_table_step(
                 f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
             )
             told = _build_counter(context, plan.manifest()["planned"])
-            began, before = time.monotonic(), read_progress(folder, step).done
+            began, earlier = time.monotonic(), read_progress(folder, step)
             for key in context.partition_keys:
                 try:
                     done = apply_table_range(
@@ -233,9 +233,7 @@ def run_table_step(
             seal_backup(plan)
             if moved.key in selected:
                 seconds = time.monotonic() - began
-                # What an earlier run changed was only read again.
-                changed = max(0, read_progress(folder, step).done - before)
-                report_step(context, moved, folder, changed, seconds, failed=bool(failed))
+                report_step(context, moved, folder, earlier, seconds, failed=bool(failed))
             yield from judge_table(context, moved, folder, plan)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None

@@ -71,7 +71,7 @@ REQUEST_TIMEOUT_SECONDS = 15.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 PAGE_BYTES = 2_500_000
 """What a page should weigh: 5,000 rows of 500 bytes, past which a page was no quicker."""
-MAX_PAGE_ROWS = 5_000
+LEAST_PAGE_ROWS, MAX_PAGE_ROWS = 10, 5_000
 FIRST_PAGE_ROWS = 50
 """Small enough for rows of 1 MB; the rows that it brings set the size of the next."""
 SLOW_PAGE_SECONDS = 2.0
@@ -200,7 +200,6 @@ class Slice:
     keyspace: str
     token: int
     turn: int = 0
-    routing_key = None
 
 
 class _ReplicasFirst(TokenAwarePolicy):
@@ -265,7 +264,7 @@ class Connection:
         a ring that changes afterwards makes requests that rely on it dearer, not wrong.
         """
         ring = self.cluster.metadata.token_map
-        if ring is None:
+        if ring is None or not ring.ring:
             return lambda _: None
         # The driver's own search compares objects, which costs more than all the rest.
         ends = [token.value for token in ring.ring]
@@ -278,17 +277,24 @@ class Connection:
         to_token = ring.token_class.hash_fn
         return lambda key: places[bisect_left(ends, to_token(key))]
 
-    def route(self, statement: PreparedStatement, values: Sequence[Any]) -> Key | None:
-        """Give the partition that bound values name, for `send`; None where none is needed."""
+    def router(self, statement: PreparedStatement) -> Callable[[Sequence[Any]], Key | None]:
+        """Build the function that gives the partition which bound values name, for `send`.
+
+        It gives None where none is needed.
+        """
         positions = statement.routing_key_indexes
         if not positions or not self.has_choice:
-            return None
-        cells = [values[position] for position in positions]
-        # What is unset, null or too long for a key has no owner; the server says so better.
-        if any(not isinstance(cell, bytes) or len(cell) >= 2**16 for cell in cells):
-            return None
+            return lambda _: None
         keyspace = statement.column_metadata[0].keyspace_name  # type: ignore
-        return Key(keyspace, serialize_key(cells))
+
+        def route(values: Sequence[Any]) -> Key | None:
+            cells = [values[position] for position in positions]
+            # What is unset, null or too long for a key has no owner; the server says so better.
+            if any(not isinstance(cell, bytes) or len(cell) >= 2**16 for cell in cells):
+                return None
+            return Key(keyspace, serialize_key(cells))
+
+        return route
 
     def close(self) -> None:
         """Close every connection."""
@@ -671,12 +677,18 @@ class _Left:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A page that was asked for: when, how many rows at most; `seconds` gets how long it took."""
+    """A page that was asked for: when, how many rows at most; `ended` gets when it came."""
 
     future: ResponseFuture
     asked_us: int
     rows: int
-    seconds: list[float] = field(default_factory=list)
+    began: float
+    ended: list[float]
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; until now, where the one who waits for it was woken first."""
+        return (self.ended[0] if self.ended else time.monotonic()) - self.began
 
 
 @dataclass
@@ -708,10 +720,10 @@ class _Reading:
         rows = self.page_rows
         asked_us, began = time.time_ns() // 1000, time.monotonic()
         future = self._ask_slice(self.read.statement, left, rows, state)
-        asked = _Asked(future, asked_us, rows)
+        ended: list[float] = []
         # The next page comes while this one is in use: only the driver's thread sees when.
-        future.add_callback(lambda _page: asked.seconds.append(time.monotonic() - began))
-        return asked
+        future.add_callback(lambda _page: ended.append(time.monotonic()))
+        return _Asked(future, asked_us, rows, began, ended)
 
     def _ask_slice(
         self,
@@ -755,10 +767,12 @@ class _Reading:
                     )
             mean = max(1, len(page.data) // page.row_count)
             size = min(PAGE_BYTES, self.budget.size_per_second or PAGE_BYTES)
-            self.connection.page_rows = max(10, min(MAX_PAGE_ROWS, size // mean))
-        seconds = asked.seconds[0] if asked.seconds else 0.0
+            self.connection.page_rows = max(LEAST_PAGE_ROWS, min(MAX_PAGE_ROWS, size // mean))
+        seconds = asked.seconds
         if seconds > SLOW_PAGE_SECONDS:
-            self.most_rows = max(1, int(asked.rows * SLOW_PAGE_SECONDS / 2 / seconds))
+            # Slowness has other reasons, too, and pages of a row each would keep it slow.
+            least = min(asked.rows, LEAST_PAGE_ROWS)
+            self.most_rows = max(least, int(asked.rows * SLOW_PAGE_SECONDS / 2 / seconds))
         elif self.most_rows <= asked.rows:
             self.most_rows += self.most_rows // 16 + 1
         self.budget.take(page.row_count, len(page.data))
@@ -903,6 +917,7 @@ def read_rows(
         PermanentError, TransientError: a row could not be read.
     """
     serial = getattr(ConsistencyLevel, serial_consistency) if serial_consistency else None
+    route = connection.router(statement)
 
     def ask(values: list[bytes | None], query: Key | None) -> tuple[ResponseFuture, int]:
         message = ExecuteMessage(
@@ -945,7 +960,7 @@ def read_rows(
     for mark, values in keys:
         if len(flying) >= in_flight:
             yield from settle()
-        flying.append((mark, values, ask(values, connection.route(statement, values))))
+        flying.append((mark, values, ask(values, route(values))))
     while flying:
         yield from settle()
 

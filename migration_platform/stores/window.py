@@ -9,7 +9,7 @@ same, twice as many bring twice as much; if it halves as well, they bring nothin
     of each client                    |____|            |__   at the same seconds of its clock
 
 That all do it at once matters: were only one to do so, the queue would hardly be shorter, and
-everybody would find that more is better.
+everybody would find that more is better. They do as far as their slots are as long.
 """
 
 import math
