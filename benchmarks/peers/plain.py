@@ -3,13 +3,15 @@
 import multiprocessing
 import sys
 
+from cassandra import ConsistencyLevel
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
 from cassandra.concurrent import execute_concurrent_with_args
-from cassandra.query import PreparedStatement
+from cassandra.query import PreparedStatement, tuple_factory
 
 from benchmarks.peers import PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
 from migration_platform.cql_names import TableName, quote
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.local.servers import LOCALHOST
 from migration_platform.token_ranges import TokenRange, split_ring
 
 CONCURRENCY = 100
@@ -32,35 +34,39 @@ PEER = Peer(
 
 def copy_ranges(
     pipe,
-    settings: CassandraSettings,
+    port: int,
     ranges: list[TokenRange],
     origin_table: TableName,
     target_table: TableName,
 ) -> None:
     """Copy ranges as the driver's documentation shows it; one command on the pipe is one copy."""
-    connection = Connection(settings)
-    keyspace = connection.cluster.metadata.keyspaces[origin_table.keyspace]  # type: ignore
+    profile = ExecutionProfile(
+        consistency_level=ConsistencyLevel.LOCAL_QUORUM, row_factory=tuple_factory
+    )
+    cluster = Cluster([LOCALHOST], port=port, execution_profiles={EXEC_PROFILE_DEFAULT: profile})
+    session = cluster.connect()
+    keyspace = cluster.metadata.keyspaces[origin_table.keyspace]  # type: ignore
     table = keyspace.tables[origin_table.table]
     names = [quote(name) for name in table.columns]
     key = ", ".join(quote(column.name) for column in table.partition_key)
-    select = connection.prepare(
+    select = session.prepare(
         f"SELECT {', '.join(names)} FROM {origin_table} "
         f"WHERE token({key}) > ? AND token({key}) <= ?"
     )
-    insert = connection.prepare(
+    insert = session.prepare(
         f"INSERT INTO {target_table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
     )
     pipe.send("ready")
     while pipe.recv() == "copy":
         try:
-            pipe.send(sum(copy_range(connection, select, insert, each) for each in ranges))
+            pipe.send(sum(copy_range(session, select, insert, each) for each in ranges))
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {error}")
-    connection.close()
+    cluster.shutdown()
 
 
 def copy_range(
-    connection: Connection,
+    session: Session,
     select: PreparedStatement,
     insert: PreparedStatement,
     token_range: TokenRange,
@@ -70,12 +76,12 @@ def copy_range(
     The rows of all pages may not be handed on as one: the driver would take the next page within
     the thread that is to receive it, and wait forever.
     """
-    rows = connection.session.execute(select, (token_range.start, token_range.end))
+    rows = session.execute(select, (token_range.start, token_range.end))
     written = 0
     while True:
         written += len(
             execute_concurrent_with_args(
-                connection.session, insert, rows.current_rows, concurrency=CONCURRENCY
+                session, insert, rows.current_rows, concurrency=CONCURRENCY
             )
         )
         if not rows.has_more_pages:
@@ -86,7 +92,6 @@ def copy_range(
 def main(port: int, origin: str, target: str) -> None:
     """Serve the copy with processes that are connected beforehand."""
     context = multiprocessing.get_context("spawn")
-    settings = CassandraSettings(port=port)
     tables = TableName.parse(origin), TableName.parse(target)
     ranges = split_ring(TOKEN_RANGES)
     pipes = []
@@ -94,7 +99,7 @@ def main(port: int, origin: str, target: str) -> None:
     for worker in range(PROCESSES):
         near, far = context.Pipe()
         mine = list(ranges[worker::PROCESSES])
-        arguments = (far, settings, mine, *tables)
+        arguments = (far, port, mine, *tables)
         # So that they end with this one.
         processes.append(context.Process(target=copy_ranges, args=arguments, daemon=True))
         pipes.append(near)
