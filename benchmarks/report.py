@@ -19,6 +19,8 @@ TITLES: dict[Group, str] = {
 }
 OURS = "this project"
 NONE = "-"
+CHECKED_ROWS = 100_000
+"""Of a copy that differs in every row the comparison names each one, which takes its time."""
 FIGURES = ("rows_per_second", "client_us", "server_us")
 _OURS, _THEIRS, _SERVER = "#3fb68b", "#5b8def", "#5a6478"
 _WIDTH = 960
@@ -28,9 +30,16 @@ _LINE = 26
 
 @dataclass(frozen=True)
 class Differing:
-    """Rows of a copy whose values are not the origin's; a column that differs -> an example."""
+    """How many of the compared rows of a copy are not the origin's.
+
+    Attributes:
+        rows: Those whose values differ.
+        compared: All that were compared.
+        columns: A column that differs -> an example.
+    """
 
     rows: int
+    compared: int
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -228,7 +237,8 @@ def tell_faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
                 for column, example in sorted(differing.columns.items())
             )
             said.append(
-                f"- {work.name}: the values of {differing.rows:,} rows are not the origin's"
+                f"- {work.name}: of {differing.compared:,} rows that were compared, the values of "
+                f"{differing.rows:,} are not the origin's"
                 + (f", in {columns}." if columns else ".")
             )
         if work.name in report.failed:
@@ -259,7 +269,8 @@ def _method(report: Report) -> str:
     return (
         "In every run each program has its turn, another one first each time. Before each work the "
         "target is emptied and the server left alone until it is idle; after it the rows are "
-        "counted, and in the warm-up this project compares them with the origin's value by value.\n"
+        "counted, and in the warm-up this project compares them with the origin's value by value, "
+        f"as many ranges as hold some {CHECKED_ROWS:,} rows.\n"
         "\n"
         "CPU is the kernel's account of a client with all processes that it started, those that "
         "ended and Java machines included, and of the server's process; what the server flushes "

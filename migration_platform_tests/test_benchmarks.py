@@ -87,14 +87,15 @@ def test_lost_and_changed_rows_and_failures_are_told() -> None:
     page = make_page(
         report(
             results=lost,
-            differing={THEIRS.name: Differing(7, {"certificates": "null became []", "at": ""})},
+            differing={THEIRS.name: Differing(7, 9, {"certificates": "null became []", "at": ""})},
             failed={OURS.name: "it ended with code 1; its log: /somewhere"},
         ),
         PEERS,
     )
 
     assert "- a peer: up to 10 rows did not arrive, in 1 of 2 runs." in page
-    assert "- a peer: the values of 7 rows are not the origin's, in `at`, `certificates` " in page
+    told = "of 9 rows that were compared, the values of 7 are not the origin's, in `at`, "
+    assert f"- a peer: {told}`certificates` " in page
     assert "(null became [])." in page
     assert f"- {OURS.name}: failed; it ended with code 1." in page
     assert "/somewhere" not in page
@@ -102,7 +103,7 @@ def test_lost_and_changed_rows_and_failures_are_told() -> None:
 
 
 def test_values_are_only_vouched_for_where_they_were_compared() -> None:
-    same = {OURS.name: Differing(0)}
+    same = {OURS.name: Differing(0, 9)}
 
     assert "All rows arrived in every run." in make_page(report(), PEERS)
     assert "every run, with the values of the" in make_page(report(differing=same), PEERS)

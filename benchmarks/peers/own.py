@@ -80,10 +80,9 @@ def main(
             copies = (NEW_TIMES.name, OWN_TIMES.name)
 
             def prepare(request: dict[str, Any]) -> Callable[[], Any]:
-                if request["work"] == "check":
-                    return lambda: differing(plan, pool)
-                work = copy if request["work"] in copies else compare
                 ranges = plan.migration.ranges[: request.get("ranges", token_ranges)]
+                works = {"check": differing, **dict.fromkeys(copies, copy)}
+                work = works.get(request["work"], compare)
                 return lambda: work(plan, pool, ranges)
 
             serve(prepare)
@@ -109,12 +108,12 @@ def compare(plan: Plan, pool: WorkerPool, ranges: Sequence[TokenRange]) -> int:
     return sum(verdict.origin_rows for verdict in verdicts)
 
 
-def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
+def differing(plan: Plan, pool: WorkerPool, ranges: Sequence[TokenRange]) -> dict[str, Any]:
     """Find the rows whose values are not the origin's, and in which columns some of them differ.
 
     A column has an example where both values are short.
     """
-    verdicts = list(diff_ranges(pool, plan, plan.migration.ranges))
+    verdicts = list(diff_ranges(pool, plan, ranges))
     samples = [row for verdict in verdicts for row in verdict.mismatched_rows]
     columns = {column: "" for row in samples for column in row.columns}
     for row in samples:
@@ -122,7 +121,11 @@ def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
             example = f"{mine or 'null'} became {theirs or 'null'}"
             if len(example) <= LONGEST_EXAMPLE:
                 columns[column] = example
-    return {"rows": sum(verdict.found for verdict in verdicts), "columns": columns}
+    return {
+        "rows": sum(verdict.found for verdict in verdicts),
+        "compared": sum(verdict.origin_rows for verdict in verdicts),
+        "columns": columns,
+    }
 
 
 if __name__ == "__main__":
