@@ -34,13 +34,12 @@ from benchmarks.peers import (
     LOCK,
     START_KEYSPACE,
     START_ROWS,
-    TOKEN_RANGES,
     Peer,
     Place,
     Work,
     all_peers,
 )
-from benchmarks.report import CHECKED_ROWS, Differing, Report, command_line, write_report
+from benchmarks.report import Differing, Report, command_line, write_report
 from benchmarks.tables import count_rows
 from migration_platform import sample
 from migration_platform.cql_names import TableName
@@ -250,10 +249,9 @@ class Bench:
         )
 
     def check(self, work: Work) -> None:
-        """Compare what a peer has copied with the origin, value by value, up to some ranges."""
+        """Compare what a peer has copied with the origin, value by value."""
         checker = self.served["own"]
-        ranges = max(1, TOKEN_RANGES * CHECKED_ROWS // max(1, self.rows))
-        checker.ask(work="check", ranges=min(TOKEN_RANGES, ranges))
+        checker.ask(work="check")
         self.checked[work.name] = Differing(**checker.go())
 
 

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from benchmarks.measuring import Measured, Results, Spent, ratio, spread
-from benchmarks.peers import START_ROWS, Group, Peer, Work
+from benchmarks.peers import CHECKED_ROWS, START_ROWS, Group, Peer, Work
 from migration_platform.picture import BACKGROUND, FONT, MUTED, TEXT, shorten, write_text
 
 TITLES: dict[Group, str] = {
@@ -19,8 +19,6 @@ TITLES: dict[Group, str] = {
 }
 OURS = "this project"
 NONE = "-"
-CHECKED_ROWS = 100_000
-"""Of a copy that differs in every row the comparison names each one, which takes its time."""
 FIGURES = ("rows_per_second", "client_us", "server_us")
 _OURS, _THEIRS, _SERVER = "#3fb68b", "#5b8def", "#5a6478"
 _WIDTH = 960
@@ -248,7 +246,8 @@ def tell_faults(report: Report, lines: Sequence[tuple[Peer, Work]]) -> str:
     if all(work.group == "comparison" for _, work in lines):
         return "Every row was equal in every run."
     checked = any(work.name in report.differing for _, work in lines)
-    return f"All rows arrived in every run{', with the values of the origin' if checked else ''}."
+    vouched = ", with the values of the origin where they were compared" if checked else ""
+    return f"All rows arrived in every run{vouched}."
 
 
 def _without_paths(reason: str) -> str:
@@ -270,7 +269,7 @@ def _method(report: Report) -> str:
         "In every run each program has its turn, another one first each time. Before each work the "
         "target is emptied and the server left alone until it is idle; after it the rows are "
         "counted, and in the warm-up this project compares them with the origin's value by value, "
-        f"as many ranges as hold some {CHECKED_ROWS:,} rows.\n"
+        f"range by range until {CHECKED_ROWS:,} rows are compared.\n"
         "\n"
         "CPU is the kernel's account of a client with all processes that it started, those that "
         "ended and Java machines included, and of the server's process; what the server flushes "

@@ -19,6 +19,8 @@ LOCK = Path(__file__).parent.parent / "jars.lock"
 KEYSPACE = "benchmark"
 START_KEYSPACE = "benchmark_start"
 START_ROWS = 1_000
+CHECKED_ROWS = 100_000
+"""Of a copy that differs in every row the comparison names each one, which takes its time."""
 DATACENTER = "datacenter1"
 PROCESSES = 2
 TOKEN_RANGES = 64

@@ -5,14 +5,15 @@ rows.
 """
 
 import argparse
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.peers import PROCESSES, TOKEN_RANGES, Peer, Work
+from benchmarks.peers import CHECKED_ROWS, PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
 from migration_platform.copy import CopyRange
-from migration_platform.diff import diff_ranges
+from migration_platform.diff import RangeVerdict, diff_ranges
 from migration_platform.migration import Endpoint, Migration, TableName
 from migration_platform.preflight import Plan, build_plan
 from migration_platform.stores.cassandra import CassandraSettings, Connection
@@ -20,6 +21,7 @@ from migration_platform.token_ranges import TokenRange
 from migration_platform.workers import Done, Failed, WorkerPool
 
 LONGEST_EXAMPLE = 40
+RANGES_CHECKED_TOGETHER = 8
 NEW_TIMES = Work(
     name="this project, new times",
     group="copy",
@@ -80,9 +82,10 @@ def main(
             copies = (NEW_TIMES.name, OWN_TIMES.name)
 
             def prepare(request: dict[str, Any]) -> Callable[[], Any]:
+                if request["work"] == "check":
+                    return lambda: differing(plan, pool)
+                work = copy if request["work"] in copies else compare
                 ranges = plan.migration.ranges[: request.get("ranges", token_ranges)]
-                works = {"check": differing, **dict.fromkeys(copies, copy)}
-                work = works.get(request["work"], compare)
                 return lambda: work(plan, pool, ranges)
 
             serve(prepare)
@@ -108,12 +111,17 @@ def compare(plan: Plan, pool: WorkerPool, ranges: Sequence[TokenRange]) -> int:
     return sum(verdict.origin_rows for verdict in verdicts)
 
 
-def differing(plan: Plan, pool: WorkerPool, ranges: Sequence[TokenRange]) -> dict[str, Any]:
+def differing(plan: Plan, pool: WorkerPool) -> dict[str, Any]:
     """Find the rows whose values are not the origin's, and in which columns some of them differ.
 
     A column has an example where both values are short.
     """
-    verdicts = list(diff_ranges(pool, plan, ranges))
+    verdicts: list[RangeVerdict] = []
+    ranges = deque(plan.migration.ranges)
+    # Enough ranges at a time for the workers to be busy, however the rows lie in them.
+    while ranges and sum(verdict.origin_rows for verdict in verdicts) < CHECKED_ROWS:
+        some = [ranges.popleft() for _ in range(min(RANGES_CHECKED_TOGETHER, len(ranges)))]
+        verdicts += diff_ranges(pool, plan, some)
     samples = [row for verdict in verdicts for row in verdict.mismatched_rows]
     columns = {column: "" for row in samples for column in row.columns}
     for row in samples:
