@@ -452,10 +452,10 @@ def test_a_budget_of_write_units_holds_for_two_processes(dynamodb, faulty, table
 
 
 class Counted(RateBudget):
-    """A budget without limits that remembers what was taken."""
+    """A budget that remembers what was taken, and that nothing here reaches."""
 
-    def __init__(self) -> None:
-        super().__init__(CONTEXT)
+    def __init__(self, units_per_second: int | None = 10**9) -> None:
+        super().__init__(CONTEXT, size_per_second=units_per_second)
         self.sizes: list[float] = []
 
     def take(self, rows: int, size: float = 0) -> None:
@@ -484,6 +484,17 @@ def test_an_item_is_charged_for_what_it_overwrites_and_for_indexes(dynamo, told)
     write_all(told.writer(dynamo, table, budget=budget), range(30))
     # Of the table's 2 KB, of those that leave the index, and of one KB that comes to it.
     assert sum(budget.sizes) == 30 * (2 + 2 + 1)
+
+
+def test_what_items_consume_counts_from_the_moment_at_which_units_are_limited(dynamo, told):
+    table = indexed_table(dynamo)
+    budget = Counted(units_per_second=None)
+    writer = told.writer(dynamo, table, budget=budget)
+    write_all(writer, range(30))
+    assert sum(budget.sizes) == 30
+    budget.set_limits(None, 10**9)
+    write_all(writer, range(30, 60))
+    assert sum(budget.sizes) == 30 + 30 * (1 + 1)
 
 
 def test_a_conditional_write_is_charged_what_it_consumed(dynamo, table, told):
