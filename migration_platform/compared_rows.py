@@ -7,6 +7,7 @@ whose time can be exact.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from struct import Struct
 
 from migration_platform.cell_times import (
@@ -19,7 +20,8 @@ from migration_platform.cell_times import (
     compile_times_reader,
     settle_times,
 )
-from migration_platform.cql_types import parse_type, sort_elements
+from migration_platform.cql_forms import in_usual_form, usual_elements, usual_form
+from migration_platform.cql_types import Converter, CqlType, parse_type, sort_elements
 from migration_platform.digest import DigestedRow
 from migration_platform.dynamodb.shape import build_item_form
 from migration_platform.dynamodb.types import Canonical
@@ -29,6 +31,7 @@ from migration_platform.rows import NULL, Page, compile_splitter, join_cells, sp
 from migration_platform.stores.cassandra import Connection, RangeRead, Table, prepare_range_read
 from migration_platform.transform import (
     BAD_ROW,
+    NO_KEY,
     Row,
     RowReader,
     Tally,
@@ -56,6 +59,9 @@ class ComparedRows:
     `no_time` only the value is compared, and those that are `loose` need only be there. `cells`
     gives each row as its key, its cells and (where compared) their settled times, but for those
     that cannot be written: of them `digested` tells that they are there.
+
+    A key comes in the usual form of its values (see `cql_forms`), cells as they are; `forms` are,
+    by position, what gives a cell the usual form where the bytes of one value may differ.
     """
 
     table: Table
@@ -67,6 +73,7 @@ class ComparedRows:
     loose: tuple[int, ...]
     statics: bool
     where: str | None
+    forms: dict[int, Converter]
     digested: Callable[[Page], Iterator[DigestedRow]]
     cells: Callable[[Page], Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]]
 
@@ -132,6 +139,8 @@ def compile_compared(
     if canonical:
         reader = _with_canonical(reader, len(sources), canonical)
     positions = tuple(value.position for value in form.values)
+    forms = _find_forms(plan, sources, sorts)
+    to_usual = _compile_usual(forms, keys, len(sources)) if forms else None
     # A constant has the row's time, and of a row of nulls no query tells that; times that are
     # declared are known.
     declared = isinstance(plan.rules.writetime, int) and plan.rules.ttl not in ("cell", "row_max")
@@ -160,19 +169,27 @@ def compile_compared(
             if times is BAD_ROW:
                 continue
             found = split_cells(values, len(sources))
+            if to_usual:
+                key, _, _ = to_usual(key, values)
             yield key, found, settled(times, page, entry) if compares else None
 
     def digested(page: Page) -> Iterator[DigestedRow]:
-        if not (compares or loose):
+        if not (compares or loose or to_usual):
             for key, values, times, _ in reader.rows(page, Tally()):
-                yield key, values if times is not BAD_ROW else key + NO_CONTENT, b""
+                yield key, values if times is not BAD_ROW else key + NO_CONTENT, b"", b""
             return
         for key, values, times, entry in reader.rows(page, Tally()):
+            form = b""
+            if to_usual:
+                key, values, form = to_usual(key, values)
             if times is BAD_ROW:
-                yield key, key + NO_CONTENT, b""
+                yield key, key + NO_CONTENT, b"", b""
+                continue
+            if not (compares or loose):
+                yield key, values, b"", form
                 continue
             if one_time and type(times) is bytes and not loose:
-                yield key, values + _ONE_TIME + times, b""
+                yield key, values + _ONE_TIME + times, b"", form
                 continue
             found = split_cells(values, len(sources))
             presence = b""
@@ -188,7 +205,7 @@ def compile_compared(
                 values += content
                 if expiries:
                     presence = (presence or b"\x00") + expiries
-            yield key, values, presence
+            yield key, values, presence, form
 
     def without_empty_statics(
         rows: Callable[[Page], Iterator[tuple]],
@@ -215,9 +232,74 @@ def compile_compared(
         loose=loose,
         statics=is_statics,
         where=plan.migration.filter.where if is_origin else None,
+        forms=forms,
         digested=without_empty_statics(digested) if is_statics else digested,
         cells=without_empty_statics(cells) if is_statics else cells,
     )
+
+
+def _find_forms(
+    plan: Plan, sources: Sequence[Source], sorts: dict[int, CqlType]
+) -> dict[int, Converter]:
+    """Find the cells of which the bytes of one value may differ, and what gives the usual form.
+
+    These are clustering columns, and elements that are cells of their own. A partition key is told
+    apart by its bytes. Items of DynamoDB have no key in any other form.
+    """
+    found: dict[int, Converter] = {}
+    if plan.migration.target.dynamodb:
+        return found
+    for position, source in enumerate(sources):
+        cql_type = parse_type(source.target_type)
+        usual = None
+        if source.target in plan.target.clustering_columns:
+            usual = usual_form(cql_type)
+        elif not source.is_key and cql_type.is_multicell:
+            usual = usual_elements(cql_type)
+        if usual and position in sorts:
+            found[position] = partial(_sorted_usual, usual, cql_type)
+        elif usual:
+            found[position] = usual
+    return found
+
+
+def _sorted_usual(usual: Converter, cql_type: CqlType, cell: bytes) -> bytes:
+    return sort_elements(usual(cell), cql_type)
+
+
+def _compile_usual(
+    forms: dict[int, Converter], keys: int, count: int
+) -> Callable[[bytes, bytes], tuple[bytes, bytes, bytes]]:
+    """Build what gives a row's key and all its cells in their usual form, and the forms they had.
+
+    The forms are empty where the row has the usual ones.
+    """
+    in_key = [(position, usual) for position, usual in forms.items() if position < keys]
+    behind = [(position - keys, usual) for position, usual in forms.items() if position >= keys]
+
+    def change(data: bytes, cells: int, steps: list[tuple[int, Converter]]) -> tuple[bytes, bytes]:
+        found = split_cells(data, cells)
+        had = [found[position] for position, _ in steps]
+        for position, usual in steps:
+            found[position] = in_usual_form(usual, found[position])
+        if had == [found[position] for position, _ in steps]:
+            return data, b""
+        return join_cells(found, NULL), join_cells(had, NULL)
+
+    def to_usual(key: bytes, values: bytes) -> tuple[bytes, bytes, bytes]:
+        if not values and NO_KEY in key:
+            return key, values, b""
+        changed, form = change(key, keys, in_key) if in_key else (key, b"")
+        if not values:
+            return changed, values, form
+        rest, more = values[len(key) :], b""
+        if behind:
+            rest, more = change(rest, count - keys, behind)
+        if not form and not more:
+            return key, values, b""
+        return changed, changed + rest, form + more
+
+    return to_usual
 
 
 def _timeless(layer: Layer) -> Layer:

@@ -23,6 +23,7 @@ from migration_platform.digest import (
     BUCKETS_PER_TABLE,
     DigestedRow,
     DigestSums,
+    ListedRow,
     RowLocator,
     add_rows,
     buckets_per_range,
@@ -58,7 +59,7 @@ ROWS_A_TASK = 1_000
 LONGEST_WAIT_SECONDS = 5.0
 LEAST_WAIT_SECONDS = 3.0
 """How long differences of a table that is written to are waited for at least, where many are."""
-KINDS: tuple[Kind, ...] = ("missing", "mismatched", "extra")
+KINDS: tuple[Kind, ...] = ("missing", "mismatched", "extra", "other_form")
 
 
 @dataclass(frozen=True)
@@ -259,17 +260,17 @@ class _RowFile:
         for side in SIDES:
             self._database.execute(
                 f"CREATE TABLE {side} (range_index INTEGER, key BLOB PRIMARY KEY, digest BLOB, "
-                "loose BLOB) WITHOUT ROWID"
+                "loose BLOB, form BLOB) WITHOUT ROWID"
             )
         self._database.create_function(
             "is_row", 1, lambda key: count_cells(key) == row_key_cells, deterministic=True
         )
         self._indexed = False
 
-    def add(self, side: str, rows: list[tuple[int, bytes, bytes, bytes]]) -> None:
+    def add(self, side: str, rows: list[ListedRow]) -> None:
         assert side in SIDES
         self._database.execute("BEGIN")
-        self._database.executemany(f"INSERT OR REPLACE INTO {side} VALUES (?, ?, ?, ?)", rows)  # noqa: S608
+        self._database.executemany(f"INSERT OR REPLACE INTO {side} VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608
         self._database.execute("COMMIT")
 
     def count(self, kind: Kind, index: int) -> tuple[int, int]:
@@ -296,11 +297,13 @@ class _RowFile:
 _ONLY_IN = (
     "{0} AS a WHERE a.range_index = ? AND NOT EXISTS (SELECT 1 FROM {1} AS b WHERE b.key = a.key)"
 )
+_IN_BOTH = "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? AND "
 _OF_KIND = {
     "missing": _ONLY_IN.format("origin", "target"),
     "extra": _ONLY_IN.format("target", "origin"),
-    "mismatched": "origin AS a JOIN target AS b ON b.key = a.key WHERE a.range_index = ? "
-    "AND (a.digest != b.digest OR NOT loosely_agree(a.loose, b.loose))",
+    "mismatched": f"{_IN_BOTH} (a.digest != b.digest OR NOT loosely_agree(a.loose, b.loose))",
+    "other_form": f"{_IN_BOTH} a.digest = b.digest AND loosely_agree(a.loose, b.loose) "
+    "AND a.form != b.form",
 }
 
 
@@ -329,6 +332,9 @@ def _judge_by_scans(
         untold = ("(its key does not tell the origin's row)",)
         return tuple(replace(row, columns=untold) for row in shown)
 
+    if plan.migration.compare_form:
+        rows_and_statics, forms = found["mismatched"], found["other_form"]
+        found["mismatched"] = (rows_and_statics[0] + forms[0], rows_and_statics[1] + forms[1])
     return RangeVerdict(
         token_range=token_range,
         origin_rows=origin_rows,
@@ -336,10 +342,12 @@ def _judge_by_scans(
         missing=found["missing"][0],
         extra=found["extra"][0],
         mismatched=found["mismatched"][0],
+        other_form=found["other_form"][0],
         statics=sum(found[kind][0] - int(found[kind][1]) for kind in ("missing", "mismatched")),
         missing_rows=samples("missing"),
         extra_rows=samples("extra"),
         mismatched_rows=samples("mismatched"),
+        other_form_rows=samples("other_form"),
     )
 
 
@@ -409,7 +417,12 @@ def _doubt(plan: Plan, token_range: TokenRange, rows: _RowFile) -> _Doubtful:
                 lacking=whole_rows if kind == "missing" else 0,
                 surplus=whole_rows if kind == "extra" else 0,
             )
-            found += replace(unchecked, **{kind: beyond})
+            if kind != "other_form":
+                found += replace(unchecked, **{kind: beyond})
+            elif migration.compare_form:
+                found += replace(unchecked, other_form=beyond, mismatched=beyond)
+            else:
+                found += Findings(other_form=beyond)
     keys = [key for some in chosen.values() for key in some]
     return _Doubtful(token_range, keys, frozenset(chosen.get("extra", ())), found)
 

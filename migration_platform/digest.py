@@ -14,9 +14,10 @@ from xxhash import xxh3_64_intdigest, xxh3_128_digest, xxh3_128_intdigest
 from migration_platform.rows import split_cells
 from migration_platform.token_ranges import index_of_token, serialize_key, token_of_key
 
-DigestedRow = tuple[bytes, bytes, bytes]
-"""A row's key, all that its digest is taken of, and what no digest can compare (empty if nothing):
-such as the seconds at which cells expire, which two reads never tell quite alike."""
+DigestedRow = tuple[bytes, bytes, bytes, bytes]
+"""A row's key and content with its keys and elements in their usual form, what no digest can
+compare (empty if nothing): such as the seconds at which cells expire, which two reads never tell
+quite alike; and the forms that it has where these are not the usual ones (empty if they are)."""
 
 BUCKETS_PER_TABLE = 16_384
 """A billion rows make 61,000 rows a bucket: what one differing row costs to look into."""
@@ -94,7 +95,7 @@ def add_rows(
     """Add up the digests of all rows of the wanted ranges; static cells are not `counted`."""
     sums, counts, loose_slots = into.sums, into.rows, into.loose
     get, index_of, slot_of = sums.get, locator.index_of, locator.slot_of
-    for key, content, loose in rows:
+    for key, content, loose, form in rows:
         index = index_of(key)
         if index is not None:
             slot = slot_of(index, key)
@@ -102,13 +103,20 @@ def add_rows(
             counts[index] += counted
             if loose:
                 loose_slots.add(slot)
+            if form:
+                # With its key, or two rows that exchange their forms would add up to the same.
+                sums[slot] += xxh3_128_intdigest(key + form)
+
+
+ListedRow = tuple[int, bytes, bytes, bytes, bytes]
+"""Range index, key, digest of the content, what no digest can compare, and the forms' digest."""
 
 
 def list_rows(
     rows: Iterable[DigestedRow], locator: RowLocator, wanted_slots: frozenset[int]
-) -> Iterator[tuple[int, bytes, bytes, bytes]]:
-    """Give `(range index, key, digest, loose)` of rows in wanted slots, and of all loose ones."""
-    for key, content, loose in rows:
+) -> Iterator[ListedRow]:
+    """Give the rows in wanted slots, and all loose ones."""
+    for key, content, loose, form in rows:
         index = locator.listed_index(key, loose, wanted_slots)
         if index is not None:
-            yield index, key, xxh3_128_digest(content), loose
+            yield index, key, xxh3_128_digest(content), loose, form and xxh3_128_digest(form)

@@ -727,6 +727,7 @@ def to_attributes(migration: Migration) -> dict[str, Any]:
     diff = {
         "diff_mode": "mode",
         "compare_writetime": "compare_writetime",
+        "compare_form": "compare_form",
         "ignore_newer_than_seconds": "ignore_newer_than_seconds",
         "repair": "repair",
         "repair_writetime": "repair_writetime",

@@ -231,6 +231,7 @@ class Migration:
     truncate_target: bool = False
     diff_mode: str = "two_way"
     compare_writetime: bool = False
+    compare_form: bool = False
     ignore_newer_than_seconds: int | None = None
     repair: tuple[str, ...] = ()
     repair_writetime: str = "origin"
@@ -311,6 +312,7 @@ class Migration:
         wrong += object_to_choice("collisions", self.collisions, COLLISION_MODES)
         wrong += object_to_flag("truncate_target", self.truncate_target)
         wrong += object_to_flag("diff.compare_writetime", self.compare_writetime)
+        wrong += object_to_flag("diff.compare_form", self.compare_form)
         wrong += self._wrong_repair()
         wrong += object_to_number(
             "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_SET_ASIDE
@@ -413,6 +415,11 @@ class Migration:
             wrong.append(
                 "diff.compare_writetime is not known of a DynamoDB target: items are compared by "
                 "their values; leave it out"
+            )
+        if self.compare_form:
+            wrong.append(
+                "diff.compare_form does nothing with a DynamoDB target, whose keys have one form; "
+                "leave it out"
             )
         if self.ignore_newer_than_seconds is not None and "extra" in self.repair:
             wrong.append(

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from migration_platform.cell_times import RowMaxCells, TimeRules, TimesLayout
 from migration_platform.codecs import build_codec, hint_for, is_injective
+from migration_platform.cql_forms import usual_form
 from migration_platform.cql_types import (
     Converter,
     TypesDiffer,
@@ -138,7 +139,11 @@ class Plan:
             and source.kind == "column"
             and source.default is None
             and source.converter(self.migration.columns) is None
+            and not self._folds(source)
         }
+
+    def _folds(self, source: Source) -> bool:
+        return folds_forms(self.migration, self.origin, self.target, source)
 
     @property
     def keys_agree(self) -> bool:
@@ -217,8 +222,23 @@ class Plan:
                 "mode": migration.diff_mode,
                 "compare_writetime": migration.compare_writetime,
                 "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
+                **({"compare_form": True} if migration.compare_form else {}),
             }
         )
+
+
+def folds_forms(migration: Migration, origin: Table, target: Table, source: Source) -> bool:
+    """Say whether several values of a key at the origin may be one at the target.
+
+    A partition key, and a text that becomes a number, is told apart by its bytes, a clustering
+    column by the order of its type, in which 1.5 and 1.50 are one. An item of DynamoDB has no key
+    in any form but one.
+    """
+    if migration.target.dynamodb or source.target not in target.clustering_columns:
+        return False
+    here, there = parse_type(source.origin_type), parse_type(source.target_type)
+    by_bytes = source.origin in origin.partition_key or build_codec(here, there, migration.columns)
+    return bool(by_bytes) and usual_form(there) is not None
 
 
 def _digest(content: dict[str, object]) -> str:
@@ -280,13 +300,14 @@ def plan_tables(
     if objections:
         return None, objections
     filled = {source.target for source in sources}
+    lost = _lost_keys(migration, origin, target, sources)
     plan = Plan(
         migration=migration,
         origin=origin,
         target=target,
         layers=_layers(migration, origin, sources),
         left_unset=tuple(c.name for c in target.columns if c.name not in filled),
-        lost_keys=_lost_keys(migration, origin, sources),
+        lost_keys=lost,
     )
     objections = _object_to_row_max(plan) + _object_to_comparison(plan)
     return plan, objections + _object_to_repair(plan)
@@ -545,27 +566,37 @@ def _object_to_keys(
     ]
 
 
-def _lost_keys(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> tuple[str, ...]:
+def _lost_keys(
+    migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
+) -> tuple[str, ...]:
     kept = {
         source.origin
         for source in sources
-        if source.is_key and source.kind == "column" and _keeps_apart(source, migration.columns)
+        if source.is_key
+        and source.kind == "column"
+        and _keeps_apart(migration, origin, target, source)
     }
     lost = [name for name in origin.primary_key if name not in kept]
     lost += [
         source.origin
         for source in sources
-        if source.kind == "map_key" and not _keeps_apart(source, migration.columns)
+        if source.kind == "map_key" and not _keeps_apart(migration, origin, target, source)
     ]
     return tuple(lost)
 
 
-def _keeps_apart(source: Source, columns: Columns) -> bool:
+def _keeps_apart(migration: Migration, origin: Table, target: Table, source: Source) -> bool:
     """Say whether different values stay different."""
-    origin, target = parse_type(source.origin_type), parse_type(source.target_type)
-    if build_codec(origin, target, columns) is None:
+    if folds_forms(migration, origin, target, source):
+        return False
+    here, there, columns = (
+        parse_type(source.origin_type),
+        parse_type(source.target_type),
+        migration.columns,
+    )
+    if build_codec(here, there, columns) is None:
         return True
-    return all(is_injective(name, origin, target, columns) for name in columns.codecs)
+    return all(is_injective(name, here, there, columns) for name in columns.codecs)
 
 
 def _object_to_statics(
@@ -592,7 +623,8 @@ def _object_to_statics(
     if any(source.is_static for source in sources):
         by_target = {s.target: s for s in sources}
         kept = {by_target[n].origin for n in target.partition_key if n in by_target} - {""}
-        if kept != set(origin.partition_key) or _lost_partition(migration, origin, sources):
+        lost = set(_lost_keys(migration, origin, target, sources))
+        if kept != set(origin.partition_key) or lost & set(origin.partition_key):
             objections.append(
                 f"{target.name} has static columns, but its partition key is not the origin's "
                 f"({', '.join(map(quote, origin.partition_key))}): the static cells of several "
@@ -600,10 +632,6 @@ def _object_to_statics(
                 + ", ".join(quote(s.origin or s.target) for s in sources if s.is_static)
             )
     return objections
-
-
-def _lost_partition(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> bool:
-    return not set(_lost_keys(migration, origin, sources)).isdisjoint(origin.partition_key)
 
 
 def _one_of(names: tuple[str, ...]) -> str:
@@ -628,7 +656,7 @@ def _object_to_counters(
             f"{target.name} has counters, which only counters can fill; leave columns.constants, "
             "columns.explode_map and columns.extract_json out"
         )
-    if _lost_keys(migration, origin, sources):
+    if _lost_keys(migration, origin, target, sources):
         objections.append(
             f"{target.name} has counters, and several rows of {origin.name} would land on one: "
             "keep the whole primary key"

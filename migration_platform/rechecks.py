@@ -22,6 +22,7 @@ from migration_platform.compared_rows import (
     loosely_agree,
     times_agree,
 )
+from migration_platform.cql_forms import in_usual_form, order_is_known
 from migration_platform.cql_types import parse_type, shorten, show_value
 from migration_platform.digest import DigestedRow
 from migration_platform.dynamodb.rows import ItemRead
@@ -41,8 +42,11 @@ _LONG = Struct(">q")
 _NO_ROW = Page(b"", 0, None)
 _UNWRITABLE = "(cannot be written as declared)"
 
-Kind = Literal["agree", "missing", "extra", "mismatched"]
+Kind = Literal["agree", "missing", "extra", "mismatched", "other_form"]
+"""How a row differs; `other_form` is the same for the server, with other bytes in its key or in
+elements."""
 Retried = Callable[[BaseException], None]
+Cells = list[bytes | None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Side:
     """One layer of one side: its compared rows, and the reads of single ones.
 
     `newest` reads the writetimes of a row's cells, as `times` lists them. `where` is the user's
-    condition, if the server allows it beside a key.
+    condition, if the server allows it beside a key. `has_entries` says that one row of the origin
+    is several, one for each entry of a map, which are told apart by keys whose order is known.
     """
 
     rows: ComparedRows
@@ -72,17 +77,22 @@ class Side:
     read: KeyedRead | ItemRead
     newest: KeyedRead | None
     times: TimesLayout
+    has_entries: bool = False
 
     def find(self, page: Page, key: bytes) -> DigestedRow | None:
         """Find the row among those of a page: a map's entries make several of one."""
         return next((row for row in self.rows.digested(page) if row[0] == key), None)
 
     def may_hold(self, page: Page, key: bytes) -> bool:
-        """Say whether the row is there, or one that has no form in the target and so may be it."""
-        return any(
-            found == key or content == found + NO_CONTENT
-            for found, content, _ in self.rows.digested(page)
-        )
+        """Say whether the row is there, or one that may be it.
+
+        What a read by the row's key returns is that row, whatever bytes its key has. Only of a map
+        whose entries are rows, the entry has to be found among those of its row.
+        """
+        rows = self.rows.digested(page)
+        if not self.has_entries:
+            return any(True for _ in rows)
+        return any(found == key or content == found + NO_CONTENT for found, content, *_ in rows)
 
 
 @dataclass(frozen=True)
@@ -202,7 +212,13 @@ def _open_side(stores: OpenStores, plan: Plan, layer: Layer, side: str) -> Side:
     newest = None
     if times.simple or times.multi:
         newest = prepare_keyed_read(connection, plan, rows, times.selections(), is_origin=is_origin)
-    return Side(rows, where, read, newest, times)
+    return Side(rows, where, read, newest, times, has_entries=_has_entries(rows))
+
+
+def _has_entries(rows: ComparedRows) -> bool:
+    """Say whether a row is found among several of one read."""
+    entries = [source for source in rows.sources if source.is_key and source.kind == "map_key"]
+    return any(order_is_known(parse_type(source.target_type)) for source in entries)
 
 
 def read_side(
@@ -284,8 +300,9 @@ def _judge(origin: DigestedRow | None, target: DigestedRow | None) -> Kind:
         return "agree" if target is None else "extra"
     if target is None:
         return "missing"
-    alike = origin[1] == target[1] and loosely_agree(origin[2], target[2])
-    return "agree" if alike else "mismatched"
+    if origin[1] != target[1] or not loosely_agree(origin[2], target[2]):
+        return "mismatched"
+    return "agree" if origin[3] == target[3] else "other_form"
 
 
 def find_newer(
@@ -355,6 +372,8 @@ def _show(reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page) ->
         return shown
     rows = reads.target.rows
     target = next(row for row in rows.cells(other) if row[0] == key)
+    if kind == "other_form":
+        return _show_forms(rows, shown, origin[1], target[1])
     names = _name_differences(rows, origin, target)
     changes = tuple(
         (
@@ -366,6 +385,22 @@ def _show(reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page) ->
         if quote(source.target) in names
     )
     return replace(shown, columns=names, changes=changes)
+
+
+def _show_forms(rows: ComparedRows, shown: DifferingRow, here: Cells, there: Cells) -> DifferingRow:
+    """Name the columns of a row whose bytes differ although the server takes them for equal."""
+    differing = [at for at in rows.forms if here[at] != there[at]]
+    names = tuple(quote(rows.sources[at].target) for at in differing)
+    changes = []
+    for name, at in zip(names, differing, strict=True):
+        both = [_show_cell(cell, rows.sources[at].target_type) for cell in (here[at], there[at])]
+        if both[0] == both[1]:
+            both = [
+                shorten("0x" + (cell or b"").hex(), SHOWN_CHARACTERS)
+                for cell in (here[at], there[at])
+            ]
+        changes.append((name, *both))
+    return replace(shown, columns=names, changes=tuple(changes))
 
 
 def _show_cell(cell: bytes | None, cql_type: str) -> str | None:
@@ -381,7 +416,8 @@ def _name_differences(rows: ComparedRows, origin: tuple, target: tuple) -> tuple
     values = [position for position, source in enumerate(rows.sources) if not source.is_key]
     for number, position in enumerate(values):
         name = quote(rows.sources[position].target)
-        if origin[1][position] != target[1][position]:
+        usual = rows.forms.get(position)
+        if in_usual_form(usual, origin[1][position]) != in_usual_form(usual, target[1][position]):
             if position not in rows.loose or target[1][position] is None:
                 names.append(name)
         elif origin[1][position] is not None and origin[2] is not None:

@@ -3,7 +3,9 @@
 What the origin has is written as a copy writes it. What only the target has is deleted: a cell
 at its own writetime, at which a tombstone wins, a row as of just before the origin was asked for
 it. So nothing is deleted that is newer than what was read, and doing it twice does no harm. An item
-of DynamoDB is deleted as it is: the origin lacked its row a moment before.
+of DynamoDB is deleted as it is: the origin lacked its row a moment before. What the origin's read
+returns exists, whatever bytes its key has: no row is deleted, and no element, of which the origin
+holds the same value in another form.
 """
 
 import time
@@ -20,13 +22,13 @@ from cassandra.query import PreparedStatement
 
 from migration_platform.cell_times import TimesLayout
 from migration_platform.copy import copy_single_rows
+from migration_platform.cql_forms import comparable_element, order_is_known
 from migration_platform.cql_types import (
     CqlType,
     parse_type,
     read_elements,
     read_entries,
     read_fields,
-    sort_elements,
 )
 from migration_platform.dynamodb.rows import ItemRead, delete_rows
 from migration_platform.errors import explain
@@ -153,9 +155,12 @@ def _count(
     remaining: dict[bytes, Suspect],
 ) -> Findings:
     key, kind = suspect.key, suspect.kind
+    if kind == "other_form":
+        return _count_form(stores, suspect)
     touched, kept = key in repaired.touched, key in repaired.kept
     after = (remaining[key].kind if key in remaining else "agree") if touched else kind
-    corrected, static = after == "agree", _is_static(stores, key)
+    # What is there in another form is there: no write changes the form of a key.
+    corrected, static = after in ("agree", "other_form"), _is_static(stores, key)
     shown = replace(suspect.shown, corrected=corrected)
     defeated = touched and not corrected
     counts = Findings(
@@ -168,7 +173,17 @@ def _count(
         surplus=int(after == "extra" and not static),
     )
     by_kind = {kind: 1, f"{kind}_rows": (shown,), f"corrected_{kind}": int(corrected)}
-    return replace(counts, **by_kind)
+    counts = replace(counts, **by_kind)
+    return counts + _count_form(stores, remaining[key]) if after == "other_form" else counts
+
+
+def _count_form(stores: OpenStores, suspect: Suspect) -> Findings:
+    """Count a row that holds the same values in other bytes: a difference only if forms count."""
+    found = Findings(other_form=1, other_form_rows=(suspect.shown,))
+    if not stores.plan.migration.compare_form:
+        return found
+    is_static = _is_static(stores, suspect.key)
+    return replace(found, mismatched=1, mismatched_rows=(suspect.shown,), statics=int(is_static))
 
 
 # -- repairing -----------------------------------------------------------------------------------
@@ -179,6 +194,8 @@ def repairs_kind(migration: Migration, layer: Layer, kind: str) -> bool:
 
     A counter that is missing may have been deleted at the target: that takes `counters`.
     """
+    if kind == "other_form":
+        return False
     if layer.has_counters and "counters" in migration.repair and kind != "extra":
         return True
     return kind in migration.repair and not (layer.has_counters and kind == "missing")
@@ -479,14 +496,16 @@ def _surplus(
             if own is None and other is not None:
                 yield f"{name}.{quote(field)}", [], at
         return
-    # The sets within an element may stand in another order.
+    # Elements that the server takes for one are one, whatever their bytes.
     inner = cql_type.parameters[0]
-    mine: set[bytes] = set()
-    if here is not None:
-        wanted = (part for part in _parts(here, cql_type) if part is not None)
-        mine = {sort_elements(part, inner) for part in wanted}
+    comparable = comparable_element(inner)
+    wanted = [] if here is None else [p for p in _parts(here, cql_type) if p is not None]
+    mine = {comparable(part) for part in wanted}
+    if not order_is_known(inner) and not mine <= {comparable(p) for p in parts if p is not None}:
+        # One of what the origin has may be there in bytes of which only the server knows.
+        return
     for part, at in zip(parts, times, strict=True):
-        if part is not None and sort_elements(part, inner) not in mine:
+        if part is not None and comparable(part) not in mine:
             yield f"{name}[?]", [part], at
 
 

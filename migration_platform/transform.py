@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migration_platform.cell_times import Times, TimesLayout, compile_times_reader, read_row_time
+from migration_platform.cql_forms import in_usual_form, usual_form
 from migration_platform.cql_types import (
     Converter,
     encode_value,
@@ -394,6 +395,13 @@ def _transformed(
         for name in plan.target.primary_key
         if any(s.target == name for s in sources)
     ]
+    # Keys that the target takes for one collide, whatever their bytes.
+    usual = [
+        usual_form(parse_type(sources[i].target_type))
+        if sources[i].target in plan.target.clustering_columns
+        else None
+        for i in key_at
+    ]
     origin_key_at = [names.index(name) for name in layer.origin_key]
     # Two entries of one map may collide as well, where a codec makes their keys one.
     origin_key_at += [entry_at] if map_cell is not None else []
@@ -426,7 +434,7 @@ def _transformed(
                 yield stand_in(cells, text), b"", BAD_ROW, 0
             for entry, extended, filled in made:
                 if wins is not None and not wins(
-                    join_cells([filled[i] for i in key_at], NULL),
+                    join_cells(map(in_usual_form, usual, [filled[i] for i in key_at]), NULL),
                     join_cells([extended[i] for i in origin_key_at], NULL),
                 ):
                     tally.lost += 1

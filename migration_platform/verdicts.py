@@ -35,7 +35,10 @@ class Findings:
 
     `missing`, `extra` and `mismatched` are what was found, `corrected_*` how much of it a repair
     put right. `defeated` rows were repaired in vain: the target holds what is newer. `kept` rows
-    are extra, but the origin has them: a filter leaves them out, so none of them is deleted.
+    are extra, but the origin has them: a filter leaves them out, or the target has them a second
+    time under a key that the origin takes for the same. So none of them is deleted. `other_form`
+    rows hold the same values in other bytes, in a key or in elements; they are no difference,
+    unless forms are compared: then they are among what is `mismatched`, too.
     `ignored_newer` rows were written too shortly before to be judged; `skipped` are those of them
     that the origin has. `statics` are static cells among what is missing or mismatched, and
     `lacking` and `surplus` the rows that only one side has in the end. `unchecked` differences
@@ -56,11 +59,13 @@ class Findings:
     lacking: int = 0
     surplus: int = 0
     unchecked: int = 0
+    other_form: int = 0
     missing_rows: tuple[DifferingRow, ...] = ()
     extra_rows: tuple[DifferingRow, ...] = ()
     mismatched_rows: tuple[DifferingRow, ...] = ()
     defeated_rows: tuple[DifferingRow, ...] = ()
     kept_rows: tuple[DifferingRow, ...] = ()
+    other_form_rows: tuple[DifferingRow, ...] = ()
 
     def __add__(self, other: "Findings") -> "Findings":
         added = {}
@@ -169,6 +174,12 @@ def difference_lines(verdict: Findings) -> Iterator[str]:
         yield f"Mismatch row found for key: {_key(row)} Mismatch: {told}"
         if row.corrected:
             yield f"Corrected mismatch row in target: {_key(row)}"
+    for row in verdict.other_form_rows:
+        told = "".join(
+            f"Target column:{name}-origin[{_text(origin)}]-target[{_text(target)}]; "
+            for name, origin, target in row.changes
+        )
+        yield f"Same values in other bytes found for key: {_key(row)} {told}"
     for row in verdict.extra_rows:
         yield f"Extra target row found for key: {_key(row)}"
         if row.corrected:

@@ -39,7 +39,7 @@ def encode(row):
 
 
 def rows_of(items):
-    return [(encode(key), encode((*key, value)), b"") for key, value in items]
+    return [(encode(key), encode((*key, value)), b"", b"") for key, value in items]
 
 
 def sums_of(table, order=None, locator=BY_KEY):
@@ -102,7 +102,7 @@ def test_rows_are_listed_from_the_wanted_slots_only(table, slots):
             expected.add((slot // BUCKETS, encode(key)))
     assert {(index, key) for index, key, *_ in found} == expected
     assert len(found) == len(expected)
-    assert all(len(digest) == 16 for _, _, digest, _ in found)
+    assert all(len(digest) == 16 for _, _, digest, *_ in found)
 
 
 def test_a_row_is_located_by_its_origin_token_whatever_its_own_keys_order():
@@ -141,19 +141,35 @@ def test_without_ranges_of_their_own_rows_share_the_buckets_of_the_table(table):
 
 @given(st.dictionaries(keys, st.sampled_from([b"", b"\x00" * 8]), max_size=10))
 def test_slots_with_cells_that_expire_are_named_and_expiries_are_listed_but_not_summed(table):
-    rows = [(encode(key), encode(key), expiries) for key, expiries in table.items()]
+    rows = [(encode(key), encode(key), expiries, b"") for key, expiries in table.items()]
     sums, alike = DigestSums(), DigestSums()
     add_rows(sums, rows, BY_KEY)
-    add_rows(alike, [(key, content, b"") for key, content, _ in rows], BY_KEY)
+    add_rows(alike, [(key, content, b"", b"") for key, content, *_ in rows], BY_KEY)
     assert sums.sums == alike.sums
     assert alike.loose == set()
-    expected = {BY_KEY.slot_of(BY_KEY.index_of(key), key) for key, _, expiries in rows if expiries}
+    expected = {
+        BY_KEY.slot_of(BY_KEY.index_of(key), key) for key, _, expiries, _ in rows if expiries
+    }
     assert sums.loose == expected
     listed = list_rows(rows, BY_KEY, frozenset(sums.sums))
-    assert {(key, expiries) for _, key, _, expiries in listed} == {(k, e) for k, _, e in rows}
+    assert {(key, expiries) for _, key, _, expiries, _ in listed} == {(k, e) for k, _, e, _ in rows}
     merged = DigestSums()
     merged.add(sums)
     assert merged == sums
+
+
+@given(tables, st.randoms(use_true_random=False))
+def test_rows_that_exchange_their_forms_do_not_add_up_to_the_same(table, rng):
+    rows = [(encode(key), encode((*key, value)), b"", b"form") for key, value in table.items()]
+    usual = rng.sample(rows, rng.randint(0, len(rows)))
+
+    def sums(without):
+        found = DigestSums()
+        add_rows(found, [(*r[:3], b"") if r in without else r for r in rows], BY_KEY)
+        return found.sums
+
+    others = rng.sample(rows, len(usual))
+    assert (sums(usual) == sums(others)) == ({r[0] for r in usual} == {r[0] for r in others})
 
 
 def test_a_table_has_the_same_number_of_buckets_however_it_is_cut():

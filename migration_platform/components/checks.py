@@ -137,7 +137,7 @@ def _judge_ranges(
         )
         for kind in KINDS
     }
-    for more in ("defeated", "kept", "ignored_newer"):
+    for more in ("defeated", "kept", "ignored_newer", "other_form"):
         if number := sum(int(state.verdict.get(more, 0)) for state in states):
             counts[more] = number
     if corrected:
@@ -146,9 +146,14 @@ def _judge_ranges(
         rows = sum(int(state.verdict["origin_rows"]) for state in states)
         times = ", each cell with its writetime and TTL" if migration.compare_writetime else ""
         repaired = f" {corrected:,} of them were repaired." if corrected else ""
-        return True, f"All {len(states)} ranges match: {rows:,} rows{times}.{repaired}", counts
+        forms = _tell_forms(counts)
+        return (
+            True,
+            f"All {len(states)} ranges match: {rows:,} rows{times}.{repaired}{forms}",
+            counts,
+        )
     samples: dict[str, list[str]] = {}
-    for kind in (*KINDS, "defeated", "kept"):
+    for kind in (*KINDS, "defeated", "kept", "other_form"):
         keys = [key for state in differing for key in state.verdict["samples"].get(kind, ())]
         if keys:
             samples[kind] = keys[:MAX_SAMPLES]
@@ -158,6 +163,15 @@ def _judge_ranges(
         f"{len(ranges)} ranges differ ({describe_ranges(ranges)}): {counts['missing']:,} missing, "
         f"{counts['extra']:,} extra, {counts['mismatched']:,} mismatched rows",
         {**counts, "samples": dg.MetadataValue.json(samples), **_rerun(target, ranges, migration)},
+    )
+
+
+def _tell_forms(counts: dict[str, int]) -> str:
+    if not (number := counts.get("other_form", 0)):
+        return ""
+    return (
+        f" {number:,} of them hold the same values in other bytes, such as the decimals 1.5 and "
+        "1.50 in a key; diff.compare_form tells these apart."
     )
 
 

@@ -150,9 +150,11 @@ def verdict_line(verdict: RangeVerdict) -> str:
         )
     if verdict.kept:
         parts.append(
-            f"{verdict.kept:,} extra rows are at the origin, where the filter leaves them out, and "
-            "were not deleted"
+            f"{verdict.kept:,} extra rows are at the origin, where the filter leaves them out or "
+            "their keys have other bytes, and were not deleted"
         )
+    if verdict.other_form:
+        parts.append(f"{verdict.other_form:,} rows hold the same values in other bytes")
     if verdict.unchecked:
         parts.append(f"{verdict.unchecked:,} of them beyond what is looked at again in one run")
     return "; ".join(parts)
@@ -173,14 +175,14 @@ def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
         name: number
         for name in (
             *("corrected_missing", "corrected_extra", "corrected_mismatched"),
-            *("defeated", "kept", "ignored_newer", "unchecked"),
+            *("defeated", "kept", "ignored_newer", "unchecked", "other_form"),
         )
         if (number := getattr(verdict, name))
     }
-    if verdict.found:
+    if verdict.found or verdict.other_form:
         samples = {
             kind: [str(row) for row in getattr(verdict, f"{kind}_rows")]
-            for kind in ("missing", "extra", "mismatched", "defeated", "kept")
+            for kind in ("missing", "extra", "mismatched", "defeated", "kept", "other_form")
         }
         always = ("missing", "extra", "mismatched")
         metadata["samples"] = dg.MetadataValue.json(
@@ -189,6 +191,11 @@ def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
     if verdict.defeated:
         metadata["next_step"] = (
             "diff.repair_writetime: now lets a repair win over what is newer at the target"
+        )
+    elif verdict.other_form and not verdict.matches:
+        metadata["next_step"] = (
+            "no write changes the bytes of a key or an element that is there; delete these rows at "
+            "the target and copy them with writetime: now, or leave diff.compare_form out"
         )
     return metadata
 

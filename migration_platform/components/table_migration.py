@@ -196,6 +196,11 @@ class DiffAttributes(NamedAttributes, dg.Model):
     compare_writetime: bool = Field(
         default=False, description="Whether cells with equal values and other writetimes differ."
     )
+    compare_form: bool = Field(
+        default=False,
+        description="Whether keys and elements differ that are equal for the server and whose "
+        "bytes are not, such as the decimals 1.5 and 1.50.",
+    )
     ignore_newer_than_seconds: int | None = Field(
         default=None,
         description="Rows written so shortly before the comparison are no differences: for tables "
@@ -446,6 +451,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             truncate_target=self.truncate_target,
             diff_mode=self.diff.mode,
             compare_writetime=self.diff.compare_writetime,
+            compare_form=self.diff.compare_form,
             ignore_newer_than_seconds=self.diff.ignore_newer_than_seconds,
             repair=tuple(self.diff.repair),
             repair_writetime=self.diff.repair_writetime,

@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 from cassandra.marshal import vints_pack, vints_unpack
 
+from migration_platform.cql_forms import one_nan, one_or_zero, shortest_varint, write_varint
 from migration_platform.cql_types import (
     CqlType,
     read_elements,
@@ -105,11 +106,6 @@ def _read_varint(cell: bytes) -> int:
     return int.from_bytes(cell, "big", signed=True)
 
 
-def _write_varint(number: int) -> bytes:
-    bits = (number if number >= 0 else ~number).bit_length()
-    return number.to_bytes(bits // 8 + 1, "big", signed=True)
-
-
 def _varint_text(cell: bytes) -> str:
     # Python refuses to write an int of more than 4300 digits, and means well.
     return str(Decimal(_read_varint(cell)))
@@ -120,11 +116,7 @@ def _read_varint_text(text: str) -> bytes:
     # An exponent could ask for any number of digits.
     if number.as_tuple().exponent:
         raise ValueError(text)
-    return _write_varint(int(number))
-
-
-def _shortest_varint(cell: bytes) -> bytes:
-    return _write_varint(_read_varint(cell)) if cell else cell
+    return write_varint(int(number))
 
 
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
@@ -141,12 +133,12 @@ def _read_decimal(cell: bytes) -> Decimal:
 
 def _write_decimal(number: Decimal) -> bytes:
     scale = max(_LEAST_SCALE, -number.as_tuple().exponent)  # type: ignore[operator] # finite
-    return _SCALE.pack(scale) + _write_varint(int(_EXACT.scaleb(number, scale)))
+    return _SCALE.pack(scale) + write_varint(int(_EXACT.scaleb(number, scale)))
 
 
 def _shortest_decimal(cell: bytes) -> bytes:
     """Keep the scale."""
-    return cell[:4] + _shortest_varint(cell[4:])
+    return cell[:4] + shortest_varint(cell[4:])
 
 
 def _decimal_text(cell: bytes) -> str:
@@ -178,17 +170,8 @@ def _real_text(form: str) -> _Text:
     def read(text: str) -> bytes:
         return pack(float(_NO_NUMBERS.get(text, text)))
 
-    not_a_number = read("NaN")
-
-    def canonical(cell: bytes) -> bytes:
-        # Exponents of ones only: infinities and all that is not a number.
-        if cell and cell[0] & 0x7F == 0x7F:
-            (number,) = unpack(cell)
-            return cell if number == number else not_a_number
-        return cell
-
     return replace(
-        _only_its_own(write if layout.size == 8 else write_short, read), canonical=canonical
+        _only_its_own(write if layout.size == 8 else write_short, read), canonical=one_nan(form)
     )
 
 
@@ -196,11 +179,6 @@ def _boolean_text(cell: bytes) -> str:
     if len(cell) != 1:
         raise ValueError(f"its {len(cell)} bytes are no boolean")
     return "true" if cell[0] else "false"
-
-
-def _one_or_zero(cell: bytes) -> bytes:
-    # Servers take any byte but zero for true.
-    return b"\1" if len(cell) == 1 and cell != b"\0" else cell
 
 
 def _uuid_text(cell: bytes) -> str:
@@ -324,7 +302,7 @@ _TEXTS = {
     "int": _whole_text(">i"),
     "bigint": _whole_text(">q"),
     "counter": _whole_text(">q"),
-    "varint": replace(_only_its_own(_varint_text, _read_varint_text), canonical=_shortest_varint),
+    "varint": replace(_only_its_own(_varint_text, _read_varint_text), canonical=shortest_varint),
     "decimal": replace(
         _only_its_own(_decimal_text, lambda text: _write_decimal(Decimal(text))),
         canonical=_shortest_decimal,
@@ -332,7 +310,7 @@ _TEXTS = {
     "float": _real_text(">f"),
     "double": _real_text(">d"),
     "boolean": _Text(
-        _boolean_text, {"true": b"\1", "false": b"\0"}.__getitem__, canonical=_one_or_zero
+        _boolean_text, {"true": b"\1", "false": b"\0"}.__getitem__, canonical=one_or_zero
     ),
     "uuid": _UUID,
     "timeuuid": _UUID,
@@ -435,7 +413,7 @@ def _read_big_number(text: str) -> bytes:
     number = Decimal(text)
     if number.adjusted() > _MOST or number != number.to_integral_value(context=_EXACT):
         raise ValueError(text)
-    return _write_varint(int(number))
+    return write_varint(int(number))
 
 
 def _write_decimal_number(cell: bytes) -> str | None:
@@ -494,7 +472,7 @@ _NUMBERS = {
     "int": _whole_number(">i"),
     "bigint": _whole_number(">q"),
     "counter": _whole_number(">q"),
-    "varint": _Number(_write_big_number, _read_big_number, _shortest_varint, always=False),
+    "varint": _Number(_write_big_number, _read_big_number, shortest_varint, always=False),
     "decimal": _Number(
         _write_decimal_number,
         lambda text: _write_plain(Decimal(text)),
@@ -732,7 +710,7 @@ def _decode_boolean(value: Any) -> bytes:
     return b"\1" if truth else b"\0"
 
 
-_BOOLEAN = _Codec(_encode_boolean, _decode_boolean, _one_or_zero)
+_BOOLEAN = _Codec(_encode_boolean, _decode_boolean, one_or_zero)
 
 
 def _empty(value: Any) -> bytes:
