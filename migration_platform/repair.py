@@ -159,7 +159,7 @@ def _count(
         return _count_form(stores, suspect)
     touched, kept = key in repaired.touched, key in repaired.kept
     after = (remaining[key].kind if key in remaining else "agree") if touched else kind
-    # What is there in another form is there: no write changes the form of a key.
+    # What is there in another form is there: a write need not change the form of a key.
     corrected, static = after in ("agree", "other_form"), _is_static(stores, key)
     shown = replace(suspect.shown, corrected=corrected)
     defeated = touched and not corrected

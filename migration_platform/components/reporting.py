@@ -194,8 +194,8 @@ def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
         )
     elif verdict.other_form and not verdict.matches:
         metadata["next_step"] = (
-            "no write changes the bytes of a key or an element that is there; delete these rows at "
-            "the target and copy them with writetime: now, or leave diff.compare_form out"
+            "a write need not change the bytes of a key that is there; delete these rows at the "
+            "target and copy them with writetime: now, or leave diff.compare_form out"
         )
     return metadata
 
