@@ -43,7 +43,14 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
         Fidelity(quote(name), "nothing fills it; it stays as it is", "", exact=True)
         for name in plan.left_unset
     ]
-    return tuple(found)
+    return (*found, *_left_out(plan))
+
+
+def _left_out(plan: Plan) -> list[Fidelity]:
+    return [
+        Fidelity(quote(name), "left out: the target has no such column", "", exact=False)
+        for name in plan.left_out
+    ]
 
 
 # -- items of DynamoDB ---------------------------------------------------------------------------

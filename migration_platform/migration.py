@@ -7,7 +7,7 @@ servers. Attributes that depend on each other are checked together, in one messa
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from migration_platform.cql_names import TableName, quote
@@ -51,6 +51,7 @@ COLLISION_MODES = ("refuse", "newest", "oldest")
 GUARDRAIL_ACTIONS = ("report", "skip", "fail")
 REPAIRS = ("missing", "mismatched", "extra", "counters")
 REPAIR_WRITETIMES = ("origin", "now")
+UNMATCHED_MODES = ("refuse", "skip")
 CODECS = (
     "INT_STRING",
     "DOUBLE_STRING",
@@ -62,6 +63,11 @@ CODECS = (
     "TIMESTAMP_STRING_FORMAT",
 )
 """The Cassandra Data Migrator's names; each works in both directions."""
+KEY_TYPES = (
+    *("ascii", "bigint", "blob", "boolean", "date", "decimal", "double", "float", "inet", "int"),
+    *("smallint", "text", "time", "timestamp", "timeuuid", "tinyint", "uuid", "varint"),
+)
+"""The types of one piece that a key column can have."""
 MAX_TTL_SECONDS = 20 * 365 * 24 * 3600
 """Cassandra's own limit, twenty years."""
 MAX_WRITETIME_US = 253_402_300_799_999_999
@@ -124,7 +130,11 @@ class ExtractJson:
 
 @dataclass(frozen=True)
 class Columns:
-    """How the target's columns come from the origin's; names on the right are the target's."""
+    """How the target's columns come from the origin's; names on the right are the target's.
+
+    `unmatched` says what becomes of columns that only the origin has: `refuse` them, or `skip`.
+    `key_defaults_by_type` holds for key columns of a type that `key_defaults` does not name.
+    """
 
     rename: Mapping[str, str] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
@@ -135,6 +145,8 @@ class Columns:
     explode_map: ExplodeMap | None = None
     extract_json: ExtractJson | None = None
     key_defaults: Mapping[str, Any] = field(default_factory=dict)
+    key_defaults_by_type: Mapping[str, Any] = field(default_factory=dict)
+    unmatched: str = "refuse"
 
 
 @dataclass(frozen=True)
@@ -490,6 +502,8 @@ class Migration:
             *object_to_names("columns.skip", columns.skip),
             *object_to_mapping("columns.constants", columns.constants),
             *object_to_mapping("columns.key_defaults", columns.key_defaults),
+            *_object_to_defaults_by_type(columns.key_defaults_by_type),
+            *object_to_choice("columns.unmatched", columns.unmatched, UNMATCHED_MODES),
             *object_to_choices("columns.codecs", columns.codecs, CODECS),
             *_object_to_timestamps(columns),
             *_object_to_explode_map(columns.explode_map),
@@ -617,6 +631,17 @@ def _object_to_extract_json(extracted: ExtractJson | None) -> list[str]:
     if not extracted.properties:
         wrong.append(f"{name}.properties is empty; name property: column")
     return wrong
+
+
+def _object_to_defaults_by_type(defaults: object) -> list[str]:
+    name = "columns.key_defaults_by_type"
+    if faults := object_to_mapping(name, defaults):
+        return faults
+    return [
+        f"{name} names {show(cql_type)}; valid are {', '.join(KEY_TYPES)}"
+        for cql_type in cast(Mapping[str, Any], defaults)
+        if cql_type not in KEY_TYPES
+    ]
 
 
 def _contradictions(columns: Columns) -> list[str]:

@@ -371,6 +371,8 @@ columns:
   explode_map: {column: scores, key: subject, value: score}
   extract_json: {column: payload, properties: {name: full_name}, overwrite: true}
   key_defaults: {tenant: "", level: 0}
+  key_defaults_by_type: {text: "12", timestamp: 5}
+  unmatched: skip
 filter:
   where: "status = 'active'"
   token_min: -9223372036854775808
@@ -411,6 +413,8 @@ def test_every_attribute_of_the_yaml_reaches_the_migration(
         explode_map=ExplodeMap("scores", "subject", "score"),
         extract_json=ExtractJson("payload", {"name": "full_name"}, overwrite=True),
         key_defaults={"tenant": "", "level": 0},
+        key_defaults_by_type={"text": "12", "timestamp": 5},
+        unmatched="skip",
     )
     assert migration.filter == Filter(
         where="status = 'active'",
