@@ -75,7 +75,12 @@ _REST: list[tuple[str, str, Fate, str]] = [
     ("schema.origin.column.writetime.names", "", "becomes", "row_max.writetime_columns"),
     ("schema.origin.column.skip", "", "becomes", "columns.skip"),
     ("schema.origin.column.names.to.target", "", "becomes", "columns.rename"),
-    ("schema.ttlwritetime.calc.useCollections", "false", "becomes", "row_max.collections"),
+    (
+        "schema.ttlwritetime.calc.useCollections",
+        "false",
+        "becomes",
+        "row_max.collections; where then no column counts, row_max.if_none_counts: now",
+    ),
     (
         "schema.target.keyspaceTable",
         "",

@@ -197,13 +197,14 @@ def _times_of(plan: Plan, layer: Layer, source: Source) -> tuple[str, bool]:
             notes.append("each element's own")
         else:
             notes.append("each cell's own")
+    why = dict.fromkeys(plan.uncounted, ", because no column counts for a row's")
     other = {
         "row_max": "the row's newest writetime" + _counting(plan.migration.row_max, "writetime"),
-        "now": "the time of the copy",
+        "now": "the time of the copy" + why.get("writetime", ""),
         "cell": "",
     }
     longest = "the row's longest TTL" + _counting(plan.migration.row_max, "ttl")
-    lives = {"row_max": longest, "none": "no TTL", "cell": ""}
+    lives = {"row_max": longest, "none": "no TTL" + why.get("ttl", ""), "cell": ""}
     if isinstance(rules.writetime, int):
         notes.append(f"writetime {rules.writetime:,}")
     elif rules.writetime != "cell":
@@ -237,7 +238,9 @@ def _counting(chosen: RowMax, of: str) -> str:
 
 def _row_markers(plan: Plan) -> Fidelity:
     if plan.rules.writetime == "now":
-        return Fidelity("(row markers)", "written with every row", "the time of the copy", False)
+        why = ", because no column counts for a row's" if "writetime" in plan.uncounted else ""
+        told = f"the time of the copy{why}"
+        return Fidelity("(row markers)", "written with every row", told, False)
     return Fidelity(
         "(row markers)",
         "written with every row, also where the origin's was made by an UPDATE",

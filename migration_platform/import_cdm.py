@@ -435,6 +435,7 @@ def _times(settings: _Settings, chosen: Filter) -> dict[str, Any]:
         ttl_columns=names["ttl"] if ttl == "row_max" else (),
         collections=collections or not (counts or ttl == "row_max"),
         expiring_cells_only=ttl == "row_max",
+        if_none_counts="now" if "row_max" in (writetime, ttl) else RowMax.if_none_counts,
     )
     if "row_max" in (writetime, ttl):
         settings.note(
@@ -444,6 +445,10 @@ def _times(settings: _Settings, chosen: Filter) -> dict[str, Any]:
         settings.note(
             "A row of which no cell that counts has a value gets the newest and longest of its "
             "other cells; the migrator writes it at 1970 and for ever."
+        )
+        settings.note(
+            "row_max.if_none_counts is now: a table of which no column counts is written with the "
+            "present time and without a TTL, as the migrator does; the plan says whether it is one."
         )
     if ttl == "row_max":
         settings.note(

@@ -52,6 +52,7 @@ GUARDRAIL_ACTIONS = ("report", "skip", "fail")
 REPAIRS = ("missing", "mismatched", "extra", "counters")
 REPAIR_WRITETIMES = ("origin", "now")
 UNMATCHED_MODES = ("refuse", "skip")
+UNCOUNTED_MODES = ("others", "now")
 CODECS = (
     "INT_STRING",
     "DOUBLE_STRING",
@@ -202,12 +203,15 @@ class RowMax:
     Names are the origin's columns; unless some are named, unfrozen collections and user-defined
     types count only with `collections`. Where no cell that counts has a value, all others do.
     With `expiring_cells_only` the longest TTL counts also where other cells live for ever.
+    `if_none_counts` is for tables of which no column counts: all `others` do, or rows are written
+    `now` and live for ever.
     """
 
     writetime_columns: tuple[str, ...] = ()
     ttl_columns: tuple[str, ...] = ()
     collections: bool = True
     expiring_cells_only: bool = False
+    if_none_counts: str = "others"
 
 
 @dataclass(frozen=True)
@@ -451,6 +455,11 @@ class Migration:
                 "batch_across_partitions is not known of a DynamoDB target: a request holds items "
                 "of any key; leave it out"
             )
+        if isinstance(self.row_max, RowMax) and self.row_max.if_none_counts == "now":
+            wrong.append(
+                "row_max.if_none_counts is not known of a DynamoDB target, where an attribute of "
+                "the item keeps the row's time; leave it out"
+            )
         if "counters" in self.repair:
             wrong.append(
                 "diff.repair names counters, but in DynamoDB a counter is a number like any other; "
@@ -467,6 +476,7 @@ class Migration:
             *object_to_names("row_max.ttl_columns", chosen.ttl_columns),
             *object_to_flag("row_max.collections", chosen.collections),
             *object_to_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
+            *object_to_choice("row_max.if_none_counts", chosen.if_none_counts, UNCOUNTED_MODES),
         ]
         if wrong:
             return wrong
@@ -476,6 +486,7 @@ class Migration:
             or (isinstance(self.filter, Filter) and self.filter.by_writetime)
         )
         of_ttls = self.ttl == "row_max"
+        of_rows = of_ttls or self.writetime == "row_max"
         useless = [
             name
             for name, given in (
@@ -483,13 +494,14 @@ class Migration:
                 ("ttl_columns", chosen.ttl_columns and not of_ttls),
                 ("collections", not (chosen.collections or of_writetimes or of_ttls)),
                 ("expiring_cells_only", chosen.expiring_cells_only and not of_ttls),
+                ("if_none_counts", chosen.if_none_counts == "now" and not of_rows),
             )
             if given
         ]
+        needed = {"writetime_columns": "writetime", "if_none_counts": "writetime or ttl"}
         return [
-            f"row_max.{name} does nothing unless "
-            f"{'writetime' if name == 'writetime_columns' else 'ttl'} is row_max; set it, or leave "
-            "the one out"
+            f"row_max.{name} does nothing unless {needed.get(name, 'ttl')} is row_max; set it, or "
+            "leave the one out"
             for name in useless
         ]
 

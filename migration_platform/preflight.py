@@ -22,6 +22,7 @@ from migration_platform.cql_types import (
 from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.migration import Columns, Migration, RowMax, quote
 from migration_platform.stores.cassandra import Connection, Table, describe_table
+from migration_platform.uncounted_times import settle_uncounted
 
 _SEES_WRITES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL")
 """Consistency levels of which a read sees every write that was acknowledged at the same one."""
@@ -100,7 +101,8 @@ class Plan:
 
     `left_unset` are the target's columns that nothing fills, `left_out` the origin's that the
     target does not have. `lost_keys` are the columns of the origin's primary key that the target's
-    key does not keep apart: rows may collide.
+    key does not keep apart: rows may collide. `uncounted` says of `writetime` and `ttl` that no
+    column counts for a row's one, so that the migration is one without.
     """
 
     migration: Migration
@@ -110,6 +112,7 @@ class Plan:
     left_unset: tuple[str, ...]
     lost_keys: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     @property
     def rules(self) -> TimeRules:
@@ -204,7 +207,7 @@ class Plan:
             "writetime": migration.writetime,
             "writetime_increment_by": migration.writetime_increment_by,
             "ttl": migration.ttl,
-            "row_max": asdict(migration.row_max),
+            "row_max": _declared(migration.row_max),
         }
         if migration.target.dynamodb:
             content["items"] = migration.target.dynamodb.form
@@ -223,11 +226,11 @@ class Plan:
         )
 
 
-_ADDED_LATER = {"key_defaults_by_type": {}, "unmatched": "refuse"}
+_ADDED_LATER = {"key_defaults_by_type": {}, "unmatched": "refuse", "if_none_counts": "others"}
 """Attributes that change no fingerprint while they are the default: ranges copied before count."""
 
 
-def _declared(part: Columns) -> dict[str, object]:
+def _declared(part: Columns | RowMax) -> dict[str, object]:
     return {
         name: value
         for name, value in asdict(part).items()
@@ -292,6 +295,9 @@ def plan_tables(
     objections += _object_to_keys(migration, origin, target, sources)
     objections += _object_to_statics(migration, origin, target, sources)
     objections += _object_to_counters(migration, origin, target, sources)
+    values = {*(s.origin for s in sources if s.origin), *left_out} - {*origin.primary_key}
+    migration, uncounted, uncountable = settle_uncounted(migration, origin, values)
+    objections += uncountable
     if objections:
         return None, objections
     filled = {source.target for source in sources}
@@ -303,6 +309,7 @@ def plan_tables(
         left_unset=tuple(c.name for c in target.columns if c.name not in filled),
         lost_keys=_lost_keys(migration, origin, sources),
         left_out=tuple(left_out),
+        uncounted=uncounted,
     )
     objections = _object_to_row_max(plan) + _object_to_comparison(plan)
     return plan, objections + _object_to_repair(plan)

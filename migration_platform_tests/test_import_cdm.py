@@ -100,7 +100,7 @@ def refused(part):
     return part
 
 
-CDM = RowMax(collections=False, expiring_cells_only=True)
+CDM = RowMax(collections=False, expiring_cells_only=True, if_none_counts="now")
 FORMAT = {"transform.codecs": "TIMESTAMP_STRING_FORMAT"}
 TLS = {"connect.origin.tls.enabled": "true", "connect.target.tls.enabled": "true"}
 NO_ASTRA = refused("has no equivalent: Astra")

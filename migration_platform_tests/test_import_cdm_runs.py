@@ -120,3 +120,22 @@ def test_a_null_time_without_a_value_for_it_fails_by_name(connection, make, impo
     result = imported.run()
     assert not result.success
     assert "has no value for the key column at" in imported.project.messages_of(result.run_id)
+
+
+def test_a_repair_of_what_has_no_time_that_counts_wins_as_the_migrators_does(
+    connection, reader, make, import_cdm
+):
+    origin, target = (make(name, "k int PRIMARY KEY, e set<int>") for name in "ab")
+    for k in (1, 2, 3):
+        reader.execute(f"INSERT INTO {origin} (k, e) VALUES ({k}, {{{k}}}) USING TIMESTAMP 1000")
+    imported = import_cdm({"autocorrect.missing": "true", "autocorrect.mismatch": "true"})
+    assert imported.run().assert_success().checks["all_ranges_match"].passed
+    reader.execute(f"DELETE FROM {target} WHERE k = 1")
+    reader.execute(f"UPDATE {target} SET e = {{9}} WHERE k = 2")
+    diff = imported.asset("_diff")
+    ranges = shlex.split(imported.launch)[-1]
+    imported.project.run(ranges, assets=[diff]).assert_success()
+    assert rows_of(reader, target) == [{"e": {k}, "k": k} for k in (1, 2, 3)]
+    plan = imported.asset("_plan")
+    told = imported.project.run(None, assets=[plan]).assert_success().materializations(plan)[None]
+    assert "the time of the copy, because no column counts for a row's" in told["fidelity"]

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import re
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from migration_platform.dynamodb.target import DynamoDbTarget
 from migration_platform.errors import DeclarationError, PermanentError, PreflightError
 from migration_platform.fidelity import describe_fidelity
 from migration_platform.migration import (
@@ -19,6 +21,7 @@ from migration_platform.migration import (
     RowMax,
     TableName,
 )
+from migration_platform_tests.cells import read_cells
 from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.tables import (
     copy_table,
@@ -308,3 +311,241 @@ def test_a_default_that_does_not_fit_its_type_is_refused_also_where_no_column_ha
     columns = Columns(key_defaults_by_type={"timestamp": "yesterday"})
     with pytest.raises(PreflightError, match=r"key_defaults_by_type\.timestamp does not fit"):
         plan_copy(connection, origin, target, columns=columns)
+
+
+# -- tables of which no column counts for a row's time ---------------------------------------------
+
+CDM = RowMax(collections=False, expiring_cells_only=True, if_none_counts="now")
+ROW_MAX = {"writetime": "row_max", "ttl": "row_max"}
+BOTH, NEITHER = ("writetime", "ttl"), ()
+MAP = Columns(explode_map=ExplodeMap("m", "mk", "mv"))
+EXPLODED = "k int, mk int, mv int, v int, PRIMARY KEY (k, mk)"
+COUNTED = {
+    "keys only": ("k int, c int, PRIMARY KEY (k, c)", None, Columns(), CDM, BOTH),
+    "a value": ("k int PRIMARY KEY, v int", None, Columns(), CDM, NEITHER),
+    "collections": ("k int PRIMARY KEY, e set<int>, l list<int>", None, Columns(), CDM, BOTH),
+    "collections that are asked for": (
+        "k int PRIMARY KEY, e set<int>",
+        None,
+        Columns(),
+        replace(CDM, collections=True),
+        NEITHER,
+    ),
+    "a collection that is named": (
+        "k int PRIMARY KEY, e set<int>",
+        None,
+        Columns(),
+        replace(CDM, writetime_columns=("e",)),
+        ("ttl",),
+    ),
+    "a collection that is named for its TTL": (
+        "k int PRIMARY KEY, e set<int>",
+        None,
+        Columns(),
+        replace(CDM, ttl_columns=("e",)),
+        ("writetime",),
+    ),
+    "a type of one's own": ("k int PRIMARY KEY, u pair", None, Columns(), CDM, BOTH),
+    "a frozen type": ("k int PRIMARY KEY, u frozen<pair>", None, Columns(), CDM, NEITHER),
+    "a frozen collection": ("k int PRIMARY KEY, e frozen<set<int>>", None, Columns(), CDM, NEITHER),
+    "a tuple": ("k int PRIMARY KEY, t tuple<int, int>", None, Columns(), CDM, NEITHER),
+    "a vector": ("k int PRIMARY KEY, t vector<float, 2>", None, Columns(), CDM, NEITHER),
+    "a static cell": (
+        "k int, c int, s int STATIC, e set<int>, PRIMARY KEY (k, c)",
+        None,
+        Columns(),
+        CDM,
+        NEITHER,
+    ),
+    "a map that is exploded": ("k int PRIMARY KEY, m map<int, int>", EXPLODED, MAP, CDM, BOTH),
+    "a frozen map that is exploded": (
+        "k int PRIMARY KEY, m frozen<map<int, int>>",
+        EXPLODED,
+        MAP,
+        CDM,
+        NEITHER,
+    ),
+    "a map that is exploded beside a value": (
+        "k int PRIMARY KEY, m map<int, int>, v int",
+        EXPLODED,
+        MAP,
+        CDM,
+        NEITHER,
+    ),
+    "a value that is skipped": (
+        "k int PRIMARY KEY, e set<int>, v int",
+        None,
+        Columns(skip=("v",)),
+        CDM,
+        BOTH,
+    ),
+    "a value that only the origin has": (
+        "k int PRIMARY KEY, e set<int>, v int",
+        "k int PRIMARY KEY, e set<int>",
+        SKIP,
+        CDM,
+        NEITHER,
+    ),
+    "a value that became key": (
+        "k int PRIMARY KEY, v int",
+        "k int, v int, PRIMARY KEY (k, v)",
+        Columns(),
+        CDM,
+        NEITHER,
+    ),
+    "counters": ("k int PRIMARY KEY, n counter", None, Columns(), CDM, NEITHER),
+    "collections, but not to be written now": (
+        "k int PRIMARY KEY, e set<int>",
+        None,
+        Columns(),
+        replace(CDM, if_none_counts="others"),
+        NEITHER,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_the_schema_says_whether_a_column_counts(connection, make, keyspace, case):
+    body, there, columns, row_max, uncounted = COUNTED[case]
+    connection.session.execute(f"CREATE TYPE {keyspace}.pair (x int, y int)", timeout=60)
+    origin, target = make("a", body), make("b", there or body)
+    options = {**ROW_MAX, "writetime_increment_by": 3}
+    plan = plan_copy(connection, origin, target, columns=columns, row_max=row_max, **options)
+    assert plan.uncounted == uncounted
+    if not plan.has_counters:
+        rules = plan.rules
+        assert (rules.writetime == "now", rules.ttl == "none") == (
+            "writetime" in uncounted,
+            "ttl" in uncounted,
+        )
+        assert rules.increment_by == (0 if "writetime" in uncounted else 3)
+    told = " ".join(line.times for line in describe_fidelity(plan))
+    assert ("the time of the copy, because no column counts" in told) == ("writetime" in uncounted)
+    has_values = any(not source.is_key for source in plan.rows.sources)
+    assert ("no TTL, because no column counts" in told) == ("ttl" in uncounted and has_values)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"compare_writetime": True}, "diff.compare_writetime needs writetimes that are kept, but"),
+        ({"filter": Filter(writetime_from=1)}, "filter.writetime_from and _to need writetimes of"),
+    ],
+    ids=str,
+)
+def test_what_needs_a_time_is_refused_where_no_column_counts(connection, make, options, message):
+    origin, target = (make(name, "k int PRIMARY KEY, e set<int>") for name in "ab")
+    with pytest.raises(PreflightError, match=message):
+        plan_copy(connection, origin, target, row_max=CDM, **ROW_MAX, **options)
+    with_value = [make(name, "k int PRIMARY KEY, e set<int>, v int") for name in "cd"]
+    plan_copy(connection, *with_value, row_max=CDM, **ROW_MAX, **options)
+
+
+REPAIRED = {
+    "keys only": (
+        "k int, c int, PRIMARY KEY (k, c)",
+        None,
+        Columns(),
+        "INSERT INTO {} (k, c)",
+        "1, 1",
+    ),
+    "a set": ("k int PRIMARY KEY, e set<int>", None, Columns(), "INSERT INTO {} (k, e)", "1, {1}"),
+    "a list": (
+        "k int PRIMARY KEY, l list<int>",
+        None,
+        Columns(),
+        "INSERT INTO {} (k, l)",
+        "1, [1]",
+    ),
+    "a map that is exploded": (
+        "k int PRIMARY KEY, m map<int, int>",
+        EXPLODED.replace(", v int", ""),
+        MAP,
+        "INSERT INTO {} (k, m)",
+        "1, {5: 7}",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REPAIRED)
+@pytest.mark.parametrize("mode", ["now", "others"])
+def test_a_repair_wins_over_what_is_newer_only_where_no_column_counts(
+    connection, reader, make, case, mode
+):
+    body, there, columns, insert, values = REPAIRED[case]
+    origin, target = make("a", body), make("b", there or body)
+    old = f"USING TIMESTAMP {WRITTEN} AND TTL 100000"
+    reader.execute(f"{insert.format(origin)} VALUES ({values}) {old}")
+    options = {
+        **{"columns": columns, "row_max": replace(CDM, if_none_counts=mode), "token_ranges": 1},
+        **{"repair": ("missing", "mismatched"), "diff_mode": "origin_only", **ROW_MAX},
+    }
+    plan = plan_copy(connection, origin, target, **options)
+    assert copy_table(connection, origin, target, **options).written == 1
+    copied = rows_of(reader, target)
+    assert found(compare(connection, plan)) == MATCH
+    reader.execute(f"DELETE FROM {target} WHERE k = 1")
+    verdict = compare(connection, plan)
+    # By then no time of the origin wins, but the present one does; a row of nothing but its key
+    # has no time at the origin.
+    wins = mode == "now" or case == "keys only"
+    assert (verdict.missing, verdict.corrected_missing) == (1, 1 if wins else 0)
+    assert rows_of(reader, target) == (copied if wins else [])
+
+
+def test_rows_that_are_written_now_live_for_ever_also_where_the_target_says_otherwise(
+    connection, reader, make
+):
+    origin = make("a", "k int PRIMARY KEY, e set<int>")
+    target = make("b", "k int PRIMARY KEY, e set<int> WITH default_time_to_live = 1000")
+    reader.execute(
+        f"INSERT INTO {origin} (k, e) VALUES (1, {{1}}) USING TIMESTAMP {WRITTEN} AND TTL 100000"
+    )
+    copy_table(connection, origin, target, row_max=CDM, **ROW_MAX)
+    (cell,) = [cell for place, cell in read_cells(reader, target).items() if place.column]
+    assert cell.expires_at is None
+    assert (cell.writetime_us or 0) > (time.time() - 600) * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"row_max": CDM, "writetime": "cell", "ttl": 60}, "unless writetime or ttl is row_max"),
+        (
+            {"row_max": RowMax(if_none_counts="then"), **ROW_MAX},
+            "row_max.if_none_counts is 'then'; valid are others, now",
+        ),
+        (
+            {
+                **{"row_max": CDM, "writetime": "row_max", "ttl": "none"},
+                "target_dynamodb": DynamoDbTarget(writetime_attribute="written"),
+            },
+            "row_max.if_none_counts is not known of a DynamoDB target",
+        ),
+    ],
+    ids=str,
+)
+def test_a_choice_that_does_nothing_or_is_none_is_refused(options, message):
+    with pytest.raises(DeclarationError, match=re.escape(message)):
+        declare(TableName("ks", "a"), TableName("ks", "b"), **options)
+
+
+@pytest.mark.parametrize(
+    "row_max",
+    [
+        RowMax(writetime_columns=("v",)),
+        RowMax(collections=False),
+        RowMax(collections=False, if_none_counts="now"),
+    ],
+    ids=str,
+)
+def test_a_repair_with_new_times_forgets_what_would_have_counted(connection, reader, make, row_max):
+    origin, target = (make(name, "k int PRIMARY KEY, v int, e set<int>") for name in "ab")
+    reader.execute(f"INSERT INTO {origin} (k, v, e) VALUES (1, 1, {{1}}) USING TIMESTAMP {WRITTEN}")
+    options = {"writetime": "row_max", "ttl": "none", "row_max": row_max, "token_ranges": 1}
+    copy_table(connection, origin, target, **options)
+    reader.execute(f"DELETE FROM {target} WHERE k = 1")
+    options |= {"repair": ("missing",), "repair_writetime": "now"}
+    verdict = compare(connection, plan_copy(connection, origin, target, **options))
+    assert (verdict.error, verdict.corrected_missing) == ("", 1)
+    assert rows_of(reader, target) == rows_of(reader, origin)

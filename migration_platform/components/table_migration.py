@@ -184,6 +184,11 @@ class RowMaxAttributes(NamedAttributes, dg.Model):
         default=False,
         description="Whether the longest TTL counts also where other cells live for ever.",
     )
+    if_none_counts: str = Field(
+        default=RowMax.if_none_counts,
+        description="For a table of which no column counts: all others do, or with now rows are "
+        "written with the present time and live for ever.",
+    )
 
 
 class GuardrailsAttributes(NamedAttributes, dg.Model):
@@ -444,6 +449,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 ttl_columns=tuple(self.row_max.ttl_columns),
                 collections=self.row_max.collections,
                 expiring_cells_only=self.row_max.expiring_cells_only,
+                if_none_counts=self.row_max.if_none_counts,
             ),
             columns=self._columns(),
             filter=chosen,
