@@ -86,7 +86,8 @@ def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) ->
     "timestamp_keys",
     multiple=True,
     metavar="COLUMN",
-    help="A timestamp of the target's key in which null becomes what the file says.",
+    help="A timestamp of the target's key in which null becomes what the file says; by default"
+    " all are.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 @click.option(

@@ -176,8 +176,8 @@ def import_properties(
     """Turn a properties file into declarations.
 
     `prefix` begins the names of the stores and of the variables of their passwords.
-    `timestamp_keys` are key columns of the target in which null becomes the time that
-    transform.missing.key.ts.replace.value gives.
+    `timestamp_keys` are the only key columns of the target in which null becomes the time that
+    transform.missing.key.ts.replace.value gives; without them all timestamps of the key are.
 
     Raises:
         DeclarationError: one message with everything that is wrong or would be lost.
@@ -435,6 +435,7 @@ def _times(settings: _Settings, chosen: Filter) -> dict[str, Any]:
         ttl_columns=names["ttl"] if ttl == "row_max" else (),
         collections=collections or not (counts or ttl == "row_max"),
         expiring_cells_only=ttl == "row_max",
+        if_none_counts="now" if "row_max" in (writetime, ttl) else RowMax.if_none_counts,
     )
     if "row_max" in (writetime, ttl):
         settings.note(
@@ -444,6 +445,10 @@ def _times(settings: _Settings, chosen: Filter) -> dict[str, Any]:
         settings.note(
             "A row of which no cell that counts has a value gets the newest and longest of its "
             "other cells; the migrator writes it at 1970 and for ever."
+        )
+        settings.note(
+            "row_max.if_none_counts is now: a table of which no column counts is written with the "
+            "present time and without a TTL, as the migrator does; the plan says whether it is one."
         )
     if ttl == "row_max":
         settings.note(
@@ -498,6 +503,15 @@ def _columns(settings: _Settings, timestamp_keys: Sequence[str]) -> Columns:
             )
         pattern, zone = Columns.timestamp_format, Columns.timestamp_zone
     settings.flag("transform.map.remove.null.value")
+    settings.note(
+        "columns.unmatched is skip: columns that only the origin has stay behind, as with the "
+        "migrator; the plan and the run's log name them. Take it out to be refused instead."
+    )
+    settings.note(
+        "Null in a column that is new in the target's key becomes an empty text, and a time where "
+        "transform.missing.key.ts.replace.value gives one (columns.key_defaults_by_type); a row "
+        "with another null there fails its range, where the migrator passes over it."
+    )
     return Columns(
         rename=_renames(settings),
         skip=settings.names("schema.origin.column.skip"),
@@ -507,7 +521,8 @@ def _columns(settings: _Settings, timestamp_keys: Sequence[str]) -> Columns:
         timestamp_zone=zone,
         explode_map=_explode_map(settings),
         extract_json=_extract_json(settings),
-        key_defaults=_key_defaults(settings, timestamp_keys),
+        **_key_defaults(settings, timestamp_keys),
+        unmatched="skip",
     )
 
 
@@ -601,20 +616,17 @@ def _extract_json(settings: _Settings) -> ExtractJson | None:
 def _key_defaults(settings: _Settings, timestamp_keys: Sequence[str]) -> dict[str, Any]:
     name = "transform.missing.key.ts.replace.value"
     milliseconds = settings.number(name)
+    # The migrator writes an empty text into a key whether or not it is told a time.
+    found: dict[str, Any] = {"key_defaults_by_type": dict.fromkeys(("text", "ascii"), "")}
     if milliseconds is None:
         if timestamp_keys:
             settings.wrong.append(f"--timestamp-key does nothing without {PREFIX}{name}")
-        return {}
-    if not timestamp_keys:
-        settings.wrong.append(
-            f"{PREFIX}{name} stands for null in timestamps of the target's key; say which columns "
-            "these are with --timestamp-key COLUMN"
-        )
-    settings.note(
-        "columns.key_defaults: the migrator also writes an empty text for null in a text of the "
-        'target\'s key; name such columns there with "", or their rows fail.'
-    )
-    return dict.fromkeys(timestamp_keys, milliseconds)
+        return found
+    if timestamp_keys:
+        found["key_defaults"] = dict.fromkeys(timestamp_keys, milliseconds)
+    else:
+        found["key_defaults_by_type"]["timestamp"] = milliseconds
+    return found
 
 
 def _token_ranges(settings: _Settings) -> int:
@@ -779,7 +791,7 @@ def _refuse_templates(value: Any) -> None:
         )
 
 
-_AS_WRITTEN = ("constants", "key_defaults")
+_AS_WRITTEN = ("constants", "key_defaults", "key_defaults_by_type")
 """Attributes whose text stays text; in others Dagster makes the number 12 of the text '12'."""
 
 

@@ -100,7 +100,7 @@ def refused(part):
     return part
 
 
-CDM = RowMax(collections=False, expiring_cells_only=True)
+CDM = RowMax(collections=False, expiring_cells_only=True, if_none_counts="now")
 FORMAT = {"transform.codecs": "TIMESTAMP_STRING_FORMAT"}
 TLS = {"connect.origin.tls.enabled": "true", "connect.target.tls.enabled": "true"}
 NO_ASTRA = refused("has no equivalent: Astra")
@@ -181,7 +181,10 @@ CASES = {
     "perfops.consistency.write": ("ALL", side_with("target", consistency="ALL")),
     "perfops.fetchSizeInRows": ("7", side_with("origin", fetch_size=7)),
     "perfops.errorLimit": ("3", told),
-    "transform.missing.key.ts.replace.value": ("1685577600000", refused("--timestamp-key COLUMN")),
+    "transform.missing.key.ts.replace.value": (
+        "1685577600000",
+        columns(key_defaults_by_type={"text": "", "ascii": "", "timestamp": 1685577600000}),
+    ),
     "transform.custom.writetime": ("5", with_(writetime=5, writetime_increment_by=0)),
     "transform.custom.writetime.incrementBy": (
         "1",
@@ -342,6 +345,7 @@ def test_null_keys_get_the_time_where_their_columns_are_named():
         {"transform.missing.key.ts.replace.value": "1685577600000"}, timestamp_keys=["at", "on"]
     )
     assert result.migration.columns.key_defaults == {"at": 1685577600000, "on": 1685577600000}
+    assert result.migration.columns.key_defaults_by_type == {"text": "", "ascii": ""}
     assert declared(result) == result.migration
 
 

@@ -124,6 +124,14 @@ class ColumnsAttributes(NamedAttributes, dg.Model):
         default_factory=dict,
         description="Key columns of the target, and what stands in them for null.",
     )
+    key_defaults_by_type: Literally[dict[str, Any]] = Field(
+        default_factory=dict,
+        description="The same for all key columns of a type that key_defaults does not name.",
+    )
+    unmatched: str = Field(
+        default=Columns.unmatched,
+        description="refuse columns that only the origin has, or skip them.",
+    )
 
 
 class ColumnFilterAttributes(NamedAttributes, dg.Model):
@@ -175,6 +183,11 @@ class RowMaxAttributes(NamedAttributes, dg.Model):
     expiring_cells_only: bool = Field(
         default=False,
         description="Whether the longest TTL counts also where other cells live for ever.",
+    )
+    if_none_counts: str = Field(
+        default=RowMax.if_none_counts,
+        description="For a table of which no column counts: all others do, or with now rows are "
+        "written with the present time and live for ever.",
     )
 
 
@@ -441,6 +454,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 ttl_columns=tuple(self.row_max.ttl_columns),
                 collections=self.row_max.collections,
                 expiring_cells_only=self.row_max.expiring_cells_only,
+                if_none_counts=self.row_max.if_none_counts,
             ),
             columns=self._columns(),
             filter=chosen,
@@ -485,6 +499,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             if extracted
             else None,
             key_defaults=declared.key_defaults,
+            key_defaults_by_type=declared.key_defaults_by_type,
+            unmatched=declared.unmatched,
         )
 
     def _filter(self, wrong: list[str]) -> Filter:
@@ -902,14 +918,20 @@ def _describe_changes(migration: Migration) -> list[str]:
     exploded, extracted = columns.explode_map, columns.extract_json
     changes = {
         "Renamed": ", ".join(f"`{a}` to `{b}`" for a, b in columns.rename.items()),
-        "Not copied": ", ".join(f"`{name}`" for name in columns.skip),
+        "Not copied": ", ".join(
+            [f"`{name}`" for name in columns.skip]
+            + ["what only the origin has"] * (columns.unmatched == "skip")
+        ),
         "Constants": ", ".join(f"`{name}`" for name in columns.constants),
         "Codecs": ", ".join(f"`{name}`" for name in columns.codecs),
         "A row for each entry": f"of `{exploded.column}`" if exploded else "",
         "JSON": f"`{extracted.column}` gives " + ", ".join(extracted.properties.values())
         if extracted
         else "",
-        "Null in a key": ", ".join(f"`{name}`" for name in columns.key_defaults),
+        "Null in a key": ", ".join(
+            [f"`{name}`" for name in columns.key_defaults]
+            + [f"any {cql_type}" for cql_type in columns.key_defaults_by_type]
+        ),
         "Only rows": f"`{chosen.where}`" if chosen.where else "",
         "Only tokens": f"{chosen.token_min} to {chosen.token_max}"
         if (chosen.token_min, chosen.token_max) != (MIN_TOKEN, MAX_TOKEN)
