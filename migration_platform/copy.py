@@ -83,6 +83,7 @@ from migration_platform.transform import (
     RowReader,
     Tally,
     Wins,
+    compile_key,
     compile_rows,
     refuse_row,
     show_key,
@@ -721,6 +722,7 @@ def _compile_set_aside(plan: Plan, tools: _Tools, progress: _Progress) -> _SetAs
     names = plan.origin_names
     key_names = list(form.key_names)
     tells = set(layer.origin_key) <= names.keys()
+    to_key = compile_key(plan, key_names)
     positions = [key_names.index(names[name]) for name in layer.origin_key] if tells else []
     is_rows = layer.name == "rows"
 
@@ -740,7 +742,7 @@ def _compile_set_aside(plan: Plan, tools: _Tools, progress: _Progress) -> _SetAs
             shown_names = layer.origin_key
         elif tools.origin_keys is not None:
             # The entry of a map stands behind the key of its row.
-            cells = split_cells(tools.origin_keys[target_key], len(layer.origin_key))
+            cells = split_cells(tools.origin_keys[to_key(key)], len(layer.origin_key))
             table, shown_names = plan.origin, layer.origin_key
         shown = zip(shown_names, cells, strict=True)
         aside.refuse(

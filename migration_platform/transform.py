@@ -395,13 +395,7 @@ def _transformed(
         for name in plan.target.primary_key
         if any(s.target == name for s in sources)
     ]
-    # Keys that the target takes for one collide, whatever their bytes.
-    usual = [
-        usual_form(parse_type(sources[i].target_type))
-        if sources[i].target in plan.target.clustering_columns
-        else None
-        for i in key_at
-    ]
+    to_key = compile_key(plan, [sources[i].target for i in key_at])
     origin_key_at = [names.index(name) for name in layer.origin_key]
     # Two entries of one map may collide as well, where a codec makes their keys one.
     origin_key_at += [entry_at] if map_cell is not None else []
@@ -434,7 +428,7 @@ def _transformed(
                 yield stand_in(cells, text), b"", BAD_ROW, 0
             for entry, extended, filled in made:
                 if wins is not None and not wins(
-                    join_cells(map(in_usual_form, usual, [filled[i] for i in key_at]), NULL),
+                    to_key([filled[i] for i in key_at]),
                     join_cells([extended[i] for i in origin_key_at], NULL),
                 ):
                     tally.lost += 1
@@ -512,6 +506,19 @@ def _transformed(
             yield [*cells, key, entry]
 
     return give
+
+
+def compile_key(plan: Plan, names: Sequence[str]) -> Callable[[Sequence[bytes | None]], bytes]:
+    """Build what joins the cells of a target's key, given the columns that they stand for.
+
+    Keys that the target takes for one become the same bytes, whatever theirs are.
+    """
+    clustering = plan.target.clustering_columns
+    forms = [
+        usual_form(parse_type(plan.target.type_of(name))) if name in clustering else None
+        for name in names
+    ]
+    return lambda cells: join_cells(map(in_usual_form, forms, cells), NULL)
 
 
 def is_sorted(source: Source) -> bool:

@@ -7,6 +7,7 @@ one cannot refuse.
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from os import kill
 from typing import Any
 
@@ -328,6 +329,22 @@ def test_keys_and_mutations_that_are_too_large_are_rows_too(connection, strict, 
         "was refused: the server said: Invalid query: Rejected an oversized mutation",
     ]
     assert all(len(row["key_text"]) <= 1000 for row in letters)
+
+
+def test_a_refused_row_whose_key_has_other_bytes_at_the_target_is_named_by_the_origins(
+    connection, make, keyspace
+):
+    origin = make("a", "k decimal PRIMARY KEY, v text")
+    target = make("b", "v text, k decimal, PRIMARY KEY (v, k)")
+    insert_rows(connection, origin, [{"k": Decimal("1.50"), "v": "v" * 70_000}])
+    insert_rows(connection, origin, [{"k": Decimal("2.0"), "v": "v"}])
+    plan = plan_between(connection, connection, origin, target)
+
+    counts = copy_all(plan, connection)
+
+    assert plan.lost_keys == ("k",)
+    assert (counts.written, counts.set_aside) == (1, 1)
+    assert list(told(connection, keyspace)) == ["k=1.50"]
 
 
 def test_a_refused_row_is_named_without_a_budget(connection, strict, make):
