@@ -1,6 +1,7 @@
 """The component that declares a check of one table for cells that are too large."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -228,29 +229,39 @@ def _noting(
     lines = [*banner(GUARDRAIL, "Starting"), *parameter_lines(migration, tracked, len(pieces))]
     context.log.info("\n".join(lines))
 
+    totals: Counter[str] = Counter()
+
     def note(event: Event) -> None:
-        if tracked is None or not isinstance(event, Started | Done | Failed):
+        if not isinstance(event, Started | Done | Failed):
             return
         piece = pieces[event.task.token_range]
         if isinstance(event, Started):
-            tracked.begin_piece(piece)
+            if tracked is not None:
+                tracked.begin_piece(piece)
             return
         failed = isinstance(event, Failed)
         counts = RangeCounts() if failed else event.result
-        tracked.count_piece(piece, guardrail_counters(counts, failed=failed))
-        tracked.end_piece(piece, FAIL if failed else PASS)
+        counters = guardrail_counters(counts, failed=failed)
+        totals.update(counters)
+        if tracked is not None:
+            tracked.count_piece(piece, counters)
+            tracked.end_piece(piece, FAIL if failed else PASS)
 
     try:
         yield note
     except BaseException:
         if tracked is not None:
+            # Whoever stopped the run does not wait long.
             tracked.tables.retry_seconds = ENDING_SECONDS
-            tracked.end()
+            try:
+                tracked.end()
+            except MigrationError as error:
+                context.log.warning(f"The tracked run stays STARTED: {error}")
         raise
     if tracked is not None:
         tracked.end()
-        context.log.info("\n".join(final_lines(GUARDRAIL, tracked, tracked.totals)))
-    context.log.info("\n".join(banner(GUARDRAIL, "Stopped")))
+    lines = [*final_lines(GUARDRAIL, tracked, totals), *banner(GUARDRAIL, "Stopped")]
+    context.log.info("\n".join(lines))
 
 
 def _describe(migration: Migration, found: Rehearsal) -> dict[str, Any]:
