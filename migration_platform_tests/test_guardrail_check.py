@@ -2,7 +2,9 @@
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
+from migration_platform.cli import main
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.large_cells import declare_check, plan_check
 from migration_platform.migration import Endpoint, Filter, TableName
@@ -132,6 +134,14 @@ def test_a_check_ends_green_with_its_counts_and_is_tracked(
         )
         details = rows_of(reader, TableName(tracking, "cdm_run_details"))
         assert [row["status"] for row in details] == ["PASS"] * 4
+        shown = CliRunner().invoke(main, ["status", "--project", str(project.folder)]).output
+        assert f"sunbird/{keyspace}.big large cells: " in shown
+        assert "GUARDRAIL  ENDED" in shown
+        named = ["status", asset.to_user_string(), "--project", str(project.folder)]
+        assert CliRunner().invoke(main, named).exit_code == 0
+        named = ["rate", asset.to_user_string(), "--project", str(project.folder)]
+        slow = CliRunner().invoke(main, [*named, "--origin-rows", "500"])
+        assert "500" in slow.output, slow.output
         again = project.run(None, assets=[asset], config=config)
         assert not again.success
         assert "Run id 17 already exists for table big" in again.error

@@ -2,8 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import dagster as dg
@@ -18,10 +18,12 @@ from migration_platform.components.table_migration import (
     asset_key,
     find_store,
 )
+from migration_platform.control import CONTROL_TABLES, Watch
 from migration_platform.copy import RangeCounts
 from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.large_cells import declare_check, plan_check
 from migration_platform.migration import Endpoint, Filter, Migration, TableName
+from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource
 from migration_platform.stores.cassandra import Connection
@@ -176,20 +178,32 @@ def count_large_cells(
     Raises:
         dagster.Failure: one sentence, when the table or one of its ranges cannot be read.
     """
-    ranges = [r for r in migration.ranges if migration.filter.window(r)]
+    pieces = {r: window for r in migration.ranges if (window := migration.filter.window(r))}
+    ranges, totals = list(pieces), Counter[str]()
     try:
-        with origin.connect() as here:
+        with ExitStack() as stack:
+            here = stack.enter_context(origin.connect())
             plan = plan_check(migration, here)
+            tracked = stack.enter_context(
+                _tracked(context, plan, here, pieces.values(), run_id)
+                if migration.tracking
+                else nullcontext()
+            )
+            lines = parameter_lines(migration, tracked, len(pieces))
+            context.log.info("\n".join([*banner(GUARDRAIL, "Starting"), *lines]))
             settings = origin.to_settings()
             workers = max(1, min(len(ranges), migration.workers or os.cpu_count() or 1))
-            with (
-                _noting(context, migration, here, plan.fingerprint, ranges, run_id) as note,
-                WorkerPool(plan, settings, settings, workers=workers) as pool,
-            ):
-                progress = build_progress(context, "Reading, ranges")
-                found = rehearse(pool, plan, ranges, None, progress, note)
+            pool = stack.enter_context(WorkerPool(plan, settings, settings, workers=workers))
+            if tracked is not None:
+                watch = Watch(tracked.tables, migration, pool.budgets, context.log.warning)
+                stack.enter_context(watch).run = tracked
+            progress = build_progress(context, "Reading, ranges")
+            note = _build_note(tracked, pieces, totals)
+            found = rehearse(pool, plan, ranges, None, progress, note)
     except MigrationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+    lines = [*final_lines(GUARDRAIL, tracked, totals), *banner(GUARDRAIL, "Stopped")]
+    context.log.info("\n".join(lines))
     metadata = _describe(migration, found)
     if found.failed:
         names = describe_ranges([token_range for token_range, _ in found.failed])
@@ -204,32 +218,42 @@ def count_large_cells(
 
 
 @contextmanager
-def _noting(
+def _tracked(
     context: dg.AssetExecutionContext,
-    migration: Migration,
+    plan: Plan,
     cluster: Connection,
-    fingerprint: str,
-    ranges: list[TokenRange],
+    pieces: Collection[TokenRange],
     run_id: int | None,
-) -> Iterator[Any]:
-    """Give what notes each range in the log and, where runs are tracked, in the tables."""
-    pieces = {r: window for r in ranges if (window := migration.filter.window(r))}
-    tracked: TrackedRun | None = None
-    if migration.tracking:
-        tracked = create_run(
-            open_tables(cluster, migration),
-            migration,
-            GUARDRAIL,
-            pieces.values(),
-            fingerprint=fingerprint,
-            run_id=run_id,
-            dagster_run_id=context.run.run_id,
-        )
+) -> Iterator[TrackedRun]:
+    """Note the run from its beginning to its end, also when it does not end well."""
+    migration = plan.migration
+    tracked = create_run(
+        open_tables(cluster, migration, CONTROL_TABLES),
+        migration,
+        GUARDRAIL,
+        pieces,
+        fingerprint=plan.fingerprint,
+        run_id=run_id,
+        dagster_run_id=context.run.run_id,
+    )
+    try:
         tracked.begin()
-    lines = [*banner(GUARDRAIL, "Starting"), *parameter_lines(migration, tracked, len(pieces))]
-    context.log.info("\n".join(lines))
+        yield tracked
+    except BaseException:
+        # Whoever stopped the run does not wait long.
+        tracked.tables.retry_seconds = ENDING_SECONDS
+        try:
+            tracked.end()
+        except MigrationError as error:
+            context.log.warning(f"The tracked run stays STARTED: {error}")
+        raise
+    tracked.end()
 
-    totals: Counter[str] = Counter()
+
+def _build_note(
+    tracked: TrackedRun | None, pieces: Mapping[TokenRange, TokenRange], totals: Counter[str]
+) -> Callable[[Event], None]:
+    """Build what counts each range that ends and, where runs are tracked, notes it."""
 
     def note(event: Event) -> None:
         if not isinstance(event, Started | Done | Failed):
@@ -247,21 +271,7 @@ def _noting(
             tracked.count_piece(piece, counters)
             tracked.end_piece(piece, FAIL if failed else PASS)
 
-    try:
-        yield note
-    except BaseException:
-        if tracked is not None:
-            # Whoever stopped the run does not wait long.
-            tracked.tables.retry_seconds = ENDING_SECONDS
-            try:
-                tracked.end()
-            except MigrationError as error:
-                context.log.warning(f"The tracked run stays STARTED: {error}")
-        raise
-    if tracked is not None:
-        tracked.end()
-    lines = [*final_lines(GUARDRAIL, tracked, totals), *banner(GUARDRAIL, "Stopped")]
-    context.log.info("\n".join(lines))
+    return note
 
 
 def _describe(migration: Migration, found: Rehearsal) -> dict[str, Any]:
