@@ -160,7 +160,12 @@ _REST: list[tuple[str, str, Fate, str]] = [
     ("feature.extractJson.originColumn", "", "becomes", "columns.extract_json.column"),
     ("feature.extractJson.propertyMapping", "", "becomes", "columns.extract_json.properties"),
     ("feature.extractJson.overwrite", "false", "becomes", "columns.extract_json.overwrite"),
-    ("feature.guardrail.colSizeInKB", "0", "becomes", "guardrails.max_column_kb, action: report"),
+    (
+        "feature.guardrail.colSizeInKB",
+        "0",
+        "becomes",
+        "guardrails.max_column_kb, action: report; with --job guardrail a GuardrailCheck",
+    ),
 ]
 
 _OLDER: list[tuple[str, str, Fate, str]] = [

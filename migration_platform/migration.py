@@ -226,6 +226,8 @@ class Guardrails:
 class Migration:
     """What is to be moved from where to where, and how.
 
+    With `reads_only` nothing is moved: rows are read, and the target is the origin itself.
+
     Raises:
         DeclarationError: one message that names everything that is wrong and what is valid.
     """
@@ -255,6 +257,7 @@ class Migration:
     tracking: bool = True
     tracking_keyspace: str = "migration_platform"
     retry_seconds: float = 90.0
+    reads_only: bool = False
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -313,7 +316,7 @@ class Migration:
         sides = (self.origin, self.target)
         if all(isinstance(side, Endpoint) and isinstance(side.table, TableName) for side in sides):
             origin, target = ((side.store, side.table) for side in sides)
-            if origin == target:
+            if origin == target and not self.reads_only:
                 wrong.append(f"origin and target are both {origin[1]} in {origin[0]}")
         return wrong
 

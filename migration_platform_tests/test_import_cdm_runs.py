@@ -139,3 +139,61 @@ def test_a_repair_of_what_has_no_time_that_counts_wins_as_the_migrators_does(
     plan = imported.asset("_plan")
     told = imported.project.run(None, assets=[plan]).assert_success().materializations(plan)[None]
     assert "the time of the copy, because no column counts for a row's" in told["fidelity"]
+
+
+ORIGIN_ONLY = dict.fromkeys(
+    ("connect.target.host", "connect.target.port", "connect.target.username")
+)
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ({**ORIGIN_ONLY, "schema.target.keyspaceTable": None}, {}),
+        ({"schema.target.keyspaceTable": "{keyspace}.a"}, {}),
+        ({"feature.explodeMap.origin.name": "m"}, {"job": "guardrail"}),
+    ],
+    ids=["an origin only", "the origin as target", "a target that is never asked"],
+)
+def test_a_guardrail_check_ends_green_with_its_counts_and_writes_nothing(
+    connection, reader, make, import_cdm, keyspace, target, options
+):
+    origin = make("a", "k int PRIMARY KEY, v text, m map<text, text>")
+    rows = [{"k": k, "v": "x" * (1001 if k < 3 else 1000), "m": {"a": "b"}} for k in range(9)]
+    insert_rows(connection, origin, rows)
+    named = {name: value and value.format(keyspace=keyspace) for name, value in target.items()}
+    imported = import_cdm({**named, "feature.guardrail.colSizeInKB": "1"}, **options)
+    before = rows_of(reader, origin)
+    run = imported.run().assert_success()
+    told = run.materializations(imported.asset(""))[None]
+    assert (told["rows_read"], told["rows_with_large_cells"]) == (9, 3)
+    assert told["large_cells"] == {"v": 3}
+    assert all("v (1.0 KB)" in sample for sample in told["large_samples"])
+    assert "Final Large Record Count: 3" in imported.project.messages_of(run.run_id)
+    assert rows_of(reader, origin) == before
+
+
+def test_the_printed_line_of_a_check_succeeds_in_a_shell_whatever_it_finds(
+    connection, make, import_cdm
+):
+    origin = make("a", "k int PRIMARY KEY, v text")
+    insert_rows(connection, origin, [{"k": 1, "v": "x" * 2000}])
+    imported = import_cdm(
+        {
+            **ORIGIN_ONLY,
+            "schema.target.keyspaceTable": None,
+            "feature.guardrail.colSizeInKB": "1",
+        }
+    )
+    ended = imported.project.run_dg(*shlex.split(imported.launch)[1:]).assert_success()
+    assert "1 of 1 rows have a cell of more than 1 KB" in ended.output
+
+
+def test_diffdata_reports_what_differs_and_copies_nothing(connection, reader, make, import_cdm):
+    origin, target = (make(name, "k int PRIMARY KEY, v int") for name in "ab")
+    insert_rows(connection, origin, [{"k": 1, "v": 1}])
+    imported = import_cdm(job="diff")
+    result = imported.run()
+    assert not result.success
+    assert "row" in result.error
+    assert rows_of(reader, target) == []

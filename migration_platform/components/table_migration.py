@@ -694,7 +694,7 @@ def build_ranged_assets(
         yield from run_ranges(
             context,
             job,
-            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            origin=find_store(context.resources, migration.origin.store, CassandraResource),
             target=_target_store(context.resources, migration),
             events=_event_settings(declared.events, context.resources),
             truncate_target=config.truncate_target,
@@ -728,7 +728,7 @@ def build_plan_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefiniti
         return plan_migration(
             context,
             job,
-            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            origin=find_store(context.resources, migration.origin.store, CassandraResource),
             target=_target_store(context.resources, migration),
             rehearses=config.rehearse,
         )
@@ -757,7 +757,7 @@ def build_dead_letters_asset(*, declared: TableMigration, job: Job) -> dg.Assets
         return replay_letters(
             context,
             job,
-            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            origin=find_store(context.resources, migration.origin.store, CassandraResource),
             target=_target_store(context.resources, migration),
         )
 
@@ -824,14 +824,19 @@ def _event_settings(
     if events is None:
         return None
     return ended_runs.EventSettings(
-        kafka=_store(resources, events.store, KafkaResource).to_settings(),
+        kafka=find_store(resources, events.store, KafkaResource).to_settings(),
         topic=events.topic,
         job_log_topic=events.job_log_topic,
         job=events.job_name,
     )
 
 
-def _store(resources: Any, name: str, kind: type) -> Any:
+def find_store(resources: Any, name: str, kind: type) -> Any:
+    """Give a store of a run.
+
+    Raises:
+        DeclarationError: it is of another kind than is needed.
+    """
     store = getattr(resources, name)
     if not isinstance(store, kind):
         raise DeclarationError(
@@ -846,7 +851,7 @@ def _kind(migration: Migration) -> str:
 
 def _target_store(resources: Any, migration: Migration) -> Any:
     kind = DynamoDbResource if migration.target.dynamodb else CassandraResource
-    return _store(resources, migration.target.store, kind)
+    return find_store(resources, migration.target.store, kind)
 
 
 def _name(job: Job) -> str:
