@@ -28,6 +28,7 @@ from migration_platform_tests.dagster_project import (
     wait_until,
 )
 from migration_platform_tests.dynamodb_tables import REGION, plain_client
+from migration_platform_tests.servers import PATIENCE_SECONDS
 from migration_platform_tests.tables import create_table, fill
 from migration_platform_tests.test_components import refusal
 
@@ -172,13 +173,13 @@ def test_a_killed_run_is_resumed_without_loss(users: Users) -> None:
     try:
         wait_until(
             lambda: "(2 of 8 ranges)" in output.text or process.poll() is not None,
-            60,
+            PATIENCE_SECONDS * 2,
             "two ranges were copied",
         )
         assert process.poll() is None, output.text
         workers = descendants(process.pid)
         process.kill()
-        output.wait(10)
+        output.wait(PATIENCE_SECONDS)
         assert gone(workers, 5)
     finally:
         end_tree(process)

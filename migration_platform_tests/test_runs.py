@@ -23,6 +23,7 @@ from migration_platform_tests.dagster_project import (
     open_control,
     wait_until,
 )
+from migration_platform_tests.servers import PATIENCE_SECONDS
 
 pytestmark = DAGSTERS_OWN_WARNINGS
 
@@ -206,8 +207,12 @@ def test_a_paused_run_empties_nothing_and_looks_again_before_it_does(move: Move)
 
     def look_and_go_on() -> None:
         try:
-            run_id = wait_until(lambda: working(move), 20, "the run began")
-            wait_until(lambda: "Paused since" in move.project.messages_of(run_id), 20, "a pause")
+            run_id = wait_until(lambda: working(move), PATIENCE_SECONDS, "the run began")
+            wait_until(
+                lambda: "Paused since" in move.project.messages_of(run_id),
+                PATIENCE_SECONDS,
+                "a pause",
+            )
             # Longer than a run takes from here to its first row.
             time.sleep(1.5)
             found.extend([len(move.target_rows()), pretend_to_be_under_way(move)])

@@ -349,9 +349,9 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
     )
     output = Output(process)
     try:
-        wait_until(lambda: "(1 of 8 ranges)" in output.text, 60, "a range was copied")
+        wait_until(lambda: "(1 of 8 ranges)" in output.text, 120, "a range was copied")
         assert "paused" in command(move, "pause", name)
-        wait_until(lambda: "Paused since" in output.text, 20, "the run paused")
+        wait_until(lambda: "Paused since" in output.text, 60, "the run paused")
         assert f"until `migration-platform continue {name}`" in output.text
         time.sleep(0.3)
         held = len(move.target_rows())
@@ -363,7 +363,7 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
         assert re.search(r"STARTED .* not yet; seen \d+ s ago", told)
         workers = descendants(process.pid)
         process.kill()
-        output.wait(10)
+        output.wait(60)
         assert gone(workers, 5)
     finally:
         end_tree(process)

@@ -272,7 +272,7 @@ def test_a_run_has_not_ended_while_a_note_of_its_pieces_is_not_acknowledged(
     run = create(tables, migration)
     run.begin()
     run.begin_piece(migration.ranges[1])
-    connection.session.execute(f"DROP TABLE {new_name}.cdm_run_details", timeout=30)
+    connection.session.execute(f"DROP TABLE {new_name}.cdm_run_details")
     run.begin_piece(migration.ranges[0])
 
     with pytest.raises(MigrationError):
