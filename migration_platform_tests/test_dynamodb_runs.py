@@ -201,6 +201,27 @@ def test_a_killed_run_is_resumed_without_loss(users: Users) -> None:
     assert users.check("row_counts_match")[1] == f"{ROWS} rows on both sides."
 
 
+def test_a_comparison_of_dynamodb_says_what_it_has_not_looked_at(users: Users) -> None:
+    users.project.run().assert_success()
+    filled = "attributes that no column fills"
+    assert users.check("row_counts_match")[1] == f"{ROWS} rows on both sides."
+    assert users.check("all_ranges_match")[1] == (
+        f"All {RANGES} ranges match: {ROWS} rows. Not looked at: {filled}."
+    )
+
+    # Looked up by the origin's keys, the table may hold whatever else.
+    users.put({**users.items()[0], "id": {"S": str(uuid.uuid4())}})
+    users.declare(diff={"mode": "origin_only"})
+    users.project.run(assets=[users.diff]).assert_success()
+    over = "rows that only the target has"
+    assert users.check("row_counts_match")[1] == (
+        f"{ROWS} rows of the origin are in the target. Not looked at: {over}."
+    )
+    assert users.check("all_ranges_match")[1] == (
+        f"All {RANGES} ranges match: {ROWS} rows. Not looked at: {over}; {filled}."
+    )
+
+
 def test_rows_that_no_item_can_hold_are_set_aside_and_replayed(users: Users) -> None:
     users.declare(dead_letters={"max_rows": 5}, tracking_keyspace=users.keyspace)
     bad = uuid.uuid4()
