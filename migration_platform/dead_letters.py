@@ -10,6 +10,7 @@ It lies in the slice of the ring that its token names, whatever `token_ranges` i
 import hashlib
 import re
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -271,30 +272,52 @@ def remove_settled(
 
 @dataclass(frozen=True)
 class LetterSummary:
-    """How many letters there are, why, and some of them."""
+    """How many letters there are, why, and some of them.
+
+    `within` of them lie where the reader asked for, `first_within` is the first of these.
+    """
 
     count: int = 0
     causes: tuple[tuple[str, int], ...] = ()
     samples: tuple[Letter, ...] = ()
+    within: int = 0
+    first_within: Letter | None = None
 
 
-def summarize(letters: Iterable[Letter]) -> LetterSummary:
-    """Count letters by cause; sizes and other numbers in a cause do not tell causes apart."""
+def summarize(letters: Iterable[Letter], places: Sequence[TokenRange] = ()) -> LetterSummary:
+    """Count letters by cause; sizes and other numbers in a cause do not tell causes apart.
+
+    `places` are parts of the ring that do not overlap.
+    """
     causes: Counter[str] = Counter()
     samples: list[Letter] = []
+    ordered = sorted(places, key=lambda place: place.end)
+    ends = [place.end for place in ordered]
+    within, first_within = 0, None
     for letter in letters:
+        at = bisect_left(ends, letter.token)
+        if at < len(ordered) and letter.token in ordered[at]:
+            within, first_within = within + 1, first_within or letter
         kind = re.sub(r"[0-9][0-9.,]*", "…", letter.cause)
         # However different the causes are, memory is bounded.
         causes[kind if kind in causes or len(causes) < 100 * MAX_CAUSES else "other causes"] += 1
         if len(samples) < MAX_SAMPLES:
             samples.append(letter)
-    return LetterSummary(causes.total(), tuple(causes.most_common(MAX_CAUSES)), tuple(samples))
+    return LetterSummary(
+        causes.total(), tuple(causes.most_common(MAX_CAUSES)), tuple(samples), within, first_within
+    )
 
 
-def read_summary(connection: Connection, migration: Migration) -> LetterSummary:
-    """Read how many rows are set aside; none where there is no store of them."""
+def read_summary(
+    connection: Connection, migration: Migration, places: Sequence[TokenRange] = ()
+) -> LetterSummary:
+    """Read how many rows are set aside, here and there; none where there is no store of them.
+
+    Raises:
+        MigrationError: they could not be read.
+    """
     store = open_letters(connection, migration)
-    return summarize(store.read_all()) if store else LetterSummary()
+    return summarize(store.read_all(), places) if store else LetterSummary()
 
 
 def with_cause(letter: Letter, bad: BadRow, run_id: str) -> Letter:

@@ -148,7 +148,7 @@ class TableJob:
             ("time", f"{ended.seconds:.0f} s, comparison included"),
         ]
         if table:
-            lines.append(("rows", f"{table.get('dagster/row_count', 0):,} in the target"))
+            lines.append(("rows", f"{table.get('dagster/row_count', 0):,} written to the target"))
             if "rows_per_second" in table:
                 lines.append(
                     ("speed", f"{table['rows_per_second']:,.0f} rows a second, start included")

@@ -845,8 +845,10 @@ def to_attributes(migration: Migration) -> dict[str, Any]:
         "filter": _changed(migration.filter),
         "diff": {name: flat.pop(field) for field, name in diff.items() if field in flat},
     }
-    if "dead_letters_max_rows" in flat:
-        blocks["dead_letters"] = {"max_rows": flat.pop("dead_letters_max_rows")}
+    letters = {"dead_letters_max_rows": "max_rows", "dead_letters_fail_run": "fail_run"}
+    blocks["dead_letters"] = {
+        name: flat.pop(field) for field, name in letters.items() if field in flat
+    }
     return {**found, **flat, **{name: block for name, block in blocks.items() if block}}
 
 

@@ -254,6 +254,7 @@ class Migration:
     repair: tuple[str, ...] = ()
     repair_writetime: str = "origin"
     dead_letters_max_rows: int = 0
+    dead_letters_fail_run: bool = True
     tracking: bool = True
     tracking_keyspace: str = "migration_platform"
     retry_seconds: float = 90.0
@@ -336,6 +337,7 @@ class Migration:
         wrong += object_to_number(
             "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_SET_ASIDE
         )
+        wrong += object_to_flag("dead_letters.fail_run", self.dead_letters_fail_run)
         wrong += object_to_flag("tracking", self.tracking)
         if not is_name(self.tracking_keyspace) or not re.fullmatch(
             r"\w{1,48}", self.tracking_keyspace, re.ASCII

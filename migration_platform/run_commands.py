@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 FAILED = ("FAIL", "NOT_STARTED", "STARTED", "DIFF")
 """States of pieces that a resumed run does again."""
 NEWEST = 5
-"""So many runs of each migration, where all migrations are listed."""
+"""So many runs of each migration, where all are listed, and the newest of a kind not among them."""
 ASK_SECONDS = 10.0
+RUN_COLUMNS = ("run", "type", "status", "began", "ended", "previous", "counts")
+RANGE_COLUMNS = ("token_min", "token_max", "status", "began", "counts", "reason")
 
 project_option = click.option(
     "--project",
@@ -34,7 +36,9 @@ migration_argument = click.argument("migration")
 @click.command()
 @click.argument("migration", required=False)
 @click.option("--run", "run_id", type=int, help="Show this run's ranges, in the order of tokens.")
-@click.option("--failed", is_flag=True, help="Only ranges that a resumed run would do again.")
+@click.option(
+    "--failed", is_flag=True, help="Only ranges that a resumed run would do again, and why."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON for programs.")
 @project_option
 def status(
@@ -43,7 +47,8 @@ def status(
     """Show tracked runs, the newest first, and the ranges of a run.
 
     MIGRATION is the target's keyspace.table, or its asset's name with slashes; without it, the
-    newest runs of all migrations are listed. --failed without --run looks at the newest run.
+    newest runs of all migrations are listed. --failed without --run looks at the newest run of
+    each kind: the copy and the comparison.
     """
     if migration is None and (run_id is not None or failed):
         raise click.UsageError("--run and --failed need a MIGRATION.")
@@ -52,11 +57,11 @@ def status(
         if migration is None or not (failed or run_id is not None):
             _show(told, as_json, lambda: _print_runs(told, None if migration else NEWEST))
             return
-        chosen = _choose_run(told[0], run_id)
-        details = _read_details(found[0][1], chosen)
+        chosen = _choose_runs(told[0], run_id)
+        details = [row for run in chosen for row in _read_details(found[0][1], run)]
         if failed:
             details = [row for row in details if row["status"] in FAILED]
-        report = {**told[0], "runs": [chosen], "ranges": details}
+        report = {**told[0], "runs": chosen, "ranges": details}
         _show(report, as_json, lambda: _print_details(report))
 
 
@@ -203,7 +208,8 @@ def _read_migration(declared: "DeclaredMigration", tables: _Tables) -> dict[str,
         if owner is None or owner["migration"] == key:
             seen = owner and {name: owner[name] for name in ("dagster_run_id", "last_seen")}
             runs.append({**row, **(seen or {"dagster_run_id": None, "last_seen": None})})
-    runs.sort(key=lambda row: row["run_id"], reverse=True)
+    # By their time: an id of the user's own says nothing of when its run began.
+    runs.sort(key=lambda row: (row["start_time"] or datetime.min, row["run_id"]), reverse=True)
     control = tables.control()
     return {
         "migration": key,
@@ -214,18 +220,44 @@ def _read_migration(declared: "DeclaredMigration", tables: _Tables) -> dict[str,
     }
 
 
-def _choose_run(told: Mapping[str, Any], run_id: int | None) -> dict[str, Any]:
-    for run in told["runs"]:
-        if run_id in (None, run["run_id"]):
-            return run
+def _newest_of_each_kind(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    newest: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        newest.setdefault(run["run_type"] or "", run)
+    return list(newest.values())
+
+
+def _choose_runs(told: Mapping[str, Any], run_id: int | None) -> list[dict[str, Any]]:
+    """Give the run that is named, else the newest of each kind, the newest first."""
+    chosen = (
+        _newest_of_each_kind(told["runs"])
+        if run_id is None
+        else [run for run in told["runs"] if run["run_id"] == run_id]
+    )
+    if chosen:
+        return chosen
     known = ", ".join(str(run["run_id"]) for run in told["runs"][:NEWEST]) or "none yet"
     asked = "has no tracked run" if run_id is None else f"has no run {run_id}"
     raise click.ClickException(f"{told['migration']} {asked}; the newest are {known}")
 
 
 def _read_details(tables: _Tables, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give a run's ranges in the order of tokens, each with the reason why it is not done."""
     key = {"table_name": run["table_name"], "run_id": run["run_id"]}
-    return sorted(tables.read("cdm_run_details", **key), key=lambda row: row["token_min"])
+    rows = sorted(tables.read("cdm_run_details", **key), key=lambda row: row["token_min"])
+    return [{**row, "reason": _reason(row, run)} for row in rows]
+
+
+def _reason(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    from migration_platform.tracking import split_reason
+
+    told = split_reason(row["run_info"])[1]
+    if told or row["status"] not in ("NOT_STARTED", "STARTED"):
+        return told
+    begun = row["status"] == "STARTED"
+    if run["end_time"] is None:
+        return "under way when the run was last seen" if begun else "not begun yet"
+    return "begun, but the run ended before it was done" if begun else "the run ended before it"
 
 
 # -- showing -------------------------------------------------------------------------------------
@@ -243,8 +275,10 @@ def _print_runs(told: Sequence[Mapping[str, Any]], limit: int | None) -> None:
         click.echo("This project declares no migration yet.")
     for each in told:
         click.echo(f"{each['migration']}: {each['rate']}")
-        rows = [_run_line(run) for run in each["runs"][:limit]]
-        _print_table(("run", "type", "status", "began", "ended", "previous", "counts"), rows)
+        # However many came after it, the newest run of a kind is shown.
+        kept = [*each["runs"][:limit], *_newest_of_each_kind(each["runs"])]
+        rows = [_run_line(run) for run in each["runs"] if run in kept]
+        _print_table(RUN_COLUMNS, rows)
         hidden = len(each["runs"]) - len(rows)
         if hidden > 0:
             click.echo(f"  and {hidden} older runs")
@@ -253,15 +287,18 @@ def _print_runs(told: Sequence[Mapping[str, Any]], limit: int | None) -> None:
 
 
 def _print_details(report: Mapping[str, Any]) -> None:
-    _print_runs([report], None)
-    rows = [
-        (row["token_min"], row["token_max"], row["status"], _time(row["start_time"]), _counts(row))
-        for row in report["ranges"]
-    ]
-    if rows:
-        _print_table(("token_min", "token_max", "status", "began", "counts"), rows)
-    else:
-        click.echo("  no such ranges")
+    click.echo(f"{report['migration']}: {report['rate']}")
+    for run in report["runs"]:
+        _print_table(RUN_COLUMNS, [_run_line(run)])
+        rows = [_range_line(row) for row in report["ranges"] if row["run_id"] == run["run_id"]]
+        _print_table(RANGE_COLUMNS, rows)
+        if not rows:
+            click.echo(f"  no such ranges in the {run['run_type']} run {run['run_id']}")
+
+
+def _range_line(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    began = _time(row["start_time"])
+    return row["token_min"], row["token_max"], row["status"], began, _counts(row), row["reason"]
 
 
 def _run_line(run: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -281,7 +318,9 @@ def _run_line(run: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _counts(row: Mapping[str, Any]) -> str:
-    return row["run_info"] or ""
+    from migration_platform.tracking import split_reason
+
+    return split_reason(row["run_info"])[0]
 
 
 def _time(moment: datetime | None) -> str:

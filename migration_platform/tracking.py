@@ -35,6 +35,9 @@ STATEMENT_SECONDS = 10.0
 WRITES_IN_FLIGHT = 128
 ENDING_SECONDS = 5.0
 """How long a run that was stopped tries to note so: whoever stopped it does not wait long."""
+MAX_REASON = 500
+_REASON = "; Reason: "
+"""In `run_info`, behind the counters: why a range failed or differs."""
 
 COUNTERS = {
     MIGRATE: ("Read", "Write", "Skipped", "Error", "Partitions Passed", "Partitions Failed"),
@@ -380,8 +383,14 @@ def to_run_info(run_type: str, counters: Counts) -> str:
 
 def read_run_info(text: str | None) -> dict[str, int]:
     """Read the text of `run_info`; what is no counter is left out."""
-    found = re.findall(r"([A-Z][A-Za-z ]*): (\d+)", text or "")
+    found = re.findall(r"([A-Z][A-Za-z ]*): (\d+)", split_reason(text)[0])
     return {name: int(number) for name, number in found}
+
+
+def split_reason(text: str | None) -> tuple[str, str]:
+    """Give the counters in the text of `run_info`, and the reason behind; either may be empty."""
+    counters, _, reason = (text or "").partition(_REASON)
+    return counters, reason
 
 
 # -- one run -------------------------------------------------------------------------------------
@@ -496,6 +505,14 @@ class TrackedRun:
                 known = counters if len(rows) == 1 else {"Partitions Failed": 1}
                 self.count_piece(row.piece, known)
                 self.end_piece(row.piece, FAIL)
+
+    def give_reason(self, token_range: TokenRange, reason: str) -> None:
+        """Note why the pieces of a range that failed or differ have done so."""
+        words = " ".join(reason.split())
+        told = words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 3]}..."
+        for row in self._of_range[token_range.index]:
+            if row.status in (FAIL, DIFF):
+                self._write_piece(row, run_info=f"{row.run_info}{_REASON}{told}")
 
     def pieces_of(self, token_range: TokenRange) -> list[TokenRange]:
         """Give the pieces of a range."""

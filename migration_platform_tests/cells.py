@@ -55,7 +55,7 @@ class ManyTables:
         """Make a table from what stands in the parentheses of its CREATE TABLE."""
         name, (columns, _, options) = self.name(start), body.partition(" WITH ")
         with_options = f" WITH {options}" if options else ""
-        self._session.execute(f"CREATE TABLE {name} ({columns}){with_options}", timeout=30)
+        self._session.execute(f"CREATE TABLE {name} ({columns}){with_options}")
         return name
 
 

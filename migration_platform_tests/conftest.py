@@ -23,7 +23,7 @@ from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform_tests.dynamodb_faults import FaultyDynamoDb, faults_before
 from migration_platform_tests.dynamodb_tables import dynamodb_settings, settings_of
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
-from migration_platform_tests.tables import create_keyspace, plain_session
+from migration_platform_tests.tables import create_keyspace, patient_connection, plain_session
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C. Dagster hands the handler
 # of SIGINT on to SIGTERM after each run, and servers started later would ignore the request to end.
@@ -147,7 +147,7 @@ def settings(cassandra: Running) -> CassandraSettings:
 @pytest.fixture(scope="session")
 def connection(settings: CassandraSettings) -> Iterator[Connection]:
     """The engine's own kind of connection to the shared Cassandra."""
-    with Connection(settings) as connection:
+    with patient_connection(settings) as connection:
         yield connection
 
 

@@ -46,7 +46,7 @@ from migration_platform.sample import ORIGIN_TABLE, TARGET_TABLE, create_tables,
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import range_of_key, split_ring
 from migration_platform.tracking import TrackingTables, open_tables
-from migration_platform_tests.servers import REPOSITORY
+from migration_platform_tests.servers import PATIENCE_SECONDS, REPOSITORY
 from migration_platform_tests.tables import rows_of
 
 RANGES = 8
@@ -178,7 +178,7 @@ class Project:
             )
             return RunResult(self, result)
 
-    def run_dg(self, *arguments: str, seconds: float = 120, **variables: str) -> "Ended":
+    def run_dg(self, *arguments: str, seconds: float = 300, **variables: str) -> "Ended":
         """Run `dg` in the project's folder and wait for its end."""
         process = self.start_dg(*arguments, **variables)
         output = Output(process)
@@ -392,12 +392,12 @@ class Topic:
         )
         found = []
         try:
-            topics = consumer.list_topics(timeout=10).topics
+            topics = consumer.list_topics(timeout=PATIENCE_SECONDS).topics
             if self.name not in topics:
                 return []
             left = set(topics[self.name].partitions)
             consumer.assign([TopicPartition(self.name, partition, 0) for partition in left])
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_SECONDS
             while left and time.monotonic() < deadline:
                 message = consumer.poll(0.5)
                 if message is None:
@@ -590,7 +590,7 @@ def end_tree(process: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         process.send_signal(signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(family, timeout=5)
+    psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
 
 
 class Output:
@@ -618,11 +618,11 @@ class Output:
 
     def read_to_end(self) -> str:
         """Give all that was printed, once every process that could print has ended."""
-        self._thread.join(10)
+        self._thread.join(PATIENCE_SECONDS)
         return self.text
 
     def close(self) -> None:
         """Close the pipe of a program that has ended."""
-        self._thread.join(10)
+        self._thread.join(PATIENCE_SECONDS)
         assert self._process.stdout is not None
         self._process.stdout.close()

@@ -162,7 +162,7 @@ class FaultyDynamoDb:
 
             def _forward(self, asked: Asked) -> Forward:
                 def forward(body: dict[str, Any]) -> Answered:
-                    line = http.client.HTTPConnection(LOCALHOST, target_port, timeout=30)
+                    line = http.client.HTTPConnection(LOCALHOST, target_port, timeout=60)
                     names = ("X-Amz-Target", "X-Amz-Date", "Authorization", "Content-Type")
                     headers = {name: self.headers[name] for name in names}
                     try:

@@ -28,7 +28,8 @@ from migration_platform.token_ranges import split_ring
 REPOSITORY = Path(__file__).parent.parent
 SMALL_HEAP_MB = 384
 """Enough for a server that holds a few thousand rows."""
-GOSSIP_SECONDS = 60
+PATIENCE_SECONDS = 60
+"""How long a test waits for what it does not measure: a busy machine is no fault of the code."""
 
 
 def jars_folder() -> Path:
@@ -73,7 +74,7 @@ class Node:
             process = psutil.Process(self.pid)
             process.kill()
             # Its port is free only once all of its threads have ended.
-            process.wait(10)
+            process.wait(PATIENCE_SECONDS)
         stack.stop(self.server.name, home=self.home)
 
 
@@ -131,6 +132,7 @@ def wait_for_others(node: Node, others: int) -> None:
     profile = ExecutionProfile(
         load_balancing_policy=WhiteListRoundRobinPolicy([node.server.address]),
         consistency_level=ConsistencyLevel.ALL,
+        request_timeout=PATIENCE_SECONDS,
     )
     with Cluster(
         [node.server.address],
@@ -139,7 +141,7 @@ def wait_for_others(node: Node, others: int) -> None:
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
     ) as cluster:
         session = cluster.connect()
-        deadline = time.monotonic() + GOSSIP_SECONDS
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             known = list(session.execute("SELECT peer FROM system.peers_v2"))
             with suppress(DriverException, NoHostAvailable):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, Session
 from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.policies import WhiteListRoundRobinPolicy
@@ -17,10 +18,12 @@ from migration_platform.copy import RangeCounts, copy_range
 from migration_platform.migration import Endpoint, Migration, TableName, quote
 from migration_platform.preflight import Plan, build_plan
 from migration_platform.rate import RateBudget
+from migration_platform.stores import cassandra as store
 from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform.token_ranges import TokenRange
 from migration_platform.workers import OpenStores
+from migration_platform_tests.servers import PATIENCE_SECONDS
 
 REPLICATION = "{'class': 'SimpleStrategy', 'replication_factor': 1}"
 
@@ -37,7 +40,7 @@ def create_table(connection: Connection, keyspace: str, table: str, body: str) -
     head, _, options = body.partition(" WITH ")
     name = TableName(keyspace, table)
     with_options = f" WITH {options}" if options else ""
-    connection.session.execute(f"CREATE TABLE {name} ({head}){with_options}", timeout=30)
+    connection.session.execute(f"CREATE TABLE {name} ({head}){with_options}")
     return name
 
 
@@ -111,18 +114,44 @@ def plain_session(settings: CassandraSettings) -> Iterator[Session]:
     profile = ExecutionProfile(
         load_balancing_policy=WhiteListRoundRobinPolicy(list(settings.contact_points)),
         row_factory=dict_factory,
-        request_timeout=60,
+        request_timeout=PATIENCE_SECONDS,
     )
     cluster = Cluster(
         list(settings.contact_points),
         port=settings.port,
         protocol_version=5,
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        connect_timeout=PATIENCE_SECONDS,
+        control_connection_timeout=PATIENCE_SECONDS,
+        max_schema_agreement_wait=PATIENCE_SECONDS,
     )
     try:
-        yield cluster.connect()
+        yield be_patient(cluster.connect())
     finally:
         cluster.shutdown()
+
+
+def be_patient(session: Session) -> Session:
+    """Give what a test itself asks of a session a minute, not the driver's ten seconds.
+
+    The engine's own requests bring their time with them, but for those that prepare a statement.
+    """
+    session.cluster.profile_manager.default.request_timeout = PATIENCE_SECONDS
+    session.cluster.max_schema_agreement_wait = PATIENCE_SECONDS
+    # For preparing; beside execution profiles the driver lets nobody set it otherwise.
+    session._default_timeout = float(PATIENCE_SECONDS)
+    return session
+
+
+@contextmanager
+def patient_connection(settings: CassandraSettings) -> Iterator[Connection]:
+    """The engine's own kind of connection, for what a test itself asks and does not measure."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "CONNECT_TIMEOUT_SECONDS", float(PATIENCE_SECONDS))
+        connection = Connection(settings)
+    with connection:
+        be_patient(connection.session)
+        yield connection
 
 
 def rows_of(session: Session, name: TableName) -> list[dict[str, Any]]:

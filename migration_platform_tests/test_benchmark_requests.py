@@ -23,7 +23,8 @@ from benchmarks.server_profile import (
 from migration_platform import sample
 from migration_platform.local.servers import LOCALHOST
 from migration_platform.local.stack import Running
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform_tests.tables import patient_connection
 
 ROWS = 300
 
@@ -90,7 +91,7 @@ def test_a_client_without_a_driver_writes_every_row_at_the_pace_it_is_told(
     cassandra: Running,
 ) -> None:
     keyspace = "benchmark_requests"
-    with Connection(CassandraSettings(port=cassandra.port)) as connection:
+    with patient_connection(CassandraSettings(port=cassandra.port)) as connection:
         sample.create_tables(connection, keyspace)
         names = [name for name, _ in sample.COLUMNS]
         marks = ", ".join("?" * len(names))

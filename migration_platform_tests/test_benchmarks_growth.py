@@ -11,7 +11,8 @@ from benchmarks.growth import Growth, Setting, make_page, require_disk, write_pa
 from benchmarks.measuring import Measured, Spent
 from benchmarks.peers import KEYSPACE, own
 from migration_platform import sample
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform_tests.tables import patient_connection
 
 NEW = own.PEERS[0].works[0].name
 
@@ -33,7 +34,7 @@ def some_growth(results: dict[tuple[Setting, str], Sequence[Measured]]) -> Growt
 
 
 def test_a_table_that_grows_holds_every_row_with_the_values_of_the_sample(cassandra) -> None:
-    with Connection(CassandraSettings(port=cassandra.port)) as connection:
+    with patient_connection(CassandraSettings(port=cassandra.port)) as connection:
         sample.create_tables(connection, KEYSPACE)
         growth.grow(connection, 0, 500)
         growth.grow(connection, 500, 2_002)

@@ -36,7 +36,7 @@ from migration_platform.migration import (
     RowMax,
 )
 from migration_platform.sample import create_tables, fill_origin
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.cassandra import CassandraSettings
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     EVERYTHING,
@@ -47,6 +47,7 @@ from migration_platform_tests.dagster_project import (
     refusal,
 )
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.tables import patient_connection
 
 pytestmark = DAGSTERS_OWN_WARNINGS
 
@@ -683,7 +684,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server = Cassandra(cluster_name="guarded", password=True, heap_mb=SMALL_HEAP_MB)
     with run_server(server, tmp_path_factory.mktemp("guarded")) as running:
         settings = CassandraSettings(port=running.port, username="cassandra", password="cassandra")
-        with Connection(settings) as connection:
+        with patient_connection(settings) as connection:
             connection.session.execute(
                 f"CREATE ROLE mover WITH PASSWORD = '{RIGHT}' AND LOGIN = true AND SUPERUSER = true"
             )

@@ -37,7 +37,7 @@ from migration_platform.tenant.content import (
     restore_nodes,
 )
 from migration_platform.tenant.declaration import NodeRule, statement
-from migration_platform_tests.servers import proxy_before
+from migration_platform_tests.servers import PATIENCE_SECONDS, proxy_before
 
 ORIGIN = "0126741568685424647"
 TARGET = "0126741573767413761"
@@ -113,7 +113,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wait_until_blocked(driver: Driver) -> None:
     blocked = "SHOW TRANSACTIONS YIELD status WHERE status STARTS WITH 'Blocked' RETURN status"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not driver.execute_query(blocked).records:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -398,7 +398,7 @@ def test_a_write_that_comes_between_is_not_lost(graph: Graph, nodes: Nodes, driv
         thread.start()
         wait_until_blocked(driver)
         transaction.commit()
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
 
     assert [(counts.changed, counts.conflicts) for counts in found] == [(0, 1)]
     assert nodes.all() == {"one": {"channel": "theirs"}}

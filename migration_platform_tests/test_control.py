@@ -116,7 +116,7 @@ def test_a_run_that_begins_in_a_pause_waits_for_its_end_longer_than_it_tries_aga
             set_limits(tables, plan.migration, {"origin_rows": 10**6})
             wait_until(lambda: len(said) == 2, 5, "the new rate was told")
             set_paused(tables, plan.migration, paused=False)
-            copying.join(30)
+            copying.join(60)
             assert not copying.is_alive()
             wait_until(lambda: len(said) == 3, 5, "the end of the pause was told")
     assert [type(event) for event in events].count(Done) == 2

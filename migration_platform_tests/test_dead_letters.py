@@ -41,6 +41,7 @@ from migration_platform_tests.tables import (
     fill,
     in_process,
     insert_rows,
+    patient_connection,
     rows_of,
 )
 
@@ -65,7 +66,7 @@ def strict_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cassan
     )
     with run_server(server, tmp_path_factory.mktemp("strict")) as running:
         admin = CassandraSettings(port=running.port, username="cassandra", password="cassandra")
-        with Connection(admin) as connection:
+        with patient_connection(admin) as connection:
             connection.session.execute("CREATE ROLE mover WITH PASSWORD = 'm' AND LOGIN = true")
             connection.session.execute("GRANT ALL ON ALL KEYSPACES TO mover")
             create_keyspace(connection, "strict")
@@ -74,7 +75,7 @@ def strict_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cassan
 
 @pytest.fixture(scope="session")
 def strict_connection(strict_settings: CassandraSettings) -> Iterator[Connection]:
-    with Connection(strict_settings) as connection:
+    with patient_connection(strict_settings) as connection:
         yield connection
 
 
@@ -432,7 +433,7 @@ def test_a_keyspace_for_letters_that_cannot_be_made_is_refused_before_anything_i
     strict_settings, strict, make
 ):
     admin = replace(strict_settings, username="cassandra", password="cassandra")
-    with Connection(admin) as connection:
+    with patient_connection(admin) as connection:
         connection.session.execute("CREATE ROLE poor WITH PASSWORD = 'p' AND LOGIN = true")
     body = "k int PRIMARY KEY"
     origin, target = make("a", body), create_table(strict, "strict", "poor", body)

@@ -380,7 +380,7 @@ class Items:
     """A table of the real server that takes the JSON that is sent, as it is."""
 
     def __init__(self, port, form):
-        self._connection = http.client.HTTPConnection(LOCALHOST, port, timeout=30)
+        self._connection = http.client.HTTPConnection(LOCALHOST, port, timeout=60)
         self.name = f"items_{uuid.uuid4().hex}"
         self._names = [name for name, _ in key_schema(form)]
         names = zip(key_schema(form), ("HASH", "RANGE"), strict=False)

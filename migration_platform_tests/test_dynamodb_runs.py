@@ -28,6 +28,7 @@ from migration_platform_tests.dagster_project import (
     wait_until,
 )
 from migration_platform_tests.dynamodb_tables import REGION, plain_client
+from migration_platform_tests.servers import PATIENCE_SECONDS
 from migration_platform_tests.tables import create_table, fill
 from migration_platform_tests.test_components import refusal
 
@@ -172,13 +173,13 @@ def test_a_killed_run_is_resumed_without_loss(users: Users) -> None:
     try:
         wait_until(
             lambda: "(2 of 8 ranges)" in output.text or process.poll() is not None,
-            60,
+            PATIENCE_SECONDS * 2,
             "two ranges were copied",
         )
         assert process.poll() is None, output.text
         workers = descendants(process.pid)
         process.kill()
-        output.wait(10)
+        output.wait(PATIENCE_SECONDS)
         assert gone(workers, 5)
     finally:
         end_tree(process)
@@ -198,6 +199,27 @@ def test_a_killed_run_is_resumed_without_loss(users: Users) -> None:
     assert len(users.items()) == ROWS
     assert users.check("all_ranges_match")[0]
     assert users.check("row_counts_match")[1] == f"{ROWS} rows on both sides."
+
+
+def test_a_comparison_of_dynamodb_says_what_it_has_not_looked_at(users: Users) -> None:
+    users.project.run().assert_success()
+    filled = "attributes that no column fills"
+    assert users.check("row_counts_match")[1] == f"{ROWS} rows on both sides."
+    assert users.check("all_ranges_match")[1] == (
+        f"All {RANGES} ranges match: {ROWS} rows. Not looked at: {filled}."
+    )
+
+    # Looked up by the origin's keys, the table may hold whatever else.
+    users.put({**users.items()[0], "id": {"S": str(uuid.uuid4())}})
+    users.declare(diff={"mode": "origin_only"})
+    users.project.run(assets=[users.diff]).assert_success()
+    over = "rows that only the target has"
+    assert users.check("row_counts_match")[1] == (
+        f"{ROWS} rows of the origin are in the target. Not looked at: {over}."
+    )
+    assert users.check("all_ranges_match")[1] == (
+        f"All {RANGES} ranges match: {ROWS} rows. Not looked at: {over}; {filled}."
+    )
 
 
 def test_rows_that_no_item_can_hold_are_set_aside_and_replayed(users: Users) -> None:

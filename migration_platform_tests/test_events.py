@@ -23,7 +23,7 @@ from migration_platform.local.servers import free_port
 NOW = datetime(2026, 1, 31, 23, 59, 58, 123_987, tzinfo=UTC)
 
 
-def read_all(port, topic, count, seconds=20):
+def read_all(port, topic, count, seconds=60):
     """Read a topic from its beginning until nothing has come for a second after `count`."""
     consumer = Consumer(
         {

@@ -31,6 +31,7 @@ from migration_platform.stores import cassandra as store
 from migration_platform.stores.cassandra import CassandraSettings, Connection, truncate
 from migration_platform.workers import Done, Failed, WorkerPool
 from migration_platform_tests.servers import (
+    PATIENCE_SECONDS,
     SMALL_HEAP_MB,
     Proxy,
     jars_folder,
@@ -44,6 +45,7 @@ from migration_platform_tests.tables import (
     fill,
     in_process,
     insert_rows,
+    patient_connection,
     plain_session,
     plan_copy,
     rows_of,
@@ -81,7 +83,7 @@ class Outcome:
 def copy_while(server: Running, happening: Callable[[], object]) -> Outcome:
     """Copy a table on a server; after the first of the ranges something happens to it."""
     settings = CassandraSettings(port=server.port)
-    with Connection(settings) as connection:
+    with patient_connection(settings) as connection:
         create_keyspace(connection, "faults", durable=True)
         origin = create_table(connection, "faults", "a", "k int, c int, v text, PRIMARY KEY (k, c)")
         target = create_table(connection, "faults", "b", "k int, c int, v text, PRIMARY KEY (c, k)")
@@ -134,7 +136,7 @@ def copy_through_a_restart(home: Path) -> Outcome:
         def kill_and_start() -> None:
             process = psutil.Process(running.pid)
             process.kill()
-            psutil.wait_procs([process], timeout=10)
+            psutil.wait_procs([process], timeout=PATIENCE_SECONDS)
             start(server, home=home, port=running.port, jars_folder=jars_folder())
 
         return copy_while(running, kill_and_start)
@@ -228,6 +230,13 @@ def test_a_host_that_takes_connections_and_never_answers_is_given_up(monkeypatch
             Connection(CassandraSettings(port=listener.getsockname()[1]))
         assert time.monotonic() - started < 10
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_a_test_itself_asks_may_take_a_minute(connection, reader):
+    for session in (connection.session, reader):
+        asked = session.execute_async("SELECT key FROM system.local")
+        asked.result()
+        assert asked.timeout == session.default_timeout == PATIENCE_SECONDS
 
 
 # -- answers that are lost, late or spoiled ----------------------------------------------------

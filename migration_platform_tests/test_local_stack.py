@@ -53,7 +53,8 @@ from migration_platform.local.servers import (
     port_is_open,
 )
 from migration_platform.local.stack import Running, running, start, start_all, status, stop
-from migration_platform_tests.servers import jars_folder
+from migration_platform_tests.servers import PATIENCE_SECONDS, jars_folder
+from migration_platform_tests.tables import be_patient
 
 CONTENT = b"the bytes of a jar"
 JAR = Jar("org.example", "thing", "1.0", "", "jar", hashlib.sha256(CONTENT).hexdigest())
@@ -492,7 +493,7 @@ def listening_addresses(server: Running) -> set[str]:
     }
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -523,6 +524,8 @@ def secure_session(port: int, authority: trustme.CA, password: str) -> Iterator[
         [LOCALHOST],
         port=port,
         protocol_version=5,
+        connect_timeout=PATIENCE_SECONDS,
+        control_connection_timeout=PATIENCE_SECONDS,
         auth_provider=PlainTextAuthProvider("cassandra", password),
         ssl_context=context,
         ssl_options={"server_hostname": LOCALHOST},
@@ -533,7 +536,7 @@ def secure_session(port: int, authority: trustme.CA, password: str) -> Iterator[
         },
     )
     try:
-        yield cluster.connect()
+        yield be_patient(cluster.connect())
     finally:
         cluster.shutdown()
 
@@ -588,7 +591,7 @@ def test_a_server_outlives_the_crash_of_its_starter_and_can_be_ended(home: Path)
 
     found = start(Kafka(), home=home, port=port, jars_folder=jars_folder())
     assert found == replace(orphan, ready=True)
-    topics = AdminClient({"bootstrap.servers": found.address}).list_topics(timeout=10)
+    topics = AdminClient({"bootstrap.servers": found.address}).list_topics(timeout=PATIENCE_SECONDS)
     assert len(topics.brokers) == 1
     assert listening_addresses(found) == {LOCALHOST}
 

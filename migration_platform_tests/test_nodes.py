@@ -29,6 +29,7 @@ from migration_platform_tests.tables import (
     copy_table,
     create_table,
     fill,
+    patient_connection,
     plain_session,
     plan_copy,
 )
@@ -70,7 +71,7 @@ def cluster_settings(nodes: list[Node]) -> CassandraSettings:
 
 @pytest.fixture
 def connected(cluster_settings: CassandraSettings) -> Iterator[Connection]:
-    with Connection(cluster_settings) as connection:
+    with patient_connection(cluster_settings) as connection:
         yield connection
 
 
@@ -183,7 +184,7 @@ def test_partitions_share_a_request_only_at_a_node_that_has_all_of_them(
         partitions.append(len(keys))
     # All are full but for the last one of each node.
     assert sorted(partitions)[NODES:] == [10] * (len(partitions) - NODES)
-    rows = connected.session.execute(f"SELECT k, c, v FROM {target}", timeout=30)
+    rows = connected.session.execute(f"SELECT k, c, v FROM {target}")
     assert len(set(rows)) == ROWS
 
 
@@ -257,5 +258,5 @@ def test_nodes_that_are_lost_in_the_middle_of_a_run_cost_no_row(nodes, connected
     assert len(verdicts) == len(ranges)
     assert all(verdict.matches for verdict in verdicts)
     assert sum(verdict.origin_rows for verdict in verdicts) == ROWS
-    rows = connected.session.execute(f"SELECT k, c, v FROM {target}", timeout=30)
+    rows = connected.session.execute(f"SELECT k, c, v FROM {target}")
     assert len(set(rows)) == ROWS

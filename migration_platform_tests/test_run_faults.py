@@ -29,6 +29,7 @@ from migration_platform_tests.dagster_project import (
     gone,
     wait_until,
 )
+from migration_platform_tests.servers import PATIENCE_SECONDS
 
 pytestmark = DAGSTERS_OWN_WARNINGS
 
@@ -54,7 +55,7 @@ def launched(move: Move) -> Iterator[tuple[subprocess.Popen[str], Output]]:
     try:
         wait_until(
             lambda: "(1 of 8 ranges)" in output.text or process.poll() is not None,
-            60,
+            PATIENCE_SECONDS * 2,
             "a range was copied",
         )
         assert process.poll() is None, output.text
@@ -88,7 +89,7 @@ def test_after_a_kill_the_ranges_that_are_not_green_can_be_run_again(
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(seconds)
         process.kill()
-        output.wait(10)
+        output.wait(PATIENCE_SECONDS)
         assert gone(workers, 5)
     (dead,) = slow.project.runs()
     assert dead.status == DagsterRunStatus.STARTED
@@ -114,7 +115,7 @@ def test_after_a_kill_the_ranges_that_are_not_green_can_be_run_again(
 def test_the_next_run_of_other_ranges_turns_the_dead_runs_open_ranges_red(slow: Move) -> None:
     with launched(slow) as (process, output):
         process.kill()
-        output.wait(10)
+        output.wait(PATIENCE_SECONDS)
     statuses = slow.project.statuses(slow.target)
     open_ranges = [key for key in KEYS if statuses[key] != "success"]
     slow.declare(events=slow.events)
@@ -132,7 +133,7 @@ def test_the_next_run_of_other_ranges_turns_the_dead_runs_open_ranges_red(slow: 
 def test_the_sensor_notices_a_dead_run_and_publishes_its_event_once(slow: Move) -> None:
     with launched(slow) as (process, output):
         process.kill()
-        output.wait(10)
+        output.wait(PATIENCE_SECONDS)
     (dead,) = slow.project.runs()
 
     assert evaluate_sensor(slow) == f"run {dead.run_id} was dead"
@@ -149,7 +150,7 @@ def test_a_run_that_works_is_left_alone_by_the_sensor_and_by_others(slow: Move) 
         (run,) = slow.project.runs()
         assert run.status == DagsterRunStatus.STARTED
         assert int(run.tags[PROCESS_TAG].split()[1]) == process.pid
-        text = output.wait(60)
+        text = output.wait(PATIENCE_SECONDS * 2)
         assert process.returncode == 0, text
     slow.assert_same_rows()
     assert statuses_of(slow.metrics.read()) == ["SUCCESS"]
@@ -161,7 +162,7 @@ def test_a_killed_worker_fails_only_its_range(slow: Move) -> None:
         with launched(slow) as (process, output):
             workers = [p for p in descendants(process.pid) if "spawn_main" in str(p.cmdline())]
             workers[0].kill()
-            text = output.wait(60)
+            text = output.wait(PATIENCE_SECONDS * 2)
             assert gone(workers, 5)
         if process.returncode:
             break

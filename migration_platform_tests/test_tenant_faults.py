@@ -23,12 +23,13 @@ from migration_platform_tests.dagster_project import (
     wait_until,
 )
 from migration_platform_tests.servers import (
+    PATIENCE_SECONDS,
     SMALL_HEAP_MB,
     jars_folder,
     proxy_before,
     run_server,
 )
-from migration_platform_tests.tables import create_keyspace, fill, plain_session
+from migration_platform_tests.tables import create_keyspace, fill, patient_connection, plain_session
 from migration_platform_tests.tenants import NEW, OLD, ORGANISATION, OTHER, USER, Tenants, users_of
 
 pytestmark = DAGSTERS_OWN_WARNINGS
@@ -77,10 +78,10 @@ def test_a_server_that_is_killed_and_started_again_during_a_move_loses_no_row(tm
             if done == USERS // 4:
                 process = psutil.Process(running.pid)
                 process.kill()
-                psutil.wait_procs([process], timeout=10)
+                psutil.wait_procs([process], timeout=PATIENCE_SECONDS)
                 start(server, home=tmp_path, port=running.port, jars_folder=jars_folder())
 
-        with Connection(settings) as connection, plain_session(settings) as reader:
+        with patient_connection(settings) as connection, plain_session(settings) as reader:
             create_keyspace(connection, "moved", durable=True)
             tenants = Tenants(connection, reader, "moved", tmp_path / "move")
             _fill(tenants)

@@ -14,6 +14,7 @@ from migration_platform.local.stack import Running
 from migration_platform.local.sunbird import Answer, Received, Sunbird, serve_sunbird
 from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.neo4j import Graph, Neo4jSettings
+from migration_platform.tenant.graph_step import tell_nothing_left
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     Project,
@@ -371,6 +372,43 @@ def test_a_move_moves_everything_in_order_and_proves_it(moved):
     ]
     assert any("old-1" in text for text in texts)
     assert not any(API_KEY in text or NEO4J_PASSWORD in text for text in texts)
+
+
+def test_a_green_step_says_that_no_row_was_there_or_planned(moved):
+    users = f"{moved.tenants.keyspace}.user"
+    moved.tenants.reader.execute(f"DELETE FROM {users} WHERE id IN ('old-0', 'old-1', 'old-2')")
+    moved.tenants.reader.execute(f"DELETE FROM {users} WHERE id IN ('old-3', 'old-4')")
+    sentences = {
+        "nothing_of_the_origin_is_left": "2 rows were read, and none of them would change any more",
+        "counts_equal_the_plan": "no row was planned, so there was none to look at",
+        "all_else_is_unchanged": "all else of 2 rows has the digests that it had",
+    }
+    for emptied in (False, True):
+        if emptied:
+            moved.tenants.reader.execute(f"TRUNCATE {users}")
+            sentences["nothing_of_the_origin_is_left"] = "no row was there to read"
+            sentences["all_else_is_unchanged"] = "no row was there to compare"
+        moved.run("users_plan", partitions=None).assert_success()
+        run = moved.run("users", "users_backup", dry_run=False).assert_success()
+        assert all(check.passed for check in run.checks.values())
+        assert {name: run.checks[name].description for name in sentences} == sentences
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        ((0, 0), "no node was there to read"),
+        ((7, 0), "7 nodes were read, and none of them would change any more"),
+        (
+            (7, 2),
+            "7 nodes were read, and none of them would change any more; 2 with the origin tenant "
+            "in a longer list were left alone by the plan",
+        ),
+    ],
+)
+def test_a_green_graph_says_what_the_plan_left_alone(found, sentence):
+    nodes, longer = found
+    assert tell_nothing_left(nodes, {"longer": longer}) == sentence
 
 
 def test_a_step_out_of_order_is_refused_with_the_reason(moved):

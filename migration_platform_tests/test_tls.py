@@ -30,6 +30,7 @@ from migration_platform_tests.dagster_project import (
     wait_until,
 )
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.tables import be_patient, patient_connection
 
 RIGHT, WRONG = "s3cret-that-must-not-leak", "wr0ng-that-must-not-leak"
 TARGET = "report_user_enrolments"
@@ -77,7 +78,8 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureServer]:
         )
         # What no part of the way may take for anything but characters.
         password = RIGHT + """ ü'"{{ x }}%s$HOME\\"""
-        with wait_until(lambda: first_connection(settings), 30, "the first role") as connection:
+        with wait_until(lambda: first_connection(settings), 120, "the first role") as connection:
+            be_patient(connection.session)
             escaped = password.replace("'", "''")
             connection.session.execute(
                 f"CREATE ROLE mover WITH PASSWORD = '{escaped}' AND LOGIN = true "
@@ -295,7 +297,7 @@ class TestRuns:
         assert result.checks["all_ranges_match"].passed
         assert len(result.materializations(dg.AssetKey(["reports", "ks", TARGET]))) == len(KEYS)
         assert_hidden(RIGHT, project, project.messages_of(result.run_id), *capfd.readouterr())
-        with Connection(secure.settings) as connection:
+        with patient_connection(secure.settings) as connection:
             rows = connection.session.execute(f"SELECT count(*) FROM ks.{TARGET}").one()
         assert rows == (50,)
 

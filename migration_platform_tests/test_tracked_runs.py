@@ -218,6 +218,68 @@ def assert_status_shows(move: Move, copies: list[dict[str, Any]]) -> None:
     assert len(ranges) == RANGES
 
 
+def test_status_shows_what_failed_in_the_newest_run_of_each_kind_and_why(tracked: Move) -> None:
+    move, name = tracked, f"{tracked.keyspace}.{tracked.target_name}"
+    move.project.run(KEYS[7]).assert_success()
+    move.add_a_row_that_the_target_refuses(KEYS[3])
+    move.project.run(f"{KEYS[3]}...{KEYS[7]}", config=move.step_config(run_id=42))
+    (copy, _), (verdict, _) = runs_by_time(move, "MIGRATE"), runs_by_time(move, "VALIDATE")
+    assert copy["run_id"] == 42
+
+    failed = command(move, "status", name, "--failed")
+
+    lines = failed.splitlines()
+    (range_that_failed,) = [line for line in lines if " FAIL " in line]
+    assert "Key may not be empty" in range_that_failed
+    assert "Partitions Failed: 1" in range_that_failed
+    for found in (copy, verdict):
+        assert [line for line in lines if line.lstrip().startswith(f"{found['run_id']} ")]
+    assert f"no such ranges in the VALIDATE run {verdict['run_id']}" in failed
+    report = json.loads(command(move, "status", name, "--failed", "--json"))
+    assert [run["run_id"] for run in report["runs"]] == [verdict["run_id"], 42]
+    (told,) = report["ranges"]
+    assert (told["run_id"], told["status"]) == (42, "FAIL")
+    assert "Key may not be empty" in told["reason"]
+
+    # Six comparisons later the newest copy is still there, and what differs has its reason.
+    user = move.origin_rows(KEYS[5])[0]["userid"]
+    move.execute(
+        f"INSERT INTO {{target}} (userid, courseid, batchid) VALUES ('{user}', 'new', 'new')"
+    )
+    for _ in range(6):
+        move.project.run(KEYS[5], assets=[move.diff])
+    failed = command(move, "status", name, "--failed")
+    assert "Key may not be empty" in failed
+    (range_that_differs,) = [line for line in failed.splitlines() if " DIFF " in line]
+    assert range_that_differs.endswith("0 missing, 1 extra, 0 mismatched rows")
+    listed = command(move, "status")
+    assert re.search(r"^  42 +MIGRATE", listed, re.MULTILINE)
+
+    # Programs that write no times, and ranges that were never done.
+    move.reader.execute(
+        f"INSERT INTO {KEYSPACE}.cdm_run_info (table_name, run_id, run_type, status) "
+        "VALUES (%s, 7, 'GUARDRAIL', 'STARTED')",
+        (move.target_name,),
+    )
+    for token, status in ((1, "NOT_STARTED"), (2, "STARTED"), (3, "PASS"), (4, "FAIL")):
+        move.reader.execute(
+            f"INSERT INTO {KEYSPACE}.cdm_run_details (table_name, run_id, token_min, token_max, "
+            "status) VALUES (%s, 7, %s, %s, %s)",
+            (move.target_name, token, token, status),
+        )
+    report = json.loads(command(move, "status", name, "--failed", "--json"))
+    assert [run["run_type"] for run in report["runs"]] == ["VALIDATE", "MIGRATE", "GUARDRAIL"]
+    assert [row["reason"] for row in report["ranges"] if row["run_id"] == 7] == [
+        "not begun yet",
+        "under way when the run was last seen",
+        "",
+    ]
+
+
+def runs_by_time(move: Move, run_type: str) -> list[dict[str, Any]]:
+    return sorted(runs_of(move, run_type), key=lambda row: row["start_time"], reverse=True)
+
+
 def test_a_run_of_another_program_is_resumed_and_its_ranges_cut(tracked: Move) -> None:
     move = tracked
     # The first range and a half were copied by a program that cuts the ring otherwise.
@@ -349,9 +411,9 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
     )
     output = Output(process)
     try:
-        wait_until(lambda: "(1 of 8 ranges)" in output.text, 60, "a range was copied")
+        wait_until(lambda: "(1 of 8 ranges)" in output.text, 120, "a range was copied")
         assert "paused" in command(move, "pause", name)
-        wait_until(lambda: "Paused since" in output.text, 20, "the run paused")
+        wait_until(lambda: "Paused since" in output.text, 60, "the run paused")
         assert f"until `migration-platform continue {name}`" in output.text
         time.sleep(0.3)
         held = len(move.target_rows())
@@ -363,7 +425,7 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
         assert re.search(r"STARTED .* not yet; seen \d+ s ago", told)
         workers = descendants(process.pid)
         process.kill()
-        output.wait(10)
+        output.wait(60)
         assert gone(workers, 5)
     finally:
         end_tree(process)

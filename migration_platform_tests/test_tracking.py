@@ -39,6 +39,7 @@ from migration_platform.tracking import (
     parameter_lines,
     read_run_info,
     settle_run,
+    split_reason,
     to_range_counts,
     to_run_info,
     verdict_counters,
@@ -272,7 +273,7 @@ def test_a_run_has_not_ended_while_a_note_of_its_pieces_is_not_acknowledged(
     run = create(tables, migration)
     run.begin()
     run.begin_piece(migration.ranges[1])
-    connection.session.execute(f"DROP TABLE {new_name}.cdm_run_details", timeout=30)
+    connection.session.execute(f"DROP TABLE {new_name}.cdm_run_details")
     run.begin_piece(migration.ranges[0])
 
     with pytest.raises(MigrationError):
@@ -473,7 +474,12 @@ def test_what_is_read_of_a_failed_range_is_written_skipped_or_an_error(
     )
     assert counters["Read"] == counters["Write"] + counters["Skipped"] + counters["Error"]
     assert counters["Partitions Passed"] + counters["Partitions Failed"] == 1
-    assert read_run_info(to_run_info(MIGRATE, counters)) == dict(counters)
+    text = to_run_info(MIGRATE, counters)
+    assert read_run_info(text) == dict(counters)
+    # Whatever a reason says, it counts nothing.
+    told = f"{text}; Reason: Error: 7; Read: 9; Reason: Write: 3"
+    assert read_run_info(told) == dict(counters)
+    assert split_reason(told) == (text, "Error: 7; Read: 9; Reason: Write: 3")
 
 
 @given(st.lists(numbers, min_size=4, max_size=4))

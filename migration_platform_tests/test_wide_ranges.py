@@ -37,6 +37,7 @@ from migration_platform_tests.tables import (
     create_table,
     fill,
     in_process,
+    patient_connection,
     plan_copy,
 )
 from migration_platform_tests.test_faults import Weather, lose
@@ -62,7 +63,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
     server = Cassandra(cluster_name="strict", num_tokens=1, heap_mb=SMALL_HEAP_MB, settings=STRICT)
     with (
         run_server(server, tmp_path_factory.mktemp("strict")) as running,
-        Connection(CassandraSettings(port=running.port)) as connection,
+        patient_connection(CassandraSettings(port=running.port)) as connection,
     ):
         create_keyspace(connection, "strict")
         yield connection

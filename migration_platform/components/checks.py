@@ -12,6 +12,7 @@ import dagster as dg
 from migration_platform.components.ledger import RangeState
 from migration_platform.migration import Migration
 from migration_platform.picture import as_markdown, draw_ring, draw_strip
+from migration_platform.scope import Scope, describe_filter
 from migration_platform.token_ranges import TokenRange, describe_ranges
 from migration_platform.verdicts import MAX_SAMPLES
 
@@ -23,16 +24,26 @@ _NEWER_STAYS = (
     "diff.repair_writetime: now."
 )
 KINDS = ("missing", "extra", "mismatched")
+ROWS_FOUND = "rows_found_in_the_target"
+"""Metadata key of the origin's rows that are in the target; how many others it has is unknown."""
 CHECKS = {
     "row_counts_match": "Origin and target hold the same number of rows in every range.",
     "all_ranges_match": "Every row of the origin is in the target, and nothing else is, "
     "compared by digest in both directions.",
 }
 ORIGIN_ONLY = {
-    **CHECKS,
+    "row_counts_match": "As many rows of the origin are in the target as the origin has in every "
+    "range; rows that only the target has are not counted.",
     "all_ranges_match": "Every row of the origin is in the target, compared by digest; rows that "
     "only the target has are not looked for.",
 }
+
+
+def describe_checks(migration: Migration) -> dict[str, str]:
+    """Say what each check means, and of which rows it speaks."""
+    checks = ORIGIN_ONLY if migration.diff_mode == "origin_only" else CHECKS
+    filtered = Scope(chosen=describe_filter(migration)).ending()
+    return {name: f"{means}{filtered}" for name, means in checks.items()}
 
 
 def build_check_results(
@@ -41,6 +52,7 @@ def build_check_results(
     diff: dg.AssetKey,
     states: Sequence[RangeState],
     migration: Migration,
+    scope: Scope,
 ) -> Iterator[dg.AssetCheckResult]:
     """Give the results of the checks that the run selected, and report the others.
 
@@ -53,9 +65,9 @@ def build_check_results(
         ("all_ranges_match", _judge_ranges),
     ):
         passed, description, found = _judge_coverage(diff, states) or judge(
-            target, states, migration
+            target, states, migration, scope
         )
-        metadata = {**found, **_overview(target, states)}
+        metadata = {**found, **scope.metadata, **_overview(target, states)}
         if migration.writetime != "now" and "rerun_command" in metadata:
             metadata["rerun_note"] = _NEWER_STAYS
         if name in selected:
@@ -103,28 +115,47 @@ def _judge_coverage(diff: dg.AssetKey, states: Sequence[RangeState]) -> Judgemen
 
 
 def _judge_row_counts(
-    target: dg.AssetKey, states: Sequence[RangeState], migration: Migration
+    target: dg.AssetKey, states: Sequence[RangeState], migration: Migration, scope: Scope
 ) -> Judgement:
     origin_rows = sum(state.verdict["origin_rows"] for state in states)
-    target_rows = sum(state.verdict["target_rows"] for state in states)
+    target_rows = sum(_rows_there(state) for state in states)
     differing = [
-        state.token_range
-        for state in states
-        if state.verdict["origin_rows"] != state.verdict["target_rows"]
+        state.token_range for state in states if state.verdict["origin_rows"] != _rows_there(state)
     ]
-    metadata: dict[str, Any] = {"origin_rows": origin_rows, "target_rows": target_rows}
+    name = ROWS_FOUND if scope.one_way else "target_rows"
+    metadata: dict[str, Any] = {"origin_rows": origin_rows, name: target_rows}
     if not differing:
-        return True, f"{origin_rows:,} rows on both sides.", metadata
+        return True, _tell_equal_counts(origin_rows, states, scope), metadata
+    there = "of them in the target" if scope.one_way else "at the target"
     return (
         False,
-        f"{origin_rows:,} rows at the origin, {target_rows:,} at the target; counts differ in "
+        f"{origin_rows:,} rows at the origin, {target_rows:,} {there}; counts differ in "
         f"{len(differing)} ranges: {describe_ranges(differing)}",
         {**metadata, **_rerun(target, differing, migration)},
     )
 
 
+def _rows_there(state: RangeState) -> int:
+    return int(state.verdict.get(ROWS_FOUND, state.verdict.get("target_rows", 0)))
+
+
+def _tell_equal_counts(rows: int, states: Sequence[RangeState], scope: Scope) -> str:
+    counted = "rows of the origin are in the target" if scope.one_way else "rows on both sides"
+    if rows:
+        said = f"{rows:,} {counted}{scope.made_of}"
+    else:
+        said = f"No row {'of the origin ' if scope.one_way else ''}was there to count"
+    return f"{said}.{scope.of_counts.ending(_newer(states))}"
+
+
+def _newer(states: Sequence[RangeState]) -> str:
+    """Name the rows that were too new to be judged; empty if there are none."""
+    number = sum(int(state.verdict.get("ignored_newer", 0)) for state in states)
+    return f"{number:,} rows that differ and were written shortly before" if number else ""
+
+
 def _judge_ranges(
-    target: dg.AssetKey, states: Sequence[RangeState], migration: Migration
+    target: dg.AssetKey, states: Sequence[RangeState], migration: Migration, scope: Scope
 ) -> Judgement:
     differing = [state for state in states if not state.matches]
     corrected = sum(
@@ -144,14 +175,13 @@ def _judge_ranges(
         counts["corrected"] = corrected
     if not differing:
         rows = sum(int(state.verdict["origin_rows"]) for state in states)
-        times = ", each cell with its writetime and TTL" if migration.compare_writetime else ""
-        repaired = f" {corrected:,} of them were repaired." if corrected else ""
-        forms = _tell_forms(counts)
-        return (
-            True,
-            f"All {len(states)} ranges match: {rows:,} rows{times}.{repaired}{forms}",
-            counts,
-        )
+        found = f"{rows:,} rows{scope.made_of}{scope.beside}"
+        if not rows:
+            found = "no row is left to compare" if corrected else "no row was there to compare"
+        times = ", each cell with its writetime and TTL" if rows and scope.with_times else ""
+        repaired = f" {corrected:,} differences were repaired." if corrected else ""
+        said = f"All {len(states)} ranges match: {found}{times}.{repaired}"
+        return True, said + _tell_forms(counts) + scope.ending(_newer(states)), counts
     samples: dict[str, list[str]] = {}
     for kind in (*KINDS, "defeated", "kept", "other_form"):
         keys = [key for state in differing for key in state.verdict["samples"].get(kind, ())]

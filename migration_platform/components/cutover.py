@@ -54,6 +54,29 @@ def judge_check(instance: DagsterInstance, key: dg.AssetCheckKey, newest: float)
     return ""
 
 
+def read_warning(instance: DagsterInstance, key: dg.AssetCheckKey) -> str:
+    """Give the sentence of a check that only warns; empty if it passes, or is no mere warning."""
+    storage = instance.event_log_storage
+    record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    event = record.event.dagster_event if record and record.event else None
+    if event is None or event.event_type_value != "ASSET_CHECK_EVALUATION":
+        return ""
+    found = event.asset_check_evaluation_data
+    only_warns = not found.passed and found.severity == dg.AssetCheckSeverity.WARN
+    return found.description or key.name if only_warns else ""
+
+
+def tell_of_tables(told: Mapping[str, Sequence[str]]) -> str:
+    """Give texts, each with the tables that it is true of."""
+    return "; ".join(f"{text} ({name_some(names)})" for text, names in told.items())
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Name tables, and say how many more there are."""
+    more = f" and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else ""
+    return ", ".join(names[:MAX_TOLD]) + more
+
+
 def _newest(instance: DagsterInstance, asset: dg.AssetKey) -> float:
     """Give the time of the newest event that a copy or a comparison wrote; 0 if there is none."""
     chosen = AssetRecordsFilter(asset_key=asset)

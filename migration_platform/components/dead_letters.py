@@ -9,23 +9,18 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.components.reporting import Job
-from migration_platform.dead_letters import LetterSummary, read_summary
+from migration_platform.dead_letters import TABLE, LetterSummary
 from migration_platform.fidelity import write_table
-from migration_platform.stores.cassandra import Connection
+from migration_platform.migration import TableName
 
 NO_DEAD_LETTERS = "no_dead_letters"
 NO_DEAD_LETTERS_MEANS = "No row that could not be written is left set aside."
 
 
 def check_letters(
-    context: dg.AssetExecutionContext, job: Job, connection: Connection
+    context: dg.AssetExecutionContext, job: Job, found: LetterSummary
 ) -> Iterator[dg.AssetCheckResult]:
-    """Give the check's result, or report it where the run did not select it.
-
-    Raises:
-        MigrationError: the letters could not be read.
-    """
-    found = read_summary(connection, job.migration)
+    """Give the check's result, or report it where the run did not select it."""
     selected = {key.name for key in context.op_execution_context.selected_asset_check_keys}
     if NO_DEAD_LETTERS in selected:
         yield dg.AssetCheckResult(
@@ -53,9 +48,15 @@ def _judge(job: Job, found: LetterSummary) -> dict[str, Any]:
         "description": f"{tell_letters(found)}; mend them or the declaration, and materialize "
         f"{job.letters.path[-1]}"
         if found.count
-        else "No row is set aside.",
+        else f"No row of this migration is set aside in {place_of(job)}.",
         "metadata": metadata,
     }
+
+
+def place_of(job: Job) -> str:
+    """Name the table that keeps a migration's letters, and whose cluster it is in."""
+    migration = job.migration
+    return f"{TableName(migration.tracking_keyspace, TABLE)} of {migration.tracked_at.store}"
 
 
 def tell_letters(found: LetterSummary) -> str:
@@ -63,6 +64,18 @@ def tell_letters(found: LetterSummary) -> str:
     rows = "1 row is" if found.count == 1 else f"{found.count:,} rows are"
     first = found.samples[0]
     return f"{rows} set aside, such as {first.key_text}: {first.cause}"
+
+
+def tell_rejected(job: Job, found: LetterSummary) -> str:
+    """Say in one sentence which rows of a run are set aside, and what can be done about them."""
+    rows = "1 row was" if found.within == 1 else f"{found.within:,} rows were"
+    first = found.first_within
+    assert first is not None
+    return (
+        f"{rows} rejected and set aside, such as {first.key_text}: {first.cause}; the check "
+        f"{NO_DEAD_LETTERS} lists them, and once they or the declaration are mended "
+        f'`dg launch --assets "{job.letters.to_user_string()}"` copies them'
+    )
 
 
 def describe_letters(found: LetterSummary) -> dict[str, Any]:

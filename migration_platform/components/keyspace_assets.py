@@ -3,12 +3,20 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from migration_platform.components.cutover import MovedTable, judge_check, judge_checks, sentence
+from migration_platform.components.cutover import (
+    MovedTable,
+    judge_check,
+    judge_checks,
+    name_some,
+    read_warning,
+    sentence,
+    tell_of_tables,
+)
 from migration_platform.components.ledger import read_states
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.fidelity import write_table
@@ -26,6 +34,7 @@ from migration_platform.schema import (
     read_known_options,
     read_schema,
 )
+from migration_platform.scope import ONLY_THE_TARGETS, Scope, describe_scope
 from migration_platform.stores.cassandra import Connection
 
 if TYPE_CHECKING:
@@ -296,12 +305,12 @@ def build_cutover_asset(
     )
     def cutover(context: dg.AssetExecutionContext) -> Iterator[Any]:
         try:
-            problems, schemas = _judge_keyspace(context, declared, known)
+            problems, beside, schemas = _judge_keyspace(context, declared, known)
         except MigrationError as error:
-            problems, schemas = {"schema": [str(error)]}, None
+            problems, beside, schemas = {"schema": [str(error)]}, _Beside(), None
         if schemas is not None:
             _report(context.instance, declared.schema_key, schemas)
-        passed, said, metadata = _verdict(declared, known, problems)
+        passed, said, metadata = _verdict(declared, known, problems, beside)
         yield dg.AssetCheckResult(
             check_name=READY, passed=passed, description=said, metadata=metadata
         )
@@ -312,28 +321,86 @@ def build_cutover_asset(
     return cutover
 
 
+@dataclass
+class _Beside:
+    """What a green gate does not vouch for: texts with the tables of which they are true."""
+
+    filters: dict[str, list[str]] = field(default_factory=dict)
+    passed_over: dict[str, list[str]] = field(default_factory=dict)
+    without_rows: list[str] = field(default_factory=list)
+    warnings: dict[str, list[str]] = field(default_factory=dict)
+    schema_warning: str = ""
+    left_out: list[str] = field(default_factory=list)
+
+    def note(self, table: str, scope: Scope, rows: int) -> None:
+        """Take in what was compared of a table."""
+        if scope.filter:
+            self.filters.setdefault(scope.filter, []).append(table)
+        for text in (*([ONLY_THE_TARGETS] if scope.one_way else []), *scope.passed_over):
+            self.passed_over.setdefault(text, []).append(table)
+        if not rows:
+            self.without_rows.append(table)
+
+    @property
+    def schemas(self) -> str:
+        """Say how far the schemas match."""
+        if not self.schema_warning:
+            return "the schemas match"
+        return f"the schemas match but for what is only warned of ({self.schema_warning})"
+
+    @property
+    def checks(self) -> str:
+        """Say what the tables' checks are."""
+        return "are green or only warn" if self.warnings else "are green"
+
+    @property
+    def sentences(self) -> str:
+        """Give all of it, each sentence with a blank before it."""
+        told = (
+            ("Filter", tell_of_tables(self.filters)),
+            ("Not looked at", tell_of_tables(self.passed_over)),
+            ("Without a row to compare", name_some(self.without_rows)),
+            ("Tables that are not migrated", name_some(self.left_out)),
+            ("Warnings", tell_of_tables(self.warnings)),
+        )
+        return "".join(f" {what}: {text}." for what, text in told if text)
+
+
 def _judge_keyspace(
     context: dg.AssetExecutionContext, declared: "KeyspaceMigration", known: KnownTables
-) -> tuple[dict[str, list[str]], dg.AssetCheckResult]:
-    """Ask the servers and the event log; give what is not green, by table."""
+) -> tuple[dict[str, list[str]], _Beside, dg.AssetCheckResult]:
+    """Ask the servers and the event log; give what is not green, by table, and what is untold."""
     problems: dict[str, list[str]] = {}
+    beside = _Beside(left_out=[name for name in known.tables or () if name not in known.names])
     with _connect(declared, context.resources) as (origin, target):
         schemas = _judge_schemas(_compare(declared, known, origin, target))
         if not schemas.passed and schemas.severity == dg.AssetCheckSeverity.ERROR:
             problems["schema"] = [f"{SCHEMAS_MATCH}: {schemas.description}"]
+        elif not schemas.passed:
+            beside.schema_warning = schemas.description or SCHEMAS_MATCH
         for table in known.moved:
             reasons = judge_checks(context.instance, table)
             if not reasons:
-                reasons = _judge_ranges(context, table, origin, target)
+                reasons = _judge_ranges(context, table, origin, target, beside)
             if reasons:
                 problems[table.name] = reasons
-    return problems, schemas
+            for key in table.checks:
+                if warning := read_warning(context.instance, key):
+                    beside.warnings.setdefault(warning, []).append(table.name)
+    return problems, beside, schemas
 
 
 def _judge_ranges(
-    context: dg.AssetExecutionContext, table: MovedTable, origin: Connection, target: Connection
+    context: dg.AssetExecutionContext,
+    table: MovedTable,
+    origin: Connection,
+    target: Connection,
+    beside: _Beside,
 ) -> list[str]:
-    """Object to ranges of another declaration, or of a table that was dropped and made anew."""
+    """Object to ranges of another declaration, or of a table that was dropped and made anew.
+
+    What was compared is noted in `beside`.
+    """
     job = table.job
     try:
         plan = build_plan(job.migration, origin, target)
@@ -351,6 +418,8 @@ def _judge_ranges(
     )
     open_ranges = sum(not state.matches for state in states)
     if not open_ranges:
+        rows = sum(int(state.verdict.get("origin_rows", 0)) for state in states)
+        beside.note(table.name, describe_scope(plan), rows)
         return []
     return [
         f"{open_ranges} of {len(states)} ranges are not copied and compared as the table and its "
@@ -359,7 +428,10 @@ def _judge_ranges(
 
 
 def _verdict(
-    declared: "KeyspaceMigration", known: KnownTables, problems: dict[str, list[str]]
+    declared: "KeyspaceMigration",
+    known: KnownTables,
+    problems: dict[str, list[str]],
+    beside: _Beside,
 ) -> tuple[bool, str, dict[str, Any]]:
     checks = sum(len(table.checks) for table in known.moved)
     metadata: dict[str, Any] = {
@@ -377,10 +449,10 @@ def _verdict(
     }
     if not problems and known.moved:
         said = (
-            f"{declared.target_name} is ready for the cut-over: the schemas match, and all "
-            f"{checks} checks of {len(known.moved)} tables are green."
+            f"{declared.target_name} is ready for the cut-over: {beside.schemas}, and all {checks} "
+            f"checks of {len(known.moved)} tables {beside.checks}."
         )
-        return True, said, metadata
+        return True, said + beside.sentences, metadata
     problems = problems or {"schema": ["no table is migrated"]}
     return False, sentence(declared.target_name, problems), metadata
 
@@ -427,7 +499,7 @@ def build_cutover_sensor(
             problems["schema"] = [f"{SCHEMAS_MATCH} is red"]
         if not problems:
             return dg.SkipReason("The gate is green, and rightly.")
-        passed, said, metadata = _verdict(declared, known, problems)
+        passed, said, metadata = _verdict(declared, known, problems, _Beside())
         _report(
             context.instance,
             declared.cutover_key,

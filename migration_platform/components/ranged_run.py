@@ -8,7 +8,7 @@ what was under way; therefore the step returns no asset results of its own.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -21,11 +21,12 @@ from dagster import DagsterRunStatus, RunsFilter
 from migration_platform.collisions import refuse_collisions
 from migration_platform.components import ended_runs, reporting, tracked_runs
 from migration_platform.components.checks import build_check_results
-from migration_platform.components.dead_letters import check_letters
+from migration_platform.components.dead_letters import check_letters, tell_rejected
 from migration_platform.components.ledger import read_ranges_copied_before
 from migration_platform.components.reporting import Job, RangedRun
 from migration_platform.components.tracked_runs import Work
 from migration_platform.copy import CopyRange, PieceReport, RangeCounts
+from migration_platform.dead_letters import LetterSummary, read_summary
 from migration_platform.diff import diff_ranges
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.planning import (
@@ -38,6 +39,7 @@ from migration_platform.rehearsal import rehearse
 from migration_platform.replay import ensure_letters
 from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.resume import read_resume
+from migration_platform.scope import describe_scope
 from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform.token_ranges import TokenRange, range_of_key
@@ -85,6 +87,7 @@ def run_ranges(
             if run.copying:
                 run.plan = make_target(run.plan, here, there, _build_waiting(run))
             refuse_missing_target(run.plan)
+            run.scope = describe_scope(run.plan)
             reporting.tell_plan(run)
             repairing = run.comparing and bool(job.migration.repair)
             if run.plan.has_counters and (run.copying or repairing):
@@ -130,9 +133,10 @@ def run_ranges(
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
             yield from build_check_results(
-                context, job.target, job.diff, states, run.plan.migration
+                context, job.target, job.diff, states, run.plan.migration, run.scope
             )
-            yield from check_letters(context, job, cluster)
+            letters = read_summary(cluster, run.plan.migration, _windows(run, run.copied))
+            yield from check_letters(context, job, letters)
     except MigrationError as error:
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
@@ -140,7 +144,7 @@ def run_ranges(
         # Also a cancelled run reports its end; what it was comes out as it came in.
         reporting.end(run, f"the run was stopped: {explain(error)}")
         raise
-    reason = reporting.what_went_wrong(run)
+    reason = "; ".join(filter(None, (reporting.what_went_wrong(run), _rejection(run, letters))))
     reporting.end(run, reason)
     if reason:
         raise _failure(run, reason)
@@ -460,7 +464,8 @@ def _compare(
         for line in islice(difference_lines(verdict), lines_left):
             run.context.log.error(line)
             lines_left -= 1
-        metadata = reporting.verdict_metadata(verdict) | tracked_runs.count_verdict(run, verdict)
+        metadata = reporting.verdict_metadata(verdict, one_way=run.scope.one_way)
+        metadata |= tracked_runs.count_verdict(run, verdict)
         if verdict.matches:
             reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
             if verdict.corrected:
@@ -472,6 +477,22 @@ def _compare(
             run.context.log.error(f"{verdict.token_range.key}: {reporting.verdict_line(verdict)}")
         tracked_runs.note_verdict(run, verdict)
     tracked_runs.end_run(run, VALIDATE)
+
+
+def _windows(run: RangedRun, ranges: Sequence[TokenRange]) -> list[TokenRange]:
+    windows = (run.job.migration.filter.window(token_range) for token_range in ranges)
+    return [window for window in windows if window is not None]
+
+
+def _rejection(run: RangedRun, letters: LetterSummary) -> str:
+    """Say that rows were rejected, as the reason to fail; empty if there is none."""
+    if not letters.within:
+        return ""
+    said = tell_rejected(run.job, letters)
+    if run.job.migration.dead_letters_fail_run:
+        return f"{said}; with dead_letters.fail_run: false a run succeeds in spite of such rows"
+    run.context.log.warning(f"{said}; dead_letters.fail_run is false, so the run succeeds")
+    return ""
 
 
 def _failure(run: RangedRun, reason: str) -> dg.Failure:

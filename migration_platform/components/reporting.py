@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.components import ended_runs
-from migration_platform.components.checks import show_ring
+from migration_platform.components.checks import ROWS_FOUND, show_ring
 from migration_platform.components.ledger import COMPARISON, FINGERPRINT, RangeState, read_states
 from migration_platform.control import Watch
 from migration_platform.copy import RangeCounts
@@ -24,6 +24,7 @@ from migration_platform.fidelity import describe_fidelity, to_markdown
 from migration_platform.migration import Migration
 from migration_platform.preflight import Plan
 from migration_platform.resume import Resume
+from migration_platform.scope import Scope
 from migration_platform.stores.cassandra import Table
 from migration_platform.token_ranges import TokenRange, describe_ranges
 from migration_platform.tracking import TrackedRun, TrackingTables
@@ -74,6 +75,7 @@ class RangedRun:
     tracked: TrackedRun | None = None
     totals: Counter[str] = field(default_factory=Counter)
     watch: Watch | None = None
+    scope: Scope = field(default_factory=Scope)
 
     @property
     def seconds(self) -> float:
@@ -160,13 +162,16 @@ def verdict_line(verdict: RangeVerdict) -> str:
     return "; ".join(parts)
 
 
-def verdict_metadata(verdict: RangeVerdict) -> dict[str, Any]:
-    """Give a verdict as metadata; samples only where rows differed."""
+def verdict_metadata(verdict: RangeVerdict, *, one_way: bool = False) -> dict[str, Any]:
+    """Give a verdict as metadata; samples only where rows differed.
+
+    What was compared `one_way` says nothing of how many rows the target has.
+    """
     if verdict.error:
         return {"failed": verdict.error}
     metadata: dict[str, Any] = {
         "origin_rows": verdict.origin_rows,
-        "target_rows": verdict.target_rows,
+        ROWS_FOUND if one_way else "target_rows": verdict.target_rows,
         "missing": verdict.missing,
         "extra": verdict.extra,
         "mismatched": verdict.mismatched,
@@ -305,9 +310,13 @@ def _with_place(
     assert run.plan is not None
     # As text: a browser's numbers cannot hold 64 bits.
     tracked = {"tracked_run_id": str(run.tracked.run_id)} if run.tracked else {}
+    told = run.scope.metadata
+    if asset != run.job.diff:
+        told.pop("not_looked_at", None)
     return {
         **metadata,
         **tracked,
+        **told,
         "tokens": f"({token_range.start}, {token_range.end}]",
         FINGERPRINT: run.plan.fingerprint,
         **({COMPARISON: run.plan.comparison} if asset == run.job.diff else {}),

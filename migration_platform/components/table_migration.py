@@ -14,7 +14,7 @@ from pydantic import Field
 
 from migration_platform.components import ended_runs
 from migration_platform.components.attributes import Literally, NamedAttributes
-from migration_platform.components.checks import CHECKS, ORIGIN_ONLY
+from migration_platform.components.checks import describe_checks
 from migration_platform.components.dead_letters import NO_DEAD_LETTERS, NO_DEAD_LETTERS_MEANS
 from migration_platform.components.dynamodb_attributes import DynamoDbAttributes
 from migration_platform.components.planning import plan_migration
@@ -238,6 +238,11 @@ class DeadLettersAttributes(NamedAttributes, dg.Model):
 
     max_rows: int = Field(
         default=0, description="How many rows of a range may be set aside before the range fails."
+    )
+    fail_run: bool = Field(
+        default=True,
+        description="Whether a run that set rows aside fails in the end, so that scripts notice. "
+        "Its ranges stay green either way.",
     )
 
 
@@ -470,6 +475,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             repair=tuple(self.diff.repair),
             repair_writetime=self.diff.repair_writetime,
             dead_letters_max_rows=self.dead_letters.max_rows,
+            dead_letters_fail_run=self.dead_letters.fail_run,
             tracking=self.tracking,
             tracking_keyspace=self.tracking_keyspace,
             retry_seconds=self.retry_seconds,
@@ -657,7 +663,7 @@ def build_ranged_assets(
     if declared.events:
         store_names.add(declared.events.store)
 
-    checks = ORIGIN_ONLY if migration.diff_mode == "origin_only" else CHECKS
+    checks = describe_checks(migration)
 
     @dg.multi_asset(
         name=_name(job),
@@ -957,6 +963,7 @@ def _describe_changes(migration: Migration) -> list[str]:
         "Repairs": ", ".join(migration.repair)
         + (" at the time of the repair" if migration.repair_writetime == "now" else ""),
         "Rows set aside": f"up to {migration.dead_letters_max_rows:,} a range"
+        + (", and the run fails" if migration.dead_letters_fail_run else "")
         if migration.dead_letters_max_rows
         else "",
     }

@@ -43,7 +43,8 @@ CHECKS: Mapping[type, Mapping[str, str]] = {
         "planned.",
     },
     GraphStep: {
-        NOTHING_LEFT: "No node still shows the origin tenant.",
+        NOTHING_LEFT: "No node still shows the origin tenant, but for longer lists that the plan "
+        "leaves so.",
         COUNTS_EQUAL: "As many nodes hold what was planned as the plan has.",
         REST_UNCHANGED: "Other properties and other nodes have the digests that they had.",
     },
@@ -344,12 +345,16 @@ def judge_table(
             not total.left,
             f"{number(total.left, 'row')} of the origin tenant left; make a new plan and run it"
             if total.left
-            else f"{total.rows:,} rows were read, and none of them would change any more",
+            else _nothing_left(total.rows, plan.manifest()),
             {"left": total.left, "rows_left": total.left_samples},
         ),
         COUNTS_EQUAL: (
             total.done == planned and not total.conflicts,
-            f"{total.done:,} of {planned:,} planned rows hold what was planned"
+            (
+                f"{total.done:,} of {planned:,} planned rows hold what was planned"
+                if planned
+                else "no row was planned, so there was none to look at"
+            )
             + (
                 f"; {total.conflicts:,} hold something else or are gone, because somebody else "
                 "writes to them: make a new plan and run it"
@@ -370,7 +375,9 @@ def judge_table(
                 else ""
             )
             if total.differing
-            else f"all else of {total.rows:,} rows has the digests that it had",
+            else f"all else of {total.rows:,} rows has the digests that it had"
+            if total.rows
+            else "no row was there to compare",
             {"written_by_others": total.written_samples, "unexplained": total.unexplained},
         ),
         NOTHING_UNPLANNED: (
@@ -408,6 +415,19 @@ def judge_table(
             }
             | picture,
         )
+
+
+def _nothing_left(rows: int, manifest: Mapping[str, Any]) -> str:
+    if not rows:
+        return "no row was there to read"
+    said = f"{rows:,} rows were read, and none of them would change any more"
+    again = manifest.get("again", 0)
+    return said + (
+        f"; by the plan {number(again, 'row')} may still name the origin tenant, which stood "
+        "there twice"
+        if again
+        else ""
+    )
 
 
 def report_sync(

@@ -431,6 +431,8 @@ def note_range(run: RangedRun, token_range: TokenRange, failed: RangeCounts | No
     if run.tracked is not None:
         counters = None if failed is None else copy_counters(failed, failed=True)
         run.tracked.end_range(token_range, counters)
+        if failed is not None:
+            run.tracked.give_reason(token_range, run.failed[token_range])
 
 
 def tracked_metadata(run: RangedRun, token_range: TokenRange, status: str) -> dict[str, Any]:
@@ -459,6 +461,8 @@ def note_verdict(run: RangedRun, verdict: RangeVerdict) -> None:
     if run.tracked is not None:
         for piece in run.tracked.pieces_of(verdict.token_range):
             run.tracked.end_piece(piece, verdict.status)
+        if not verdict.matches:
+            run.tracked.give_reason(verdict.token_range, reporting.verdict_line(verdict))
 
 
 def end_run(run: RangedRun, run_type: str) -> None:

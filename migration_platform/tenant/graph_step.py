@@ -190,11 +190,15 @@ def prove_graph(graph: Graph, step: GraphStep, plan: PlanFolder) -> AppliedGraph
             not left,
             f"{left:,} nodes still show the origin tenant; make a new plan and run it"
             if left
-            else f"{digest.nodes:,} nodes were read, and none of them would change any more",
+            else tell_nothing_left(digest.nodes, manifest),
         ),
         counts_equal=(
             changes.complete and changes.done == manifest["planned"],
-            f"{changes.done:,} of {manifest['planned']:,} planned nodes hold what was planned"
+            (
+                f"{changes.done:,} of {manifest['planned']:,} planned nodes hold what was planned"
+                if manifest["planned"]
+                else "no node was planned, so there was none to look at"
+            )
             + (
                 f"; {changes.conflicts + changes.gone:,} were changed or deleted by somebody else "
                 f"({'; '.join(changes.samples[:3])}), and left alone: make a new plan and run it"
@@ -204,7 +208,11 @@ def prove_graph(graph: Graph, step: GraphStep, plan: PlanFolder) -> AppliedGraph
         ),
         rest_unchanged=(
             same,
-            f"all else of {digest.nodes:,} nodes has the digest that it had"
+            (
+                f"all else of {digest.nodes:,} nodes has the digest that it had"
+                if digest.nodes
+                else "no node was there to compare"
+            )
             if same
             else f"the digest of all else differs: {digest.nodes:,} nodes now, "
             f"{manifest['rows']:,} when the plan was made; the graph does not tell who wrote",
@@ -212,6 +220,18 @@ def prove_graph(graph: Graph, step: GraphStep, plan: PlanFolder) -> AppliedGraph
     )
     plan.note(VERIFIED, ALL, {"holds": not done.reason, "reason": done.reason})
     return done
+
+
+def tell_nothing_left(nodes: int, manifest: Mapping[str, Any]) -> str:
+    """Say that no node of the origin tenant is left to change, and what the plan left alone."""
+    if not nodes:
+        return "no node was there to read"
+    longer = manifest.get("longer", 0)
+    return f"{nodes:,} nodes were read, and none of them would change any more" + (
+        f"; {longer:,} with the origin tenant in a longer list were left alone by the plan"
+        if longer
+        else ""
+    )
 
 
 def _to_changes(counts: ChangeCounts) -> Changes:
