@@ -1,6 +1,7 @@
 """A plan tells what a copy would do; a run keeps to it: collisions, counters, large cells."""
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
@@ -54,9 +55,17 @@ class Odd:
         run = self.move.project.run(None, assets=[key], config=given)
         return run, run.materializations(key).get(None, {})
 
-    def run(self, **more: Any):
+    def run(self, *, only_diff: bool = False, **more: Any):
         diff = dg.AssetKey([*self.target.path[:-1], "b_diff"])
-        return self.move.project.run(assets=[self.target, diff], **more)
+        assets = [diff] if only_diff else [self.target, diff]
+        return self.move.project.run(assets=assets, **more)
+
+    def check(self, name: str) -> tuple[bool, str, dict[str, Any]]:
+        """What a check said last: whether it passed, its sentence and its metadata."""
+        return replace(self.move, target_name="b").check(name)
+
+    def filled(self) -> list[dict[str, Any]]:
+        return rows_of(self.move.reader, self.a)
 
     def rows(self) -> list[dict[str, Any]]:
         return rows_of(self.move.reader, self.b)
@@ -235,3 +244,37 @@ def test_each_range_of_a_filtered_table_copies_what_passes(odd: Odd) -> None:
     ranges = run.materializations(odd.target)
     assert sum(found.get("rows_filtered", 0) for found in ranges.values()) == 10
     assert set(ranges) == set(KEYS)
+
+
+def test_rows_that_stand_in_other_bytes_are_told_and_red_only_where_that_is_asked(
+    odd: Odd,
+) -> None:
+    odd.make(*["k int, c decimal, v int, PRIMARY KEY (k, c)"] * 2)
+    odd.fill([{"k": k, "c": Decimal("1.5"), "v": k} for k in range(20)])
+    rows = [{"k": k, "c": Decimal("1.50"), "v": k} for k in range(3)]
+    insert_rows(odd.move.connection, odd.b, rows, "USING TIMESTAMP 1")
+    odd.declare(diff={"repair": ["missing", "mismatched", "extra"]}, ttl="none")
+
+    odd.run().assert_success()
+
+    passed, sentence, metadata = odd.check("all_ranges_match")
+    assert passed
+    assert len(odd.rows()) == 20
+    # A server that merged both keeps either form.
+    told = metadata.get("other_form", 0)
+    assert (f" {told} of them hold the same values in other bytes" in sentence) == bool(told)
+    odd.move.execute(f"TRUNCATE {odd.b}")
+    insert_rows(odd.move.connection, odd.b, [{**r, "c": Decimal("1.50")} for r in odd.filled()])
+    odd.run(only_diff=True).assert_success()
+
+    passed, sentence, metadata = odd.check("all_ranges_match")
+    assert (passed, metadata["other_form"]) == (True, 20)
+    assert " 20 of them hold the same values in other bytes, such as the decimals" in sentence
+    odd.declare(diff={"repair": ["mismatched", "extra"], "compare_form": True}, ttl="none")
+    run = odd.run(only_diff=True)
+
+    assert "20 mismatched rows" in run.error
+    passed, sentence, metadata = odd.check("all_ranges_match")
+    assert (passed, metadata["other_form"], metadata["mismatched"]) == (False, 20, 20)
+    assert "k=0, c=1.5: c" in metadata["samples"]["other_form"]
+    assert len(odd.rows()) == 20
