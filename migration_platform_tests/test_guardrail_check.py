@@ -150,6 +150,30 @@ def test_a_check_ends_green_with_its_counts_and_is_tracked(
     assert rows_of(reader, table) == before
 
 
+def test_a_range_that_cannot_be_read_is_red_and_noted(connection, make, reader, project, keyspace):
+    table = make("a", "k int PRIMARY KEY")
+    tracking = f"{keyspace}_tracking"
+    # The only node cannot answer for three.
+    project.declare(
+        "check",
+        "GuardrailCheck",
+        origin={"store": "sunbird", "table": str(table), "consistency": "THREE"},
+        max_column_kb=1,
+        **{"token_ranges": 2, "workers": 1, "retry_seconds": 1, "tracking_keyspace": tracking},
+    )
+    try:
+        run = project.run(None, assets=[dg.AssetKey(["sunbird", keyspace, "a_large_cells"])])
+        assert not run.success
+        assert f"{keyspace}.a: 2 ranges could not be read" in run.error
+        (info,) = rows_of(reader, TableName(tracking, "cdm_run_info"))
+        assert info["status"] == "ENDED"
+        assert info["run_info"].endswith("Partitions Passed: 0; Partitions Failed: 2")
+        details = rows_of(reader, TableName(tracking, "cdm_run_details"))
+        assert [row["status"] for row in details] == ["FAIL", "FAIL"]
+    finally:
+        reader.execute(f"DROP KEYSPACE IF EXISTS {tracking}", timeout=60)
+
+
 def test_wrong_attributes_are_refused_by_name(project):
     project.declare("check", "GuardrailCheck", origin={"store": "sunbird"}, max_kb=1)
     message = refusal(project)
