@@ -39,11 +39,23 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
     ]
     if not plan.has_counters:
         found.append(_row_markers(plan))
+    found += _rows_of_a_view(plan)
     found += [
         Fidelity(quote(name), "nothing fills it; it stays as it is", "", exact=True)
         for name in plan.left_unset
     ]
     return tuple(found)
+
+
+def _rows_of_a_view(plan: Plan) -> list[Fidelity]:
+    """Say what a view does not show of its base table."""
+    if plan.origin.view_of is None:
+        return []
+    told = (
+        f"those of a materialized view: a row of {plan.origin.view_of} whose key in the view is "
+        "null is in none, and a view may lag behind its table"
+    )
+    return [Fidelity("(rows)", told, "", exact=False)]
 
 
 # -- items of DynamoDB ---------------------------------------------------------------------------
@@ -87,7 +99,7 @@ def _describe_items(plan: Plan) -> tuple[Fidelity, ...]:
             found[source.target] = Fidelity(
                 quote(source.target), f"{kind}: {'; '.join(notes)}", "", exact=not loses_scale
             )
-    return (*found.values(), _times_of_items(plan))
+    return (*found.values(), _times_of_items(plan), *_rows_of_a_view(plan))
 
 
 _BEYOND_N = ("varint", "decimal", "float", "double")

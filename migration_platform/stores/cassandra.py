@@ -153,6 +153,8 @@ class Table:
     """Whether writetime() and ttl() work on unfrozen collections: since Cassandra 5.0."""
     is_murmur3: bool = True
     """Whether tokens are what Murmur3 gives: YugabyteDB says so, and hashes keys its own way."""
+    view_of: TableName | None = None
+    """The base table, where this is a materialized view."""
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -487,7 +489,8 @@ def _ask(connection: Connection, cql: str, values: tuple = ()) -> tuple:
 def _to_table(
     connection: Connection, name: TableName, keyspace: KeyspaceMetadata, table: TableMetadata
 ) -> Table:
-    kind = "views" if name.table in keyspace.views else "tables"
+    view = keyspace.views.get(name.table)
+    kind = "views" if view else "tables"
     column = "view_name" if kind == "views" else "table_name"
     found = _ask(
         connection,
@@ -511,6 +514,7 @@ def _to_table(
         default_ttl_seconds=int(table.options.get("default_time_to_live") or 0),
         tells_elements=not multicell or _tells_elements(connection, name, multicell[0]),
         is_murmur3=_is_murmur3(connection),
+        view_of=TableName(name.keyspace, view.base_table_name) if view else None,
     )
 
 
