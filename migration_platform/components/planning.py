@@ -4,11 +4,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from migration_platform.access import look_again, refuse_denied
 from migration_platform.collisions import Collisions, refuse_collisions
 from migration_platform.components.reporting import Job, build_progress, column_schema
 from migration_platform.control import Watch, find_tables
@@ -47,6 +49,7 @@ def plan_migration(
             here = stack.enter_context(origin.connect())
             there = stack.enter_context(target.connect())
             plan = make_plan(migration, here, there)
+            refuse_denied(plan, here, there)
             metadata = _describe(plan)
             if isinstance(there, DynamoDb):
                 metadata |= _describe_cost(plan, here, there)
@@ -54,7 +57,13 @@ def plan_migration(
                 return dg.MaterializeResult(metadata=metadata)
             workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
             pool = stack.enter_context(
-                WorkerPool(plan, origin.to_settings(), target.to_settings(), workers=workers)
+                WorkerPool(
+                    plan,
+                    origin.to_settings(),
+                    target.to_settings(),
+                    workers=workers,
+                    look_again=partial(look_again, plan, here, there),
+                )
             )
             # A plan makes no tables: where there are none, nothing was set yet.
             tables = find_tables(tracking_cluster(migration, here, there), migration)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from migration_platform.access import Uses, look_again, refuse_denied
 from migration_platform.collisions import refuse_collisions
 from migration_platform.components import ended_runs, reporting, tracked_runs
 from migration_platform.components.checks import build_check_results
@@ -27,7 +29,7 @@ from migration_platform.components.reporting import Job, RangedRun
 from migration_platform.components.tracked_runs import Work
 from migration_platform.copy import CopyRange, PieceReport, RangeCounts
 from migration_platform.diff import diff_ranges
-from migration_platform.errors import DeclarationError, MigrationError, explain
+from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.planning import (
     empty_target,
     make_plan,
@@ -85,6 +87,8 @@ def run_ranges(
             if run.copying:
                 run.plan = make_target(run.plan, here, there, _build_waiting(run))
             refuse_missing_target(run.plan)
+            uses = Uses(copying=run.copying, comparing=run.comparing)
+            refuse_denied(run.plan, here, there, uses)
             reporting.tell_plan(run)
             repairing = run.comparing and bool(job.migration.repair)
             if run.plan.has_counters and (run.copying or repairing):
@@ -107,6 +111,7 @@ def run_ranges(
                         origin.to_settings(),
                         target.to_settings(),
                         workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
+                        look_again=partial(look_again, run.plan, here, there, uses),
                     )
                 )
                 stack.enter_context(tracked_runs.watching(run, pool))
@@ -132,6 +137,11 @@ def run_ranges(
             yield from build_check_results(context, job.target, job.diff, states, job.migration)
             yield from check_letters(context, job, cluster)
     except MigrationError as error:
+        if isinstance(error, DeniedError):
+            # What it did until then counts, and what was found before is true no more.
+            states = reporting.read_ranges(run)
+            reporting.report_table(run, states, ended=True)
+            yield from build_check_results(context, job.target, job.diff, states, job.migration)
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
     except BaseException as error:
