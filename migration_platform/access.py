@@ -33,6 +33,7 @@ from migration_platform.stores.cassandra import (
     prepare_range_read,
 )
 from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.transactions import PROMISES, serial_level, serial_select
 
 _WAYS_OUT = {
     "user_timestamps": "set writetime: now and leave out diff.repair, or let the servers take "
@@ -100,6 +101,8 @@ def _object_to_use(
     if uses.copying or uses.comparing:
         where = migration.filter.where
         yield from _object_to_read(plan, origin, plan.origin, migration.origin, where)
+        if migration.origin.finish_transactions and not plan.has_counters:
+            yield from _object_to_serial_reads(plan, origin)
     if not isinstance(target, Connection):
         return
     # Counters and lists are read before they are written.
@@ -130,6 +133,27 @@ def _object_to_read(
         connection.session.execute(bound)
 
     yield from _object(ask, f"reading {table.name} at {endpoint.store}", side)
+
+
+def _object_to_serial_reads(plan: Plan, connection: Connection) -> Iterator[str]:
+    """Read a node's promises for one token, and serially the partition of a null key."""
+    endpoint = plan.migration.origin
+
+    def ask_promises() -> None:
+        bound = connection.prepare(PROMISES).bind((0, 0))
+        bound.consistency_level = ConsistencyLevel.ONE
+        connection.session.execute(bound)
+
+    def ask_serially() -> None:
+        statement = connection.prepare(serial_select(plan.origin))
+        bound = statement.bind([None] * len(plan.origin.partition_key))
+        bound.consistency_level = getattr(ConsistencyLevel, serial_level(endpoint.consistency))
+        connection.session.execute(bound)
+
+    what = f"reading system.paxos at {endpoint.store} for origin.finish_transactions"
+    yield from _object(ask_promises, what, "origin")
+    what = f"reading {plan.origin.name} at {endpoint.store} serially"
+    yield from _object(ask_serially, what, "origin", with_null=True)
 
 
 def _object_to_write(plan: Plan, connection: Connection, *, repairing: bool) -> Iterator[str]:

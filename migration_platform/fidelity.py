@@ -47,6 +47,22 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
     return tuple(found)
 
 
+def tell_transactions(plan: Plan) -> str:
+    """Say what becomes of lightweight transactions that nobody finished; no schema tells of any."""
+    if plan.has_counters:
+        return ""
+    if plan.migration.origin.finish_transactions:
+        return (
+            "Updates with `IF` that replicas accepted and nobody finished are finished first, by a "
+            "serial read of each partition of the origin."
+        )
+    return (
+        "If the origin is written with `IF`: an update that replicas accepted and nobody finished "
+        "is not seen, and may appear at the origin after the copy; `origin.finish_transactions: "
+        "true` finishes such updates first."
+    )
+
+
 def _rows_of_a_view(plan: Plan) -> list[Fidelity]:
     """Say what a view does not show of its base table."""
     if plan.origin.view_of is None:

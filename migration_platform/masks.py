@@ -5,19 +5,15 @@ every value, and a comparison would find both sides alike. Permissions in Cassan
 tables, and no role has a filter of its own: masks are all by which two readers see other rows.
 """
 
-# The driver carries no types.
-# pyright: reportOptionalMemberAccess=false
-
 from collections.abc import Container
 
 from cassandra import InvalidRequest, Unauthorized
-from cassandra.policies import HostDistance
 from cassandra.protocol import SyntaxException
 from cassandra.query import PreparedStatement
 
 from migration_platform.errors import PermanentError, PreflightError, explain
 from migration_platform.migration import TableName, quote
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra import Connection, near_hosts
 
 
 def object_to_masks(
@@ -133,11 +129,8 @@ def _hosts_that_mask(connection: Connection, name: TableName, masked: list[str])
     statement = _prepare_condition(connection, name, masked)
     if statement is None:
         return []
-    policy = connection.cluster.profile_manager.default.load_balancing_policy
     late = []
-    for host in connection.cluster.metadata.all_hosts():
-        if not host.is_up or policy.distance(host) != HostDistance.LOCAL:
-            continue
+    for host in near_hosts(connection):
         try:
             connection.session.execute(statement, [None], host=host)
         except Unauthorized:

@@ -24,6 +24,12 @@ def object_to_place(
 ) -> list[str]:
     """Refuse a table that cannot be an origin or a target, or not at the consistency declared."""
     objections = object_to_view(table) if is_target else []
+    if endpoint.finish_transactions and table.view_of is not None:
+        objections.append(
+            f"{table.name} is a materialized view, and lightweight transactions are those of its "
+            f"base table {table.view_of}; name that as the origin, or leave out "
+            "origin.finish_transactions"
+        )
     keyspace = connection.cluster.metadata.keyspaces[table.name.keyspace]
     if keyspace.virtual or isinstance(keyspace.replication_strategy, LocalStrategy):
         objections.append(

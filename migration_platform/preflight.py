@@ -214,13 +214,14 @@ class Plan:
     def comparison(self) -> str:
         """16 hex digits that change when a verdict found before no longer counts."""
         migration = self.migration
-        return _digest(
-            {
-                "mode": migration.diff_mode,
-                "compare_writetime": migration.compare_writetime,
-                "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
-            }
-        )
+        content: dict[str, object] = {
+            "mode": migration.diff_mode,
+            "compare_writetime": migration.compare_writetime,
+            "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
+        }
+        if migration.origin.finish_transactions:
+            content["finish_transactions"] = True
+        return _digest(content)
 
 
 def _digest(content: dict[str, object]) -> str:

@@ -137,6 +137,18 @@ CASES = {
     "pages that are allowed": Case(
         (READ, WRITE), options={**NEW_TIMES, "origin_fetch_size": 5_000}
     ),
+    "transactions without the right to what nodes promise": Case(
+        (READ, WRITE),
+        (
+            "reading system.paxos at a for origin.finish_transactions is refused: "
+            "GRANT SELECT ON TABLE system.paxos TO {role}",
+        ),
+        options={**NEW_TIMES, "origin_finish_transactions": True},
+    ),
+    "transactions": Case(
+        (READ, WRITE, "SELECT ON TABLE system.paxos"),
+        options={**NEW_TIMES, "origin_finish_transactions": True},
+    ),
     "a TTL and keys of several kinds": Case(
         (READ, WRITE),
         body="k int, c text, s int static, w int, l list<int>, m map<text, int>, "

@@ -18,7 +18,12 @@ from migration_platform.dynamodb.cost import GB, tell_cost
 from migration_platform.dynamodb.sample import sample_cost
 from migration_platform.dynamodb.shape import tell_table
 from migration_platform.errors import MigrationError
-from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
+from migration_platform.fidelity import (
+    describe_fidelity,
+    tell_transactions,
+    to_markdown,
+    write_table,
+)
 from migration_platform.migration import quote
 from migration_platform.planning import make_plan
 from migration_platform.preflight import Plan
@@ -92,7 +97,9 @@ def plan_migration(
 def _describe(plan: Plan) -> dict[str, Any]:
     lines = describe_fidelity(plan)
     return {
-        "fidelity": dg.MetadataValue.md(to_markdown(lines)),
+        "fidelity": dg.MetadataValue.md(
+            "\n\n".join(filter(None, (to_markdown(lines), tell_transactions(plan))))
+        ),
         "inexact": ", ".join(line.subject for line in lines if not line.exact) or "nothing",
         "columns": dg.MetadataValue.md(_columns(plan)),
         "dagster/column_schema": column_schema(plan.target),

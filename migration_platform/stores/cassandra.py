@@ -363,6 +363,13 @@ class Connection:
 _NO_RETRIES = FallthroughRetryPolicy()
 
 
+def near_hosts(connection: Connection) -> list[Host]:
+    """Give the hosts to which requests go, as far as they are up."""
+    policy = connection.cluster.profile_manager.default.load_balancing_policy
+    hosts = connection.cluster.metadata.all_hosts()
+    return [h for h in hosts if h.is_up and policy.distance(h) == HostDistance.LOCAL]
+
+
 def page_of(future: ResponseFuture) -> Page:
     """Wait for a read and take its page, once; raises what the driver raises."""
     future.result()
