@@ -76,6 +76,7 @@ from migration_platform.stores.cassandra_writes import (
     WriteStatement,
 )
 from migration_platform.token_ranges import TokenRange, serialize_key
+from migration_platform.transactions import finish_transactions
 from migration_platform.transform import (
     MAX_SAMPLES,
     BadRow,
@@ -498,6 +499,7 @@ def _copy_piece(
     again: bool,
     winners: str | None,
 ) -> None:
+    finish_transactions(stores, piece, progress.note_retry)
     # Static cells first: a partition's rows then never appear without them.
     for layer in reversed(stores.plan.layers):
         name = f"copy {layer.name} {winners}"

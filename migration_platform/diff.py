@@ -39,6 +39,7 @@ from migration_platform.repair import SettleRows
 from migration_platform.rows import count_cells
 from migration_platform.stores.cassandra import RangeRead, read_pages
 from migration_platform.token_ranges import TokenRange
+from migration_platform.transactions import finish_transactions
 from migration_platform.verdicts import MAX_SAMPLES, DifferingRow, Findings, RangeVerdict
 from migration_platform.workers import (
     Done,
@@ -79,6 +80,9 @@ class ScanSums:
         """
         sums = DigestSums()
         locator = _locator(stores, self.side, self.token_range, self.wanted)
+        window = stores.plan.migration.filter.window(self.token_range)
+        if self.side == "origin" and window is not None:
+            finish_transactions(stores, window, lambda error: report(explain(error)))
         for layer in stores.plan.layers:
             rows = _scan(stores, layer, self.side, self.token_range, self.winners, report)
             add_rows(sums, rows, locator, counted=layer.name == "rows")

@@ -4,6 +4,7 @@
     ├── DeclarationError    a user's mistake, found before anything is written
     ├── PreflightError      the stores do not allow the declared migration; nothing is written
     ├── PermanentError      the server refused; the same request would be refused again
+    │   ├── DeniedError     it refuses the whole table to this run: no other range fares better
     │   ├── UnreadableError it is up, and yet cannot read a partition, however little at a time
     │   └── RefusedValuesError  it refused the values in a request, as an item that is too large
     └── TransientError      the server was unreachable or busy for longer than `retry_seconds`
@@ -52,6 +53,10 @@ class PreflightError(MigrationError):
 
 class PermanentError(MigrationError):
     """A server refused a request, and would refuse it again."""
+
+
+class DeniedError(PermanentError):
+    """A server has begun to refuse a whole table to a run, so that the run is over."""
 
 
 class UnreadableError(PermanentError):
@@ -119,7 +124,7 @@ def may_be_too_much(error: BaseException) -> bool:
 _NOT_ABOUT_A_ROW = re.compile(
     r"does not exist|unconfigured|undefined column|unknown (?:identifier|keyspace)|consistency"
     r"|is not allowed|not supported|permission"
-    r"|guardrail (?!\w*size|items_per_collection|\w*timestamp)\w+ violated",
+    r"|guardrail (?!(?!page_)\w*size|items_per_collection|\w*timestamp\b)\w+ violated",
     re.IGNORECASE,
 )
 
@@ -133,6 +138,21 @@ def is_about_row(error: BaseException | None) -> bool:
     if isinstance(error, RefusedValuesError):
         return True
     return isinstance(error, InvalidRequest) and not _NOT_ABOUT_A_ROW.search(str(error))
+
+
+def may_concern_all(error: BaseException | None) -> bool:
+    """Say whether what made a task fail may make every other one fail as well.
+
+    A permission that was taken away, a table that was dropped, a statement that no longer fits:
+    whether it is so must be asked, for it may as well be one server that lags behind.
+    """
+    while error is not None:
+        if isinstance(error, AuthenticationFailed | Unauthorized | SyntaxException):
+            return True
+        if isinstance(error, InvalidRequest) and not is_about_row(error):
+            return True
+        error = error.__cause__
+    return False
 
 
 def explain(error: BaseException) -> str:

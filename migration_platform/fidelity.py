@@ -39,6 +39,7 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
     ]
     if not plan.has_counters:
         found.append(_row_markers(plan))
+    found += _rows_of_a_view(plan)
     found += [
         Fidelity(quote(name), "nothing fills it; it stays as it is", "", exact=True)
         for name in plan.left_unset
@@ -51,6 +52,33 @@ def _left_out(plan: Plan) -> list[Fidelity]:
         Fidelity(quote(name), "left out: the target has no such column", "", exact=False)
         for name in plan.left_out
     ]
+
+
+def tell_transactions(plan: Plan) -> str:
+    """Say what becomes of lightweight transactions that nobody finished; no schema tells of any."""
+    if plan.has_counters:
+        return ""
+    if plan.migration.origin.finish_transactions:
+        return (
+            "Updates with `IF` that replicas accepted and nobody finished are finished first, by a "
+            "serial read of each partition of the origin."
+        )
+    return (
+        "If the origin is written with `IF`: an update that replicas accepted and nobody finished "
+        "is not seen, and may appear at the origin after the copy; `origin.finish_transactions: "
+        "true` finishes such updates first."
+    )
+
+
+def _rows_of_a_view(plan: Plan) -> list[Fidelity]:
+    """Say what a view does not show of its base table."""
+    if plan.origin.view_of is None:
+        return []
+    told = (
+        f"those of a materialized view: a row of {plan.origin.view_of} whose key in the view is "
+        "null is in none, and a view may lag behind its table"
+    )
+    return [Fidelity("(rows)", told, "", exact=False)]
 
 
 # -- items of DynamoDB ---------------------------------------------------------------------------
@@ -94,7 +122,7 @@ def _describe_items(plan: Plan) -> tuple[Fidelity, ...]:
             found[source.target] = Fidelity(
                 quote(source.target), f"{kind}: {'; '.join(notes)}", "", exact=not loses_scale
             )
-    return (*found.values(), _times_of_items(plan))
+    return (*found.values(), _times_of_items(plan), *_rows_of_a_view(plan))
 
 
 _BEYOND_N = ("varint", "decimal", "float", "double")

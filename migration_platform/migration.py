@@ -83,6 +83,7 @@ MAX_SET_ASIDE = 100_000
 class Endpoint:
     """One side of a migration: a store by name, a table in it, and how to talk to it.
 
+    `finish_transactions`, of an origin, has lightweight transactions finished that nobody did.
     `dynamodb` says that the table is DynamoDB's, and how it is written.
     """
 
@@ -92,6 +93,7 @@ class Endpoint:
     rows_per_second: int | None = None
     bytes_per_second: int | None = None
     fetch_size: int | None = None
+    finish_transactions: bool = False
     dynamodb: DynamoDbTarget | None = None
 
     @property
@@ -312,6 +314,7 @@ class Migration:
             if endpoint.bytes_per_second is not None:
                 name = f"{side}.bytes_per_second"
                 wrong += object_to_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
+            wrong += object_to_flag(f"{side}.finish_transactions", endpoint.finish_transactions)
             if endpoint.fetch_size is not None:
                 wrong += object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
         sides = (self.origin, self.target)

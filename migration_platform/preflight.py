@@ -21,7 +21,9 @@ from migration_platform.cql_types import (
     parse_type,
 )
 from migration_platform.errors import MigrationError, PreflightError
+from migration_platform.masks import object_to_masks
 from migration_platform.migration import Columns, Migration, RowMax, quote
+from migration_platform.placement import object_to_place
 from migration_platform.stores.cassandra import Connection, Table, describe_table
 from migration_platform.uncounted_times import settle_uncounted
 
@@ -222,14 +224,16 @@ class Plan:
     def comparison(self) -> str:
         """16 hex digits that change when a verdict found before no longer counts."""
         migration = self.migration
-        return _digest(
-            {
-                "mode": migration.diff_mode,
-                "compare_writetime": migration.compare_writetime,
-                "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
-                **({"compare_form": True} if migration.compare_form else {}),
-            }
-        )
+        content: dict[str, object] = {
+            "mode": migration.diff_mode,
+            "compare_writetime": migration.compare_writetime,
+            "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
+        }
+        if migration.compare_form:
+            content["compare_form"] = True
+        if migration.origin.finish_transactions:
+            content["finish_transactions"] = True
+        return _digest(content)
 
 
 def folds_forms(migration: Migration, origin: Table, target: Table, source: Source) -> bool:
@@ -273,15 +277,23 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
     tables: list[Table] = []
     plan: Plan | None = None
     for connection, endpoint in ((origin, migration.origin), (target, migration.target)):
+        is_target = endpoint is migration.target
         try:
-            tables.append(describe_table(connection, endpoint.table))
+            table = describe_table(connection, endpoint.table)
+            objections += object_to_place(connection, table, endpoint, is_target=is_target)
+            tables.append(table)
         except PreflightError as error:
             objections.append(str(error))
     if tables and tables[0].name == migration.origin.table:
         objections += object_to_ring(migration, tables[0])
     if not objections:
         plan, objections = plan_tables(migration, *tables)
-        objections += object_to_where(plan, origin) if plan else []
+        if plan is not None:
+            objections += object_to_where(plan, origin)
+            objections += object_to_hidden(plan, origin)
+            objections += object_to_masks(
+                target, plan.target.name, migration.target.store, _written(plan)
+            )
         # A restored snapshot may share the table's id with its source, but never the hosts' ids.
         if tables[0].table_id == tables[1].table_id and origin.host_ids & target.host_ids:
             objections.append(
@@ -291,6 +303,18 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
     return plan
+
+
+def object_to_hidden(plan: Plan, origin: Connection) -> list[str]:
+    """Refuse masked columns of the origin that a copy, or the choice of its rows, looks at."""
+    chosen = plan.migration.filter
+    read = {source.origin for layer in plan.layers for source in layer.sources}
+    read |= {*plan.origin.primary_key, *([chosen.column.name] if chosen.column else [])}
+    return object_to_masks(origin, plan.origin.name, plan.migration.origin.store, read)
+
+
+def _written(plan: Plan) -> set[str]:
+    return {source.target for layer in plan.layers for source in layer.sources}
 
 
 def object_to_ring(migration: Migration, origin: Table) -> list[str]:

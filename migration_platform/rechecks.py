@@ -33,6 +33,7 @@ from migration_platform.migration import Filter, quote
 from migration_platform.preflight import Layer, Plan, times_layout
 from migration_platform.rows import Page, count_cells, split_cells
 from migration_platform.stores.cassandra import Connection, Table, read_rows
+from migration_platform.transactions import keyed_level
 from migration_platform.transform import NO_KEY, show_key
 from migration_platform.verdicts import DifferingRow
 from migration_platform.workers import OpenStores
@@ -247,7 +248,7 @@ def read_side(
         stores.origin if is_origin else stores.target_cluster,
         read.statement,
         ((key, read.bind(key)) for key in keys),
-        consistency=endpoint.consistency,
+        consistency=keyed_level(stores.plan) if is_origin else endpoint.consistency,
         retry_seconds=migration.retry_seconds,
         on_retry=on_retry,
         on_refused=lambda key, why: None,

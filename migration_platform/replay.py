@@ -28,6 +28,7 @@ from migration_platform.rows import Page, count_cells, split_cells
 from migration_platform.stores.cassandra import Connection, read_rows
 from migration_platform.token_ranges import index_of_token
 from migration_platform.tracking import TableForm, ensure_tables
+from migration_platform.transactions import keyed_level
 from migration_platform.transform import BadRow
 from migration_platform.workers import Done, Failed, OpenStores, Report, Reported, WorkerPool
 
@@ -183,7 +184,7 @@ def _read_origin(
         stores.origin,
         stores.cache[name],
         ((letter, split_cells(letter.key, len(layer.origin_key))) for letter in letters),
-        consistency=migration.origin.consistency,
+        consistency=keyed_level(plan),
         retry_seconds=migration.retry_seconds,
         on_retry=lambda _: None,
     ):

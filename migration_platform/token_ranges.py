@@ -121,6 +121,18 @@ def serialize_key(cells: list[bytes]) -> bytes:
     return b"".join(b"%b%b\x00" % (len(cell).to_bytes(2, "big"), cell) for cell in cells)
 
 
+def split_key(key: bytes, columns: int) -> list[bytes]:
+    """Split a serialized partition key into the values of its columns."""
+    if columns == 1:
+        return [key]
+    cells, at = [], 0
+    for _ in range(columns):
+        end = at + 2 + int.from_bytes(key[at : at + 2], "big")
+        cells.append(key[at + 2 : end])
+        at = end + 1
+    return cells
+
+
 def token_of_key(key: bytes) -> int:
     """Give the Murmur3 token of a serialized partition key."""
     return Murmur3Token.hash_fn(key)

@@ -26,6 +26,7 @@ from migration_platform.errors import (
     UnreadableError,
     explain,
     is_transient,
+    may_concern_all,
 )
 from migration_platform.migration import Endpoint, Migration
 from migration_platform.preflight import Plan
@@ -111,10 +112,14 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The task did not end well; `reason` is one sentence."""
+    """The task did not end well; `reason` is one sentence.
+
+    `may_concern_all` says that the other tasks may fail for the same reason.
+    """
 
     task: Any
     reason: str
+    may_concern_all: bool = False
 
 
 Event = Started | Reported | Done | Failed
@@ -134,10 +139,20 @@ class WorkerPool:
     """The worker processes of one run; leaving the context ends them all.
 
     `origin_budget` and `target_budget` hold for all processes together: their limits may be
-    changed, and they may be paused, while the run goes on.
+    changed, and they may be paused, while the run goes on. `look_again` is called when a task
+    failed for what may concern all of them, and raises if it does.
     """
 
-    def __init__(self, plan: Plan, origin: CassandraSettings, target: Settings, *, workers: int):
+    def __init__(
+        self,
+        plan: Plan,
+        origin: CassandraSettings,
+        target: Settings,
+        *,
+        workers: int,
+        look_again: Callable[[], None] = lambda: None,
+    ):
+        self._look_again = look_again
         # Kept for the life of the pool: a budget's lock is removed from the system with its last
         # owner here, and a process that is still starting would not find it.
         self.origin_budget = _open_budget(plan.migration.origin)
@@ -183,7 +198,11 @@ class WorkerPool:
         return [w.process.pid for w in self._workers if w.process.is_alive() and w.process.pid]
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Event]:
-        """Do the tasks in their order; every task ends with `Done` or `Failed`, exactly once."""
+        """Do the tasks in their order; every task ends with `Done` or `Failed`, exactly once.
+
+        Raises:
+            DeniedError: one failed for what makes all others fail; those were not done.
+        """
         queue = deque(tasks)
         while True:
             for worker in self._workers:
@@ -198,7 +217,10 @@ class WorkerPool:
             if not busy:
                 break
             for ready in pipes.wait(list(busy)):
-                yield self._receive(busy[ready])  # type: ignore[index]
+                event = self._receive(busy[ready])  # type: ignore[index]
+                yield event
+                if isinstance(event, Failed) and event.may_concern_all:
+                    self._look_again()
         for task in queue:
             yield Failed(task, "it was not begun: no worker process is left")
 
@@ -215,7 +237,7 @@ class WorkerPool:
         if kind == "report":
             return Reported(task, value)
         worker.task = None
-        return Done(task, value) if kind == "done" else Failed(task, value)
+        return Done(task, value) if kind == "done" else Failed(task, value, kind == "refused")
 
 
 def _open_budget(endpoint: Endpoint) -> RateBudget:
@@ -266,7 +288,7 @@ def _work(
             result = task.run(stores, lambda value: pipe.send(("report", value)))
         except MigrationError as error:
             has_waited = isinstance(error, TransientError | UnreadableError)
-            pipe.send(("failed", str(error)))
+            pipe.send(("refused" if may_concern_all(error) else "failed", str(error)))
         except Exception as error:
             # A fault of this program: the type says what kind, and the range stays red.
             pipe.send(("failed", f"{type(error).__name__}: {explain(error)}"))

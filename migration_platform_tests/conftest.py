@@ -22,6 +22,7 @@ from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform_tests.dynamodb_faults import FaultyDynamoDb, faults_before
 from migration_platform_tests.dynamodb_tables import dynamodb_settings, settings_of
+from migration_platform_tests.roles import CHECKING, Roles, roles_of
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, patient_connection, plain_session
 
@@ -136,6 +137,23 @@ def guarded_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
     )
     with run_server(server, tmp_path_factory.mktemp("guarded")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def checking_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server that asks for a password, checks permissions and masks columns."""
+    server = Cassandra(
+        cluster_name="checking", password=True, heap_mb=SMALL_HEAP_MB, settings=CHECKING
+    )
+    with run_server(server, tmp_path_factory.mktemp("checking")) as running:
+        yield running
+
+
+@pytest.fixture
+def roles(checking_cassandra: Running) -> Iterator[Roles]:
+    """A keyspace on that server, and roles with the rights that a test names."""
+    with roles_of(checking_cassandra) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

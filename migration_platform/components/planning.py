@@ -4,11 +4,13 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from migration_platform.access import look_again, refuse_denied
 from migration_platform.collisions import Collisions, refuse_collisions
 from migration_platform.components.reporting import Job, build_progress, column_schema
 from migration_platform.control import Watch, find_tables
@@ -16,7 +18,12 @@ from migration_platform.dynamodb.cost import GB, tell_cost
 from migration_platform.dynamodb.sample import sample_cost
 from migration_platform.dynamodb.shape import tell_table
 from migration_platform.errors import MigrationError
-from migration_platform.fidelity import describe_fidelity, to_markdown, write_table
+from migration_platform.fidelity import (
+    describe_fidelity,
+    tell_transactions,
+    to_markdown,
+    write_table,
+)
 from migration_platform.migration import quote
 from migration_platform.planning import make_plan
 from migration_platform.preflight import Plan
@@ -47,6 +54,7 @@ def plan_migration(
             here = stack.enter_context(origin.connect())
             there = stack.enter_context(target.connect())
             plan = make_plan(migration, here, there)
+            refuse_denied(plan, here, there)
             metadata = _describe(plan)
             if isinstance(there, DynamoDb):
                 metadata |= _describe_cost(plan, here, there)
@@ -54,7 +62,13 @@ def plan_migration(
                 return dg.MaterializeResult(metadata=metadata)
             workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
             pool = stack.enter_context(
-                WorkerPool(plan, origin.to_settings(), target.to_settings(), workers=workers)
+                WorkerPool(
+                    plan,
+                    origin.to_settings(),
+                    target.to_settings(),
+                    workers=workers,
+                    look_again=partial(look_again, plan, here, there),
+                )
             )
             # A plan makes no tables: where there are none, nothing was set yet.
             tables = find_tables(tracking_cluster(migration, here, there), migration)
@@ -83,7 +97,9 @@ def plan_migration(
 def _describe(plan: Plan) -> dict[str, Any]:
     lines = describe_fidelity(plan)
     return {
-        "fidelity": dg.MetadataValue.md(to_markdown(lines)),
+        "fidelity": dg.MetadataValue.md(
+            "\n\n".join(filter(None, (to_markdown(lines), tell_transactions(plan))))
+        ),
         "inexact": ", ".join(line.subject for line in lines if not line.exact) or "nothing",
         "columns": dg.MetadataValue.md(_columns(plan)),
         "dagster/column_schema": column_schema(plan.target),

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import dagster as dg
 from dagster import DagsterRunStatus, RunsFilter
 
+from migration_platform.access import Uses, look_again, refuse_denied
 from migration_platform.collisions import refuse_collisions
 from migration_platform.components import ended_runs, reporting, tracked_runs
 from migration_platform.components.checks import build_check_results
@@ -28,7 +30,7 @@ from migration_platform.components.tracked_runs import Work
 from migration_platform.copy import CopyRange, PieceReport, RangeCounts
 from migration_platform.dead_letters import LetterSummary, read_summary
 from migration_platform.diff import diff_ranges
-from migration_platform.errors import DeclarationError, MigrationError, explain
+from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.planning import (
     empty_target,
     make_plan,
@@ -88,6 +90,8 @@ def run_ranges(
                 run.plan = make_target(run.plan, here, there, _build_waiting(run))
             refuse_missing_target(run.plan)
             run.scope = describe_scope(run.plan)
+            uses = Uses(copying=run.copying, comparing=run.comparing)
+            refuse_denied(run.plan, here, there, uses)
             reporting.tell_plan(run)
             repairing = run.comparing and bool(job.migration.repair)
             if run.plan.has_counters and (run.copying or repairing):
@@ -110,6 +114,7 @@ def run_ranges(
                         origin.to_settings(),
                         target.to_settings(),
                         workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
+                        look_again=partial(look_again, run.plan, here, there, uses),
                     )
                 )
                 stack.enter_context(tracked_runs.watching(run, pool))
@@ -130,14 +135,13 @@ def run_ranges(
                     tracked_runs.end_run(run, MIGRATE)
                 if verdicts.todo:
                     _compare(run, pool, winners, verdicts)
-            states = reporting.read_ranges(run)
-            reporting.report_table(run, states, ended=True)
-            yield from build_check_results(
-                context, job.target, job.diff, states, run.plan.migration, run.scope
-            )
+            yield from _judge_table(run)
             letters = read_summary(cluster, run.plan.migration, _windows(run, run.copied))
             yield from check_letters(context, job, letters)
     except MigrationError as error:
+        if isinstance(error, DeniedError):
+            # What it did until then counts, and what was found before is true no more.
+            yield from _judge_table(run)
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
     except BaseException as error:
@@ -148,6 +152,16 @@ def run_ranges(
     reporting.end(run, reason)
     if reason:
         raise _failure(run, reason)
+
+
+def _judge_table(run: RangedRun) -> Iterator[dg.AssetCheckResult]:
+    """Report what is known of all ranges now, and give the verdict on the table."""
+    assert run.plan is not None
+    states = reporting.read_ranges(run)
+    reporting.report_table(run, states, ended=True)
+    yield from build_check_results(
+        run.context, run.job.target, run.job.diff, states, run.plan.migration, run.scope
+    )
 
 
 def _begin(

@@ -5,10 +5,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 
+from migration_platform.access import Uses, look_again, refuse_denied
 from migration_platform.components import ended_runs, tracked_runs
 from migration_platform.components.dead_letters import (
     describe_letters,
@@ -56,6 +58,8 @@ def replay_letters(
             there = stack.enter_context(target.connect())
             run.plan = make_plan(migration, here, there)
             refuse_missing_target(run.plan)
+            uses = Uses(comparing=False)
+            refuse_denied(run.plan, here, there, uses)
             cluster = tracking_cluster(migration, here, there)
             refuse_truncating_runs(run)
             if run.plan.has_counters:
@@ -72,7 +76,11 @@ def replay_letters(
                 workers = min(len(slices), migration.workers or os.cpu_count() or 1)
                 pool = stack.enter_context(
                     WorkerPool(
-                        run.plan, origin.to_settings(), target.to_settings(), workers=workers
+                        run.plan,
+                        origin.to_settings(),
+                        target.to_settings(),
+                        workers=workers,
+                        look_again=partial(look_again, run.plan, here, there, uses),
                     )
                 )
                 stack.enter_context(tracked_runs.watching(run, pool))

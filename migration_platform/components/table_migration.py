@@ -51,6 +51,11 @@ class OriginAttributes(NamedAttributes, dg.Model):
     table: str = Field(description="keyspace.table; quoted names allowed.")
     consistency: str = Field("LOCAL_QUORUM", description="Consistency level of reads.")
     fetch_size: int | None = Field(None, description="Rows a page; default: by the rows' size.")
+    finish_transactions: bool = Field(
+        False,
+        description="Read each partition serially first, so that lightweight transactions are "
+        "finished that nobody finished. Slow.",
+    )
     rows_per_second: int | None = Field(None, description="Limit for the whole run.")
     bytes_per_second: int | None = Field(None, description="Limit for the whole run.")
 
@@ -436,6 +441,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 rows_per_second=self.origin.rows_per_second,
                 bytes_per_second=self.origin.bytes_per_second,
                 fetch_size=self.origin.fetch_size,
+                finish_transactions=self.origin.finish_transactions,
             ),
             target=Endpoint(
                 store=self.target.store,

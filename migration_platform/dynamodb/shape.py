@@ -20,10 +20,12 @@ from migration_platform.dynamodb.items import (
 from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.migration import Migration, quote
+from migration_platform.placement import object_to_place
 from migration_platform.preflight import (
     Layer,
     Plan,
     Source,
+    object_to_hidden,
     object_to_ring,
     object_to_where,
     plan_tables,
@@ -169,7 +171,9 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
     found: DynamoTable | None = None
     ready: DynamoTable | None = None
     try:
-        table = shape_origin(describe_table(origin, migration.origin.table))
+        described = describe_table(origin, migration.origin.table)
+        objections += object_to_place(origin, described, migration.origin, is_target=False)
+        table = shape_origin(described)
         objections += object_to_ring(migration, table)
     except PreflightError as error:
         objections.append(str(error))
@@ -194,6 +198,7 @@ def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Pl
             objections.append(str(error))
     if plan is not None:
         objections += object_to_where(plan, origin)
+        objections += object_to_hidden(plan, origin)
         objections += object_to_items(plan, found, ready)
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))

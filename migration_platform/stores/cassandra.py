@@ -153,6 +153,8 @@ class Table:
     """Whether writetime() and ttl() work on unfrozen collections: since Cassandra 5.0."""
     is_murmur3: bool = True
     """Whether tokens are what Murmur3 gives: YugabyteDB says so, and hashes keys its own way."""
+    view_of: TableName | None = None
+    """The base table, where this is a materialized view."""
 
     @property
     def primary_key(self) -> tuple[str, ...]:
@@ -361,6 +363,13 @@ class Connection:
 _NO_RETRIES = FallthroughRetryPolicy()
 
 
+def near_hosts(connection: Connection) -> list[Host]:
+    """Give the hosts to which requests go, as far as they are up."""
+    policy = connection.cluster.profile_manager.default.load_balancing_policy
+    hosts = connection.cluster.metadata.all_hosts()
+    return [h for h in hosts if h.is_up and policy.distance(h) == HostDistance.LOCAL]
+
+
 def page_of(future: ResponseFuture) -> Page:
     """Wait for a read and take its page, once; raises what the driver raises."""
     future.result()
@@ -487,7 +496,8 @@ def _ask(connection: Connection, cql: str, values: tuple = ()) -> tuple:
 def _to_table(
     connection: Connection, name: TableName, keyspace: KeyspaceMetadata, table: TableMetadata
 ) -> Table:
-    kind = "views" if name.table in keyspace.views else "tables"
+    view = keyspace.views.get(name.table)
+    kind = "views" if view else "tables"
     column = "view_name" if kind == "views" else "table_name"
     found = _ask(
         connection,
@@ -511,6 +521,7 @@ def _to_table(
         default_ttl_seconds=int(table.options.get("default_time_to_live") or 0),
         tells_elements=not multicell or _tells_elements(connection, name, multicell[0]),
         is_murmur3=_is_murmur3(connection),
+        view_of=TableName(name.keyspace, view.base_table_name) if view else None,
     )
 
 

@@ -25,7 +25,9 @@ from migration_platform.cql_types import (
 )
 from migration_platform.digest import buckets_per_range
 from migration_platform.errors import PermanentError, PreflightError
+from migration_platform.masks import object_to_masks
 from migration_platform.migration import quote
+from migration_platform.placement import object_to_view
 from migration_platform.rate import RateBudget
 from migration_platform.rows import INT32, Page, compile_splitter, split_cells
 from migration_platform.stores.cassandra import (
@@ -162,6 +164,8 @@ def shape_table(connection: Connection, move: Move, step: TableStep) -> TableSha
         )
     if not table.is_murmur3:
         wrong.append(f"the tokens of {table.name} are not Murmur3's, so its ranges are unknown")
+    wrong += object_to_view(table)
+    wrong += object_to_masks(connection, table.name, str(connection.settings))
     if wrong:
         raise PreflightError(f"{step.name}: " + "; ".join(wrong))
     looked_up: dict[str, str] = {}
@@ -285,6 +289,9 @@ def _look_up(
             f"{quote(lookup.column)} of {table.name} is {table.type_of(lookup.column)}, and "
             f"{wanted} is needed"
         )
+    read = {lookup.column, *key}
+    if masked := object_to_masks(connection, table.name, str(connection.settings), read):
+        raise PreflightError("; ".join(masked))
     where = " and ".join(f"{quote(name)} = {value!r}" for name, value in key.items())
     found = read_by_key(connection, move, table, (lookup.column,), key)
     if found is None:
@@ -661,6 +668,10 @@ def organisation_exists(connection: Connection, move: Move, tenant: str) -> bool
             f"the key of {table.name} has several columns; organisations must name a table whose "
             "key is the organisation's id"
         )
+    # By a masked key, nothing is found; no other column is looked at.
+    read = table.primary_key
+    if masked := object_to_masks(connection, table.name, str(connection.settings), read):
+        raise PreflightError("; ".join(masked))
     return read_by_key(connection, move, table, (), {table.primary_key[0]: tenant}) is not None
 
 
