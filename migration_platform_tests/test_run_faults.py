@@ -197,7 +197,7 @@ def test_a_run_that_is_stopped_reports_its_end_once_and_leaves_no_process(
     with launched(slow) as (process, output):
         workers = descendants(process.pid)
         stop(process)
-        output.wait(20)
+        output.wait(PATIENCE_SECONDS)
         assert process.returncode != 0
         assert gone(workers, 5)
 
