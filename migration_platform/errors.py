@@ -18,6 +18,7 @@ import re
 
 from cassandra import (
     AuthenticationFailed,
+    CDCWriteFailure,
     CoordinationFailure,
     InvalidRequest,
     OperationTimedOut,
@@ -78,6 +79,7 @@ class AttemptError(TransientError):
 _PERMANENT = (AuthenticationFailed, InvalidRequest, Unauthorized, SyntaxException)
 _TRANSIENT = (
     OperationTimedOut,
+    CDCWriteFailure,  # no room for a log of changes, until whoever reads that takes some away
     Timeout,  # ReadTimeout and WriteTimeout
     Unavailable,
     CoordinationFailure,  # ReadFailure and WriteFailure: a replica failed, another may not

@@ -3,6 +3,7 @@
 import pytest
 from cassandra import (
     AuthenticationFailed,
+    CDCWriteFailure,
     InvalidRequest,
     OperationTimedOut,
     ReadTimeout,
@@ -32,6 +33,7 @@ TRANSIENT = [
     ReadTimeout("slow", consistency=1),
     WriteTimeout("slow", consistency=1, write_type=0),
     Unavailable("no replica", consistency=1),
+    CDCWriteFailure("no room for the log of changes"),
     ConnectionShutdown("gone"),
     ConnectionRefusedError(111, "refused"),
     OverloadedErrorMessage(0x1001, "busy", None),
