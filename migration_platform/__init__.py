@@ -8,18 +8,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from migration_platform.components.guardrail_check import GuardrailCheck
     from migration_platform.components.keyspace_migration import KeyspaceMigration
     from migration_platform.components.stores import Stores
     from migration_platform.components.table_migration import TableMigration
     from migration_platform.components.tenant_move import TenantMove
 
 _COMPONENTS = {
+    "GuardrailCheck": "migration_platform.components.guardrail_check",
     "KeyspaceMigration": "migration_platform.components.keyspace_migration",
     "Stores": "migration_platform.components.stores",
     "TableMigration": "migration_platform.components.table_migration",
     "TenantMove": "migration_platform.components.tenant_move",
 }
-__all__ = ["KeyspaceMigration", "Stores", "TableMigration", "TenantMove"]
+__all__ = ["GuardrailCheck", "KeyspaceMigration", "Stores", "TableMigration", "TenantMove"]
 
 
 def __getattr__(name: str) -> Any:

@@ -75,8 +75,18 @@ _REST: list[tuple[str, str, Fate, str]] = [
     ("schema.origin.column.writetime.names", "", "becomes", "row_max.writetime_columns"),
     ("schema.origin.column.skip", "", "becomes", "columns.skip"),
     ("schema.origin.column.names.to.target", "", "becomes", "columns.rename"),
-    ("schema.ttlwritetime.calc.useCollections", "false", "becomes", "row_max.collections"),
-    ("schema.target.keyspaceTable", "", "becomes", "target.table"),
+    (
+        "schema.ttlwritetime.calc.useCollections",
+        "false",
+        "becomes",
+        "row_max.collections; where then no column counts, row_max.if_none_counts: now",
+    ),
+    (
+        "schema.target.keyspaceTable",
+        "",
+        "becomes",
+        "target.table; columns.unmatched: skip leaves out what it lacks",
+    ),
     ("autocorrect.missing", "false", "becomes", "diff.repair: missing"),
     ("autocorrect.mismatch", "false", "becomes", "diff.repair: mismatched"),
     ("autocorrect.missing.counter", "false", "becomes", "diff.repair: counters"),
@@ -103,7 +113,12 @@ _REST: list[tuple[str, str, Fate, str]] = [
         "none",
         "none: no code reads it; dead_letters.max_rows sets rows aside that cannot be written",
     ),
-    ("transform.missing.key.ts.replace.value", "", "becomes", "columns.key_defaults"),
+    (
+        "transform.missing.key.ts.replace.value",
+        "",
+        "becomes",
+        "columns.key_defaults_by_type: timestamp",
+    ),
     ("transform.custom.writetime", "0", "becomes", "writetime"),
     ("transform.custom.writetime.incrementBy", "0", "becomes", "writetime_increment_by"),
     ("transform.custom.ttl", "0", "becomes", "ttl"),
@@ -145,7 +160,12 @@ _REST: list[tuple[str, str, Fate, str]] = [
     ("feature.extractJson.originColumn", "", "becomes", "columns.extract_json.column"),
     ("feature.extractJson.propertyMapping", "", "becomes", "columns.extract_json.properties"),
     ("feature.extractJson.overwrite", "false", "becomes", "columns.extract_json.overwrite"),
-    ("feature.guardrail.colSizeInKB", "0", "becomes", "guardrails.max_column_kb, action: report"),
+    (
+        "feature.guardrail.colSizeInKB",
+        "0",
+        "becomes",
+        "guardrails.max_column_kb, action: report; with --job guardrail a GuardrailCheck",
+    ),
 ]
 
 _OLDER: list[tuple[str, str, Fate, str]] = [

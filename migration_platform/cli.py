@@ -86,7 +86,15 @@ def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) ->
     "timestamp_keys",
     multiple=True,
     metavar="COLUMN",
-    help="A timestamp of the target's key in which null becomes what the file says.",
+    help="A timestamp of the target's key in which null becomes what the file says; by default"
+    " all are.",
+)
+@click.option(
+    "--job",
+    type=click.Choice(("migrate", "diff", "guardrail")),
+    help="What the file is for, as --class says: to migrate and compare, to compare alone, or to"
+    " count large cells. By default a file that names an origin only, and how large a cell may be,"
+    " is for guardrail, and every other for migrate.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 @click.option(
@@ -98,6 +106,7 @@ def import_cdm(
     overrides: Sequence[str],
     stores: str,
     timestamp_keys: Sequence[str],
+    job: str | None,
     force: bool,
     list_properties: bool,
 ) -> None:
@@ -121,6 +130,7 @@ def import_cdm(
             overrides,
             prefix=stores,
             timestamp_keys=timestamp_keys,
+            job=job,
             force=force,
         ):
             click.echo(line)

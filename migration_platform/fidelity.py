@@ -43,7 +43,14 @@ def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
         Fidelity(quote(name), "nothing fills it; it stays as it is", "", exact=True)
         for name in plan.left_unset
     ]
-    return tuple(found)
+    return (*found, *_left_out(plan))
+
+
+def _left_out(plan: Plan) -> list[Fidelity]:
+    return [
+        Fidelity(quote(name), "left out: the target has no such column", "", exact=False)
+        for name in plan.left_out
+    ]
 
 
 # -- items of DynamoDB ---------------------------------------------------------------------------
@@ -190,13 +197,14 @@ def _times_of(plan: Plan, layer: Layer, source: Source) -> tuple[str, bool]:
             notes.append("each element's own")
         else:
             notes.append("each cell's own")
+    why = dict.fromkeys(plan.uncounted, ", because no column counts for a row's")
     other = {
         "row_max": "the row's newest writetime" + _counting(plan.migration.row_max, "writetime"),
-        "now": "the time of the copy",
+        "now": "the time of the copy" + why.get("writetime", ""),
         "cell": "",
     }
     longest = "the row's longest TTL" + _counting(plan.migration.row_max, "ttl")
-    lives = {"row_max": longest, "none": "no TTL", "cell": ""}
+    lives = {"row_max": longest, "none": "no TTL" + why.get("ttl", ""), "cell": ""}
     if isinstance(rules.writetime, int):
         notes.append(f"writetime {rules.writetime:,}")
     elif rules.writetime != "cell":
@@ -230,7 +238,9 @@ def _counting(chosen: RowMax, of: str) -> str:
 
 def _row_markers(plan: Plan) -> Fidelity:
     if plan.rules.writetime == "now":
-        return Fidelity("(row markers)", "written with every row", "the time of the copy", False)
+        why = ", because no column counts for a row's" if "writetime" in plan.uncounted else ""
+        told = f"the time of the copy{why}"
+        return Fidelity("(row markers)", "written with every row", told, False)
     return Fidelity(
         "(row markers)",
         "written with every row, also where the origin's was made by an UPDATE",

@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from migration_platform.cdm_properties import PREFIX, PROPERTIES, SPELLINGS
 from migration_platform.cql_literals import parse_literal
 from migration_platform.errors import DeclarationError
 from migration_platform.java_properties import MAX_BYTES, decode_properties, parse_properties
+from migration_platform.large_cells import declare_check
 from migration_platform.migration import (
     ColumnFilter,
     Columns,
@@ -36,6 +37,8 @@ from migration_platform.migration import (
 from migration_platform.token_ranges import MAX_RANGES, MAX_TOKEN, MIN_TOKEN
 
 _CDM = "the Cassandra Data Migrator"
+JOBS = ("migrate", "diff", "guardrail")
+"""What a file is for, which the migrator is told by --class: Migrate, DiffData, GuardrailCheck."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ class Imported:
 
     def report(self) -> str:
         """Give all that a user has to know, as text."""
-        lines = [f"{self.migration.origin.table} to {self.migration.target.table}"]
+        migration, limits = self.migration, self.migration.guardrails
+        what = f" to {migration.target.table}"
+        if migration.reads_only and limits:
+            what = f": cells of more than {limits.max_column_kb} KB"
+        lines = [f"{migration.origin.table}{what}"]
         lines += ["", "What differs, and what has no equivalent:"]
         lines += [f"- {note}" for note in self.notes]
         if self.variables:
@@ -172,12 +179,16 @@ def import_properties(
     *,
     prefix: str = "cdm",
     timestamp_keys: Sequence[str] = (),
+    job: str | None = None,
 ) -> Imported:
     """Turn a properties file into declarations.
 
+    `job` is one of `JOBS`; without it a file that names an origin only, and how large a cell may
+    be, is for `guardrail`, and every other for `migrate`, which compares as well.
+
     `prefix` begins the names of the stores and of the variables of their passwords.
-    `timestamp_keys` are key columns of the target in which null becomes the time that
-    transform.missing.key.ts.replace.value gives.
+    `timestamp_keys` are the only key columns of the target in which null becomes the time that
+    transform.missing.key.ts.replace.value gives; without them all timestamps of the key are.
 
     Raises:
         DeclarationError: one message with everything that is wrong or would be lost.
@@ -189,16 +200,29 @@ def import_properties(
             f"{_shown(prefix)!r} cannot begin the names of stores; valid are up to 41 letters, "
             "digits and underscores"
         )
-    _note_what_has_no_equivalent(settings)
+    if job not in (None, *JOBS):
+        settings.wrong.append(f"there is no job {_shown(job)}; valid are {', '.join(JOBS)}")
+    if job is None and _names_origin_only(settings):
+        settings.note(
+            "The file names an origin only, and how large a cell may be: it is taken for the "
+            "migrator's GuardrailCheck. Give --job migrate if it is for a migration."
+        )
+        job = "guardrail"
+    is_check = job == "guardrail"
+    _note_what_has_no_equivalent(settings, "connect.target." if is_check else "")
     variables: dict[str, str] = {}
+    # A target that is named is declared for a check as well, so that both have the same stores.
+    sides = ("origin",) if is_check and not _names_target(settings) else ("origin", "target")
     stores = {
-        f"{prefix}_{side}": _store(settings, side, f"{prefix}_{side}", variables)
-        for side in ("origin", "target")
+        f"{prefix}_{side}": _store(settings, side, f"{prefix}_{side}", variables) for side in sides
     }
-    migration = _migration(settings, prefix, timestamp_keys)
+    migration = (
+        _check(settings, prefix) if is_check else _migration(settings, prefix, timestamp_keys)
+    )
     if settings.wrong or migration is None:
         raise DeclarationError("; ".join(dict.fromkeys(settings.wrong)))
     folder = re.sub(r"[^A-Za-z0-9_]", "_", migration.target.table.table)
+    folder += "_large_cells" if is_check else ""
     stores_folder = f"{prefix}_stores"
     if folder.lower() == stores_folder.lower():
         raise DeclarationError(
@@ -206,8 +230,8 @@ def import_properties(
             "choose another beginning of the stores' names with --stores"
         )
     declared = {
-        "type": "migration_platform.TableMigration",
-        "attributes": to_attributes(migration),
+        "type": f"migration_platform.{'GuardrailCheck' if is_check else 'TableMigration'}",
+        "attributes": _to_check_attributes(migration) if is_check else to_attributes(migration),
     }
     _refuse_templates([stores, declared])
     launch = _launch_line(settings, migration)
@@ -223,13 +247,37 @@ def import_properties(
         },
         notes=tuple(notes),
         variables=variables,
-        launch=launch,
+        launch=launch if job != "diff" else _of_diff_alone(launch),
     )
 
 
-def _note_what_has_no_equivalent(settings: _Settings) -> None:
+def _of_diff_alone(launch: str) -> str:
+    """Give the command that compares, and copies nothing."""
+    return re.sub(r"--assets '[^,']*,", "--assets '", launch, count=1)
+
+
+def _names_target(settings: _Settings) -> bool:
+    return any(settings.given(name) for name in PROPERTIES if name.startswith("connect.target."))
+
+
+def _names_origin_only(settings: _Settings) -> bool:
+    """Say whether a file has a limit of a cell's size, and no target other than the origin."""
+    here, there = (settings.text(f"schema.{side}.keyspaceTable") for side in ("origin", "target"))
+    hosts = [
+        [settings.text(f"connect.{side}.{part}") for part in ("host", "port")]
+        for side in ("origin", "target")
+    ]
+    is_limited = settings.text("feature.guardrail.colSizeInKB") not in ("", "0")
+    same_table = there in ("", here)
+    return is_limited and same_table and (not _names_target(settings) or hosts[0] == hosts[1])
+
+
+def _note_what_has_no_equivalent(settings: _Settings, ignored: str = "") -> None:
+    """Refuse or note what is lost; names that begin with what is `ignored` do not matter."""
     for name, known in PROPERTIES.items():
         if not settings.given(name) or known.fate not in ("none", "refused"):
+            continue
+        if ignored and name.startswith(ignored):
             continue
         is_default = settings.text(name).lower() == known.default.lower()
         if known.fate == "refused" and not is_default:
@@ -342,7 +390,8 @@ def _migration(settings: _Settings, prefix: str, timestamp_keys: Sequence[str]) 
     if limit > 0:
         settings.note(
             "A large cell is reported (guardrails.action: report), as the code does; its guide "
-            "speaks of leaving rows out, which is guardrails.action: skip."
+            "speaks of leaving rows out, which is guardrails.action: skip. --job guardrail makes "
+            "the check alone."
         )
     options = {
         **times,
@@ -372,6 +421,54 @@ def _migration(settings: _Settings, prefix: str, timestamp_keys: Sequence[str]) 
         return None
 
 
+def _check(settings: _Settings, prefix: str) -> Migration | None:
+    """Give what GuardrailCheck does: the origin's cells as they are, and no target."""
+    origin = settings.table("schema.origin.keyspaceTable")
+    limit = settings.number("feature.guardrail.colSizeInKB") or 0
+    if limit <= 0:
+        settings.wrong.append(
+            f"{PREFIX}feature.guardrail.colSizeInKB is missing: it says how large a cell may be"
+        )
+    settings.note(
+        "The origin's cells are measured as they are: what the file says of the target, of "
+        "columns, times and repairs does nothing here. The check ends green whatever it finds."
+    )
+    chosen = _filter(settings)
+    if chosen.column or chosen.by_writetime:
+        settings.note("filter.java.* is left out: the migrator's GuardrailCheck reads these rows.")
+        chosen = replace(chosen, column=None, writetime_from=None, writetime_to=None)
+    if settings.number("trackRun.previousRunId") or settings.flag("trackRun.autoRerun"):
+        settings.note("trackRun: a check begins anew and reads all ranges; none is carried over.")
+    token_ranges, tracking = _token_ranges(settings), _is_tracked(settings, "origin")
+    side = _origin_side(settings)
+    if settings.wrong or origin is None:
+        return None
+    try:
+        return declare_check(
+            Endpoint(f"{prefix}_origin", origin, **side),
+            limit,
+            token_ranges=token_ranges,
+            chosen=chosen,
+            tracking=tracking,
+        )
+    except DeclarationError as error:
+        settings.wrong.append(str(error))
+        return None
+
+
+def _origin_side(settings: _Settings) -> dict[str, Any]:
+    size = settings.number("perfops.fetchSizeInRows")
+    settings.note(
+        "Rates: those of the migrator are for each worker, rows_per_second is for the whole run, "
+        "however many workers it has; raise it by their number to go as fast."
+    )
+    return {
+        "consistency": settings.text("perfops.consistency.read").upper() or "LOCAL_QUORUM",
+        "rows_per_second": settings.number("perfops.ratelimit.origin"),
+        "fetch_size": size if settings.given("perfops.fetchSizeInRows") else None,
+    }
+
+
 def _sides(settings: _Settings) -> dict[str, dict[str, Any]]:
     read, write = (settings.text(f"perfops.consistency.{way}").upper() for way in ("read", "write"))
     if read != write:
@@ -379,17 +476,8 @@ def _sides(settings: _Settings) -> dict[str, dict[str, Any]]:
             f"perfops.consistency.read was for the target's rows in a comparison, too; here the "
             f"target is read at target.consistency, {write}."
         )
-    settings.note(
-        "Rates: those of the migrator are for each worker, rows_per_second is for the whole run, "
-        "however many workers it has; raise it by their number to go as fast."
-    )
-    size = settings.number("perfops.fetchSizeInRows")
     return {
-        "origin": {
-            "consistency": read or "LOCAL_QUORUM",
-            "rows_per_second": settings.number("perfops.ratelimit.origin"),
-            "fetch_size": size if settings.given("perfops.fetchSizeInRows") else None,
-        },
+        "origin": _origin_side(settings),
         "target": {
             "consistency": write or "LOCAL_QUORUM",
             "rows_per_second": settings.number("perfops.ratelimit.target"),
@@ -435,6 +523,7 @@ def _times(settings: _Settings, chosen: Filter) -> dict[str, Any]:
         ttl_columns=names["ttl"] if ttl == "row_max" else (),
         collections=collections or not (counts or ttl == "row_max"),
         expiring_cells_only=ttl == "row_max",
+        if_none_counts="now" if "row_max" in (writetime, ttl) else RowMax.if_none_counts,
     )
     if "row_max" in (writetime, ttl):
         settings.note(
@@ -444,6 +533,10 @@ def _times(settings: _Settings, chosen: Filter) -> dict[str, Any]:
         settings.note(
             "A row of which no cell that counts has a value gets the newest and longest of its "
             "other cells; the migrator writes it at 1970 and for ever."
+        )
+        settings.note(
+            "row_max.if_none_counts is now: a table of which no column counts is written with the "
+            "present time and without a TTL, as the migrator does; the plan says whether it is one."
         )
     if ttl == "row_max":
         settings.note(
@@ -498,6 +591,15 @@ def _columns(settings: _Settings, timestamp_keys: Sequence[str]) -> Columns:
             )
         pattern, zone = Columns.timestamp_format, Columns.timestamp_zone
     settings.flag("transform.map.remove.null.value")
+    settings.note(
+        "columns.unmatched is skip: columns that only the origin has stay behind, as with the "
+        "migrator; the plan and the run's log name them. Take it out to be refused instead."
+    )
+    settings.note(
+        "Null in a column that is new in the target's key becomes an empty text, and a time where "
+        "transform.missing.key.ts.replace.value gives one (columns.key_defaults_by_type); a row "
+        "with another null there fails its range, where the migrator passes over it."
+    )
     return Columns(
         rename=_renames(settings),
         skip=settings.names("schema.origin.column.skip"),
@@ -507,7 +609,8 @@ def _columns(settings: _Settings, timestamp_keys: Sequence[str]) -> Columns:
         timestamp_zone=zone,
         explode_map=_explode_map(settings),
         extract_json=_extract_json(settings),
-        key_defaults=_key_defaults(settings, timestamp_keys),
+        **_key_defaults(settings, timestamp_keys),
+        unmatched="skip",
     )
 
 
@@ -601,20 +704,17 @@ def _extract_json(settings: _Settings) -> ExtractJson | None:
 def _key_defaults(settings: _Settings, timestamp_keys: Sequence[str]) -> dict[str, Any]:
     name = "transform.missing.key.ts.replace.value"
     milliseconds = settings.number(name)
+    # The migrator writes an empty text into a key whether or not it is told a time.
+    found: dict[str, Any] = {"key_defaults_by_type": dict.fromkeys(("text", "ascii"), "")}
     if milliseconds is None:
         if timestamp_keys:
             settings.wrong.append(f"--timestamp-key does nothing without {PREFIX}{name}")
-        return {}
-    if not timestamp_keys:
-        settings.wrong.append(
-            f"{PREFIX}{name} stands for null in timestamps of the target's key; say which columns "
-            "these are with --timestamp-key COLUMN"
-        )
-    settings.note(
-        "columns.key_defaults: the migrator also writes an empty text for null in a text of the "
-        'target\'s key; name such columns there with "", or their rows fail.'
-    )
-    return dict.fromkeys(timestamp_keys, milliseconds)
+        return found
+    if timestamp_keys:
+        found["key_defaults"] = dict.fromkeys(timestamp_keys, milliseconds)
+    else:
+        found["key_defaults_by_type"]["timestamp"] = milliseconds
+    return found
 
 
 def _token_ranges(settings: _Settings) -> int:
@@ -656,7 +756,7 @@ def _repairs(settings: _Settings) -> tuple[str, ...]:
     return repairs
 
 
-def _is_tracked(settings: _Settings) -> bool:
+def _is_tracked(settings: _Settings, side: str = "target") -> bool:
     ids = {name: settings.number(f"trackRun.{name}") or 0 for name in ("previousRunId", "runId")}
     for name, run_id in ids.items():
         if not 0 <= run_id <= MAX_TOKEN:
@@ -669,7 +769,7 @@ def _is_tracked(settings: _Settings) -> bool:
     if tracked:
         settings.note(
             f"cdm_run_info and cdm_run_details live in the keyspace {Migration.tracking_keyspace} "
-            "of the target's cluster; tracking_keyspace names another one."
+            f"of the {side}'s cluster; tracking_keyspace names another one."
         )
     return tracked
 
@@ -684,10 +784,15 @@ def _launch_line(settings: _Settings, migration: Migration) -> str:
         re.sub(r"[^\w-]", "_", part)
         for part in (migration.target.store, table.keyspace, table.table)
     ]
+    if migration.reads_only:
+        parts[-1] += "_large_cells"
     asset, ranges = "/".join(parts), migration.ranges
     config: dict[str, Any] = {}
     previous = settings.number("trackRun.previousRunId")
-    if previous:
+    if migration.reads_only:
+        # Nothing is carried over.
+        pass
+    elif previous:
         config["resume"] = str(previous)
         settings.note(
             f"trackRun.previousRunId is the config resume of a run. If {previous} is a run of the "
@@ -704,7 +809,9 @@ def _launch_line(settings: _Settings, migration: Migration) -> str:
     elif pieces > 1:
         settings.note("trackRun.rerunMultiplier does nothing without a run to resume.")
     line = (
-        f"dg launch --assets '{asset},{asset}_diff' "
+        f"dg launch --assets '{asset}'"
+        if migration.reads_only
+        else f"dg launch --assets '{asset},{asset}_diff' "
         f"--partition-range '{ranges[0].key}...{ranges[-1].key}'"
     )
     if config:
@@ -740,6 +847,24 @@ def to_attributes(migration: Migration) -> dict[str, Any]:
     if "dead_letters_max_rows" in flat:
         blocks["dead_letters"] = {"max_rows": flat.pop("dead_letters_max_rows")}
     return {**found, **flat, **{name: block for name, block in blocks.items() if block}}
+
+
+def _to_check_attributes(migration: Migration) -> dict[str, Any]:
+    """Give the YAML attributes of a check."""
+    origin, limits = migration.origin, migration.guardrails
+    assert limits is not None
+    named = {"store": origin.store, "table": str(origin.table)}
+    chosen = _changed(migration.filter)
+    return {
+        "origin": {**named, **_changed(origin, named)},
+        "max_column_kb": limits.max_column_kb,
+        **{
+            name: value
+            for name, value in _changed(migration).items()
+            if name in ("token_ranges", "workers", "tracking", "tracking_keyspace", "retry_seconds")
+        },
+        **({"filter": chosen} if chosen else {}),
+    }
 
 
 def _changed(declared: Any, without: Iterable[str] = ()) -> dict[str, Any]:
@@ -778,7 +903,7 @@ def _refuse_templates(value: Any) -> None:
         )
 
 
-_AS_WRITTEN = ("constants", "key_defaults")
+_AS_WRITTEN = ("constants", "key_defaults", "key_defaults_by_type")
 """Attributes whose text stays text; in others Dagster makes the number 12 of the text '12'."""
 
 
@@ -812,6 +937,7 @@ def import_file(
     *,
     prefix: str = "cdm",
     timestamp_keys: Sequence[str] = (),
+    job: str | None = None,
     force: bool = False,
 ) -> list[str]:
     """Import a file into a folder; give the lines of the report.
@@ -824,7 +950,9 @@ def import_file(
             data = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise DeclarationError(f"cannot read {file}: {error.strerror}") from error
-    imported = import_properties(data, overrides, prefix=prefix, timestamp_keys=timestamp_keys)
+    imported = import_properties(
+        data, overrides, prefix=prefix, timestamp_keys=timestamp_keys, job=job
+    )
     written = write_files(output, imported.files, force=force)
     kept = [path for name in imported.files if (path := output / name) not in written]
     return [

@@ -7,7 +7,7 @@ servers. Attributes that depend on each other are checked together, in one messa
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from migration_platform.cql_names import TableName, quote
@@ -52,6 +52,8 @@ COLLISION_MODES = ("refuse", "newest", "oldest")
 GUARDRAIL_ACTIONS = ("report", "skip", "fail")
 REPAIRS = ("missing", "mismatched", "extra", "counters")
 REPAIR_WRITETIMES = ("origin", "now")
+UNMATCHED_MODES = ("refuse", "skip")
+UNCOUNTED_MODES = ("others", "now")
 CODECS = (
     "INT_STRING",
     "DOUBLE_STRING",
@@ -63,6 +65,11 @@ CODECS = (
     "TIMESTAMP_STRING_FORMAT",
 )
 """The Cassandra Data Migrator's names; each works in both directions."""
+KEY_TYPES = (
+    *("ascii", "bigint", "blob", "boolean", "date", "decimal", "double", "float", "inet", "int"),
+    *("smallint", "text", "time", "timestamp", "timeuuid", "tinyint", "uuid", "varint"),
+)
+"""The types of one piece that a key column can have."""
 MAX_TTL_SECONDS = 20 * 365 * 24 * 3600
 """Cassandra's own limit, twenty years."""
 MAX_WRITETIME_US = 253_402_300_799_999_999
@@ -125,7 +132,11 @@ class ExtractJson:
 
 @dataclass(frozen=True)
 class Columns:
-    """How the target's columns come from the origin's; names on the right are the target's."""
+    """How the target's columns come from the origin's; names on the right are the target's.
+
+    `unmatched` says what becomes of columns that only the origin has: `refuse` them, or `skip`.
+    `key_defaults_by_type` holds for key columns of a type that `key_defaults` does not name.
+    """
 
     rename: Mapping[str, str] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
@@ -136,6 +147,8 @@ class Columns:
     explode_map: ExplodeMap | None = None
     extract_json: ExtractJson | None = None
     key_defaults: Mapping[str, Any] = field(default_factory=dict)
+    key_defaults_by_type: Mapping[str, Any] = field(default_factory=dict)
+    unmatched: str = "refuse"
 
 
 @dataclass(frozen=True)
@@ -191,12 +204,15 @@ class RowMax:
     Names are the origin's columns; unless some are named, unfrozen collections and user-defined
     types count only with `collections`. Where no cell that counts has a value, all others do.
     With `expiring_cells_only` the longest TTL counts also where other cells live for ever.
+    `if_none_counts` is for tables of which no column counts: all `others` do, or rows are written
+    `now` and live for ever.
     """
 
     writetime_columns: tuple[str, ...] = ()
     ttl_columns: tuple[str, ...] = ()
     collections: bool = True
     expiring_cells_only: bool = False
+    if_none_counts: str = "others"
 
 
 @dataclass(frozen=True)
@@ -210,6 +226,8 @@ class Guardrails:
 @dataclass(frozen=True)
 class Migration:
     """What is to be moved from where to where, and how.
+
+    With `reads_only` nothing is moved: rows are read, and the target is the origin itself.
 
     Raises:
         DeclarationError: one message that names everything that is wrong and what is valid.
@@ -239,6 +257,7 @@ class Migration:
     tracking: bool = True
     tracking_keyspace: str = "migration_platform"
     retry_seconds: float = 90.0
+    reads_only: bool = False
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -297,7 +316,7 @@ class Migration:
         sides = (self.origin, self.target)
         if all(isinstance(side, Endpoint) and isinstance(side.table, TableName) for side in sides):
             origin, target = ((side.store, side.table) for side in sides)
-            if origin == target:
+            if origin == target and not self.reads_only:
                 wrong.append(f"origin and target are both {origin[1]} in {origin[0]}")
         return wrong
 
@@ -440,6 +459,11 @@ class Migration:
                 "batch_across_partitions is not known of a DynamoDB target: a request holds items "
                 "of any key; leave it out"
             )
+        if isinstance(self.row_max, RowMax) and self.row_max.if_none_counts == "now":
+            wrong.append(
+                "row_max.if_none_counts is not known of a DynamoDB target, where an attribute of "
+                "the item keeps the row's time; leave it out"
+            )
         if "counters" in self.repair:
             wrong.append(
                 "diff.repair names counters, but in DynamoDB a counter is a number like any other; "
@@ -456,6 +480,7 @@ class Migration:
             *object_to_names("row_max.ttl_columns", chosen.ttl_columns),
             *object_to_flag("row_max.collections", chosen.collections),
             *object_to_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
+            *object_to_choice("row_max.if_none_counts", chosen.if_none_counts, UNCOUNTED_MODES),
         ]
         if wrong:
             return wrong
@@ -465,6 +490,7 @@ class Migration:
             or (isinstance(self.filter, Filter) and self.filter.by_writetime)
         )
         of_ttls = self.ttl == "row_max"
+        of_rows = of_ttls or self.writetime == "row_max"
         useless = [
             name
             for name, given in (
@@ -472,13 +498,14 @@ class Migration:
                 ("ttl_columns", chosen.ttl_columns and not of_ttls),
                 ("collections", not (chosen.collections or of_writetimes or of_ttls)),
                 ("expiring_cells_only", chosen.expiring_cells_only and not of_ttls),
+                ("if_none_counts", chosen.if_none_counts == "now" and not of_rows),
             )
             if given
         ]
+        needed = {"writetime_columns": "writetime", "if_none_counts": "writetime or ttl"}
         return [
-            f"row_max.{name} does nothing unless "
-            f"{'writetime' if name == 'writetime_columns' else 'ttl'} is row_max; set it, or leave "
-            "the one out"
+            f"row_max.{name} does nothing unless {needed.get(name, 'ttl')} is row_max; set it, or "
+            "leave the one out"
             for name in useless
         ]
 
@@ -491,6 +518,8 @@ class Migration:
             *object_to_names("columns.skip", columns.skip),
             *object_to_mapping("columns.constants", columns.constants),
             *object_to_mapping("columns.key_defaults", columns.key_defaults),
+            *_object_to_defaults_by_type(columns.key_defaults_by_type),
+            *object_to_choice("columns.unmatched", columns.unmatched, UNMATCHED_MODES),
             *object_to_choices("columns.codecs", columns.codecs, CODECS),
             *_object_to_timestamps(columns),
             *_object_to_explode_map(columns.explode_map),
@@ -618,6 +647,17 @@ def _object_to_extract_json(extracted: ExtractJson | None) -> list[str]:
     if not extracted.properties:
         wrong.append(f"{name}.properties is empty; name property: column")
     return wrong
+
+
+def _object_to_defaults_by_type(defaults: object) -> list[str]:
+    name = "columns.key_defaults_by_type"
+    if faults := object_to_mapping(name, defaults):
+        return faults
+    return [
+        f"{name} names {show(cql_type)}; valid are {', '.join(KEY_TYPES)}"
+        for cql_type in cast(Mapping[str, Any], defaults)
+        if cql_type not in KEY_TYPES
+    ]
 
 
 def _contradictions(columns: Columns) -> list[str]:

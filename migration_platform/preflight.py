@@ -22,6 +22,7 @@ from migration_platform.cql_types import (
 from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.migration import Columns, Migration, RowMax, quote
 from migration_platform.stores.cassandra import Connection, Table, describe_table
+from migration_platform.uncounted_times import settle_uncounted
 
 _SEES_WRITES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL")
 """Consistency levels of which a read sees every write that was acknowledged at the same one."""
@@ -98,8 +99,10 @@ class Layer:
 class Plan:
     """A migration whose tables were found to fit, and what fills each column of the target.
 
-    `left_unset` are the target's columns that nothing fills. `lost_keys` are the columns of the
-    origin's primary key that the target's key does not keep apart: rows may collide.
+    `left_unset` are the target's columns that nothing fills, `left_out` the origin's that the
+    target does not have. `lost_keys` are the columns of the origin's primary key that the target's
+    key does not keep apart: rows may collide. `uncounted` says of `writetime` and `ttl` that no
+    column counts for a row's one, so that the migration is one without.
     """
 
     migration: Migration
@@ -108,6 +111,8 @@ class Plan:
     layers: tuple[Layer, ...]
     left_unset: tuple[str, ...]
     lost_keys: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    uncounted: tuple[str, ...] = ()
 
     @property
     def rules(self) -> TimeRules:
@@ -192,7 +197,7 @@ class Plan:
                 for layer in self.layers
                 for s in layer.sources
             ),
-            "declared": asdict(migration.columns),
+            "declared": _declared(migration.columns),
             "filter": asdict(migration.filter),
             "skips": migration.guardrails.max_column_kb
             if migration.guardrails and migration.guardrails.action == "skip"
@@ -202,7 +207,7 @@ class Plan:
             "writetime": migration.writetime,
             "writetime_increment_by": migration.writetime_increment_by,
             "ttl": migration.ttl,
-            "row_max": asdict(migration.row_max),
+            "row_max": _declared(migration.row_max),
         }
         if migration.target.dynamodb:
             content["items"] = migration.target.dynamodb.form
@@ -219,6 +224,18 @@ class Plan:
                 "ignore_newer_than_seconds": migration.ignore_newer_than_seconds,
             }
         )
+
+
+_ADDED_LATER = {"key_defaults_by_type": {}, "unmatched": "refuse", "if_none_counts": "others"}
+"""Attributes that change no fingerprint while they are the default: ranges copied before count."""
+
+
+def _declared(part: Columns | RowMax) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in asdict(part).items()
+        if name not in _ADDED_LATER or value != _ADDED_LATER[name]
+    }
 
 
 def _digest(content: dict[str, object]) -> str:
@@ -272,11 +289,15 @@ def plan_tables(
 ) -> tuple[Plan | None, list[str]]:
     """Find what fills each column of the target, and everything that keeps rows from fitting."""
     objections = _object_to_names(migration, origin, target)
-    sources = _find_sources(migration, origin, target, objections)
+    left_out: list[str] = []
+    sources = _find_sources(migration, origin, target, objections, left_out)
     objections += _object_to_types(migration, sources)
     objections += _object_to_keys(migration, origin, target, sources)
     objections += _object_to_statics(migration, origin, target, sources)
     objections += _object_to_counters(migration, origin, target, sources)
+    values = {*(s.origin for s in sources if s.origin), *left_out} - {*origin.primary_key}
+    migration, uncounted, uncountable = settle_uncounted(migration, origin, values)
+    objections += uncountable
     if objections:
         return None, objections
     filled = {source.target for source in sources}
@@ -284,9 +305,11 @@ def plan_tables(
         migration=migration,
         origin=origin,
         target=target,
-        layers=_layers(migration, origin, sources),
+        layers=_layers(migration, origin, sources, left_out),
         left_unset=tuple(c.name for c in target.columns if c.name not in filled),
         lost_keys=_lost_keys(migration, origin, sources),
+        left_out=tuple(left_out),
+        uncounted=uncounted,
     )
     objections = _object_to_row_max(plan) + _object_to_comparison(plan)
     return plan, objections + _object_to_repair(plan)
@@ -334,13 +357,33 @@ def _object_to_names(migration: Migration, origin: Table, target: Table) -> list
 
 
 def _find_sources(
-    migration: Migration, origin: Table, target: Table, objections: list[str]
+    migration: Migration,
+    origin: Table,
+    target: Table,
+    objections: list[str],
+    left_out: list[str],
 ) -> tuple[Source, ...]:
-    """Find what fills each column of the target; what goes nowhere or twice is an objection."""
+    """Find what fills each column of the target; what goes nowhere or twice is an objection.
+
+    Columns that only the origin has, and that may be left out, are added to `left_out`.
+    """
     columns = migration.columns
     explode, extract = columns.explode_map, columns.extract_json
     types = {column.name: column for column in target.columns}
     found: dict[str, Source] = {}
+    by_type = {
+        cql_type: _encode(value, cql_type, "key_defaults_by_type", cql_type, objections)
+        for cql_type, value in columns.key_defaults_by_type.items()
+    }
+
+    def default_of(name: str, kind: str, column: str) -> bytes | None:
+        cql_type = types[name].cql_type
+        if name in columns.key_defaults:
+            value = columns.key_defaults[name]
+            return _encode(value, cql_type, "key_defaults", name, objections)
+        # What is key at the origin, too, is never null: without a default it stays as fast as ever.
+        may_be_null = kind == "json" or (kind == "column" and column not in origin.primary_key)
+        return by_type.get(cql_type) if may_be_null and name in target.primary_key else None
 
     def fill(name: str, kind: str, **more) -> None:
         if name not in types:
@@ -351,16 +394,13 @@ def _find_sources(
                 "rename it with columns.rename"
             )
             return
-        default = columns.key_defaults.get(name)
         found[name] = Source(
             target=name,
             target_type=types[name].cql_type,
             kind=kind,
             is_key=name in target.primary_key,
             is_static=types[name].is_static,
-            default=None
-            if default is None
-            else _encode(default, types[name].cql_type, "key_defaults", name, objections),
+            default=default_of(name, kind, more.get("origin", "")),
             **more,
         )
 
@@ -412,6 +452,8 @@ def _find_sources(
             fill(name, "column", origin=column.name, origin_type=column.cql_type)
         elif extract and column.name == extract.column and column.name not in columns.rename:
             continue
+        elif column.name not in columns.rename and columns.unmatched == "skip":
+            left_out.append(column.name)
         elif column.name not in columns.rename:
             close = difflib.get_close_matches(column.name, list(types), n=3)
             hint = f"did you mean {', '.join(map(quote, close))}? " if close else ""
@@ -432,7 +474,10 @@ def _encode(
         return None
 
 
-def _layers(migration: Migration, origin: Table, sources: tuple[Source, ...]) -> tuple[Layer, ...]:
+def _layers(
+    migration: Migration, origin: Table, sources: tuple[Source, ...], left_out: Iterable[str]
+) -> tuple[Layer, ...]:
+    statics = {column.name for column in origin.columns if column.is_static}
     layers = []
     for name in ("rows", "statics"):
         chosen = tuple(
@@ -449,7 +494,11 @@ def _layers(migration: Migration, origin: Table, sources: tuple[Source, ...]) ->
             )
             if not any(source.is_static for source in chosen):
                 continue
-        values = {s.origin for s in chosen if s.origin and s.origin not in origin.primary_key}
+        values = {s.origin for s in chosen if s.origin}
+        if "row_max" in (migration.writetime, migration.ttl) or migration.filter.by_writetime:
+            # The newest of a row is that of all its columns, of those that stay behind, too.
+            values |= {c for c in left_out if (c in statics) == (name == "statics")}
+        values -= set(origin.primary_key)
         layers.append(
             Layer(
                 name=name,

@@ -18,7 +18,15 @@ from migration_platform.rows import NULL, split_cells
 from migration_platform.stores.cassandra import prepare_range_read, read_pages
 from migration_platform.token_ranges import TokenRange
 from migration_platform.transform import MAX_SAMPLES, Tally, compile_rows, show_key
-from migration_platform.workers import Done, Failed, OpenStores, Report, Reported, WorkerPool
+from migration_platform.workers import (
+    Done,
+    Event,
+    Failed,
+    OpenStores,
+    Report,
+    Reported,
+    WorkerPool,
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +70,9 @@ def rehearse(
     ranges: Sequence[TokenRange],
     keys: Path | None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_event: Callable[[Event], None] = lambda event: None,
 ) -> Rehearsal:
-    """Read the ranges as a copy would.
+    """Read the ranges as a copy would; `on_event` is told of each that begins and ends.
 
     `keys` is where the keys that several rows have are kept, for the copy to ask; it makes sense
     with all ranges only, because rows of one may land on a row of another.
@@ -76,6 +85,7 @@ def rehearse(
     tasks = [RehearseRange(token_range, file is not None) for token_range in ranges]
     try:
         for event in pool.run(tasks):
+            on_event(event)
             if isinstance(event, Reported) and file:
                 file.add(event.value)
             elif isinstance(event, Failed):

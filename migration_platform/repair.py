@@ -51,6 +51,7 @@ from migration_platform.rows import INT32, Page, split_cells
 from migration_platform.stores.cassandra import Key, page_of
 from migration_platform.stores.cassandra_writes import WRITES_IN_FLIGHT
 from migration_platform.token_ranges import TokenRange
+from migration_platform.uncounted_times import without_times
 from migration_platform.verdicts import Findings
 from migration_platform.workers import OpenStores, Report
 
@@ -199,9 +200,9 @@ def _repair(
         written = [key for key in chosen if kinds[key] != "extra"]
         extra = [key for key in chosen if kinds[key] == "extra"]
         if written:
-            # An item is written as a whole; what it lacks is gone.
-            if not (reads.layer.has_counters or plan.migration.target.dynamodb):
-                changed = [key for key in written if kinds[key] == "mismatched"]
+            changed = [key for key in written if kinds[key] == "mismatched"]
+            # An item is written as a whole; what it lacks is gone. A table of keys has no cells.
+            if changed and not (reads.layer.has_counters or plan.migration.target.dynamodb):
                 _remove_cells(stores, reads, changed, on_retry)
             _write_rows(stores, reads, written, on_retry, report)
         gone = _delete_rows(stores, reads, extra, on_retry) if extra else set()
@@ -242,10 +243,7 @@ def _write_rows(
 
 def _with_new_times(plan: Plan) -> Plan:
     """Give the plan with which everything that is written is the newest."""
-    migration = replace(
-        plan.migration, writetime="now", writetime_increment_by=0, compare_writetime=False
-    )
-    return replace(plan, migration=migration)
+    return replace(plan, migration=without_times(plan.migration, ("writetime",)))
 
 
 # -- deleting rows -------------------------------------------------------------------------------

@@ -79,13 +79,15 @@ class Wanted:
     """A table of the origin and what it is to be at the target.
 
     `expected` is None where the declaration (a codec, a JSON column, ...) makes columns of types
-    that only the user knows; `because` names it then.
+    that only the user knows; `because` names it then. It `may_lack` columns that only the origin
+    has, where the declaration leaves them out.
     """
 
     origin: str
     target: str
     expected: TableSchema | None
     because: str = ""
+    may_lack: bool = False
 
 
 @dataclass(frozen=True)
@@ -564,7 +566,7 @@ def compare_schemas(
                 )
             )
         elif one.expected is not None:
-            found += _compare_tables(about, one.expected, there)
+            found += _compare_tables(about, one.expected, there, one.may_lack)
     targets = {one.target for one in wanted}
     found += [
         Difference("warning", f"table {quote(name)}", "only the target has it")
@@ -646,12 +648,15 @@ def _compare_types(
         yield Difference("warning", about, "its fields come in another order at the target")
 
 
-def _compare_tables(about: str, here: TableSchema, there: TableSchema) -> Iterator[Difference]:
+def _compare_tables(
+    about: str, here: TableSchema, there: TableSchema, may_lack: bool
+) -> Iterator[Difference]:
     columns = {column.name: column for column in there.columns}
     for column in here.columns:
         other = columns.get(column.name)
         if other is None:
-            yield Difference("error", about, f"the target lacks column {quote(column.name)}")
+            severity = "warning" if may_lack else "error"
+            yield Difference(severity, about, f"the target lacks column {quote(column.name)}")
             continue
         if _plain_type(column.cql_type) != _plain_type(other.cql_type):
             yield Difference(

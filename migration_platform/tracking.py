@@ -30,7 +30,7 @@ from migration_platform.verdicts import RangeVerdict
 
 NOT_STARTED, STARTED, ENDED = "NOT_STARTED", "STARTED", "ENDED"
 PASS, FAIL, DIFF, DIFF_CORRECTED = "PASS", "FAIL", "DIFF", "DIFF_CORRECTED"
-MIGRATE, VALIDATE = "MIGRATE", "VALIDATE"
+MIGRATE, VALIDATE, GUARDRAIL = "MIGRATE", "VALIDATE", "GUARDRAIL"
 STATEMENT_SECONDS = 10.0
 WRITES_IN_FLIGHT = 128
 ENDING_SECONDS = 5.0
@@ -50,6 +50,7 @@ COUNTERS = {
         "Partitions Passed",
         "Partitions Failed",
     ),
+    GUARDRAIL: ("Read", "Valid", "Skipped", "Large", "Partitions Passed", "Partitions Failed"),
 }
 """What is counted in a run of each type, in the order of its text."""
 
@@ -350,6 +351,17 @@ def verdict_counters(verdict: RangeVerdict) -> Counts:
     }
 
 
+def guardrail_counters(counts: RangeCounts, *, failed: bool) -> Counts:
+    """Give what was counted where rows with large cells are those that are left out."""
+    return {
+        "Read": counts.read,
+        "Valid": counts.read - counts.too_large,
+        "Large": counts.too_large,
+        "Partitions Passed": int(not failed),
+        "Partitions Failed": int(failed),
+    }
+
+
 def to_range_counts(counters: Counts) -> RangeCounts:
     """Read the counters of a piece that passed, in a run of either type."""
     compared = ("Valid", "Corrected Mismatch", "Corrected Missing")
@@ -376,8 +388,12 @@ def read_run_info(text: str | None) -> dict[str, int]:
 
 
 def migration_key(migration: Migration) -> str:
-    """Name a migration in the tables: the target's store and table."""
-    return f"{migration.target.store}/{migration.name}"
+    """Name a migration in the tables: the target's store and table.
+
+    What only reads a table has another name, so that no copy to it is resumed from there.
+    """
+    what = " large cells" if migration.reads_only else ""
+    return f"{migration.target.store}/{migration.name}{what}"
 
 
 _OPEN = (NOT_STARTED, STARTED)
@@ -650,7 +666,8 @@ _WIDTH = 96
 
 def banner(run_type: str, what: str) -> list[str]:
     """Give the lines that open or close a run's log: `what` is Starting or Stopped."""
-    job = {MIGRATE: "Migrate Job", VALIDATE: "Validate Job"}[run_type]
+    jobs = {MIGRATE: "Migrate", VALIDATE: "Validate", GUARDRAIL: "Guardrail Check"}
+    job = f"{jobs[run_type]} Job"
     text = f"   {job} - {what}   "
     return ["#" * _WIDTH, f"###{text.center(_WIDTH - 6)}###", "#" * _WIDTH]
 

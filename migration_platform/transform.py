@@ -188,8 +188,11 @@ def compile_rows(
         bad: dict[int, _Bad] = {}
         for row, cell, size in found.large:
             name = names[cell]
-            tally.large[name] = tally.large.get(name, 0) + 1
-            if len(tally.large_samples) < MAX_SAMPLES:
+            # A partition's key is counted with its rows, not with its static cells once more.
+            is_new = layer.name == "rows" or name not in layer.origin_key
+            if is_new:
+                tally.large[name] = tally.large.get(name, 0) + 1
+            if is_new and len(tally.large_samples) < MAX_SAMPLES:
                 tally.large_samples.append(
                     f"{show(page, found, row)}: {quote(name)} ({size / KILOBYTE:,.1f} KB)"
                 )

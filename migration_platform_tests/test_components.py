@@ -33,6 +33,7 @@ from migration_platform.migration import (
     Filter,
     Guardrails,
     Migration,
+    RowMax,
 )
 from migration_platform.sample import create_tables, fill_origin
 from migration_platform.stores.cassandra import CassandraSettings, Connection
@@ -360,6 +361,7 @@ def test_a_cron_line_that_is_none_is_refused(project: Project) -> None:
 EVERY_ATTRIBUTE = """
 writetime: row_max
 ttl: 86400
+row_max: {collections: false, if_none_counts: now}
 writetime_increment_by: 7
 columns:
   rename: {Old Name: new, a: b}
@@ -371,6 +373,8 @@ columns:
   explode_map: {column: scores, key: subject, value: score}
   extract_json: {column: payload, properties: {name: full_name}, overwrite: true}
   key_defaults: {tenant: "", level: 0}
+  key_defaults_by_type: {text: "12", timestamp: 5}
+  unmatched: skip
 filter:
   where: "status = 'active'"
   token_min: -9223372036854775808
@@ -394,6 +398,7 @@ def test_every_attribute_of_the_yaml_reaches_the_migration(
 
     assert (migration.writetime, migration.ttl) == ("row_max", 86400)
     assert migration.writetime_increment_by == 7
+    assert migration.row_max == RowMax(collections=False, if_none_counts="now")
     assert migration.columns == Columns(
         rename={"Old Name": "new", "a": "b"},
         skip=("c", "D"),
@@ -411,6 +416,8 @@ def test_every_attribute_of_the_yaml_reaches_the_migration(
         explode_map=ExplodeMap("scores", "subject", "score"),
         extract_json=ExtractJson("payload", {"name": "full_name"}, overwrite=True),
         key_defaults={"tenant": "", "level": 0},
+        key_defaults_by_type={"text": "12", "timestamp": 5},
+        unmatched="skip",
     )
     assert migration.filter == Filter(
         where="status = 'active'",

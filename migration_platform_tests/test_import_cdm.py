@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from migration_platform.cdm_properties import PROPERTIES, SPELLINGS, UPSTREAM
 from migration_platform.cli import main
+from migration_platform.components.guardrail_check import GuardrailCheck, check_key
 from migration_platform.components.table_migration import TableMigration, build_job
 from migration_platform.cql_literals import parse_literal
 from migration_platform.errors import DeclarationError
@@ -100,7 +101,7 @@ def refused(part):
     return part
 
 
-CDM = RowMax(collections=False, expiring_cells_only=True)
+CDM = RowMax(collections=False, expiring_cells_only=True, if_none_counts="now")
 FORMAT = {"transform.codecs": "TIMESTAMP_STRING_FORMAT"}
 TLS = {"connect.origin.tls.enabled": "true", "connect.target.tls.enabled": "true"}
 NO_ASTRA = refused("has no equivalent: Astra")
@@ -181,7 +182,10 @@ CASES = {
     "perfops.consistency.write": ("ALL", side_with("target", consistency="ALL")),
     "perfops.fetchSizeInRows": ("7", side_with("origin", fetch_size=7)),
     "perfops.errorLimit": ("3", told),
-    "transform.missing.key.ts.replace.value": ("1685577600000", refused("--timestamp-key COLUMN")),
+    "transform.missing.key.ts.replace.value": (
+        "1685577600000",
+        columns(key_defaults_by_type={"text": "", "ascii": "", "timestamp": 1685577600000}),
+    ),
     "transform.custom.writetime": ("5", with_(writetime=5, writetime_increment_by=0)),
     "transform.custom.writetime.incrementBy": (
         "1",
@@ -254,7 +258,11 @@ CASES = {
         columns(extract_json=ExtractJson("payload", {"mail": "email"}, overwrite=True)),
         EXTRACT,
     ),
-    "feature.guardrail.colSizeInKB": ("10", with_(guardrails=Guardrails(10, "report"))),
+    "feature.guardrail.colSizeInKB": (
+        "10",
+        with_(guardrails=Guardrails(10, "report")),
+        {"schema.target.keyspaceTable": "a.b"},
+    ),
 }
 """For each property a value that is not the default, what becomes of it, and what it needs."""
 
@@ -297,6 +305,102 @@ def test_a_file_that_names_only_a_table_has_the_migrators_defaults():
     assert set(result.variables) == {"CDM_ORIGIN_PASSWORD", "CDM_TARGET_PASSWORD"}
     assert result.stores["cdm_origin"]["username"] == "cassandra"
     assert "username" not in imported({"connect.origin.username": ""}).stores["cdm_origin"]
+
+
+# -- what a file is for ----------------------------------------------------------------------------
+
+LIMIT = {"feature.guardrail.colSizeInKB": "10"}
+HERE = {"connect.origin.host": "10.0.0.1", **LIMIT}
+MEANT = {
+    "an origin and a limit": (HERE, True),
+    "nothing but a limit": (LIMIT, True),
+    "the origin's table once more": ({**HERE, "schema.target.keyspaceTable": "shop.orders"}, True),
+    "the origin once more": ({**HERE, "connect.target.host": "10.0.0.1"}, True),
+    "another cluster": ({**HERE, "connect.target.host": "10.0.0.2"}, False),
+    "another port": (
+        {**HERE, "connect.target.host": "10.0.0.1", "connect.target.port": "9043"},
+        False,
+    ),
+    "another table": ({**HERE, "schema.target.keyspaceTable": "shop.b"}, False),
+    "no limit": ({"connect.origin.host": "10.0.0.1"}, False),
+    "a limit of nothing": ({**HERE, "feature.guardrail.colSizeInKB": "0"}, False),
+}
+
+
+def declared_check(result):
+    (text,) = [text for name, text in result.files.items() if "stores" not in name]
+    document = yaml.safe_load(text)
+    assert document["type"] == "migration_platform.GuardrailCheck"
+    return GuardrailCheck.resolve_from_dict(document["attributes"]).to_migration()
+
+
+@pytest.mark.parametrize("case", MEANT)
+def test_a_file_that_names_an_origin_only_and_a_limit_is_a_guardrail_check(case):
+    values, is_check = MEANT[case]
+    result = imported(values)
+    assert result.migration.reads_only == is_check
+    assert ("is taken for the migrator's GuardrailCheck" in result.report()) == is_check
+    assert ("cdm_target" in result.stores) == (
+        not is_check or any(name.startswith("connect.target") for name in values)
+    )
+    assert not imported(values, job="migrate").migration.reads_only
+    limited = {**values, **LIMIT}
+    assert imported(limited, job="guardrail").migration.reads_only
+
+
+def test_a_guardrail_check_keeps_what_the_file_says_of_reading():
+    result = imported(
+        {
+            **HERE,
+            "schema.origin.keyspaceTable": '"My Shop".orders',
+            "perfops.numParts": "8",
+            "perfops.fetchSizeInRows": "50",
+            "perfops.consistency.read": "ONE",
+            "perfops.ratelimit.origin": "700",
+            "filter.cassandra.whereCondition": "AND a = 1",
+            "filter.cassandra.partition.min": "5",
+            "filter.java.token.percent": "50",
+            "filter.java.column.name": "a",
+            "filter.java.column.value": "b",
+            "feature.explodeMap.origin.name": "m",
+            "connect.target.scb": "file:///bundle.zip",
+            "trackRun.runId": "17",
+            "trackRun.previousRunId": "16",
+        },
+        job="guardrail",
+    )
+    assert declared_check(result) == result.migration
+    check = result.migration
+    assert check.filter == Filter(where="a = 1", token_min=5, coverage_percent=50)
+    assert (check.origin.fetch_size, check.origin.consistency) == (50, "ONE")
+    assert (check.origin.rows_per_second, check.token_ranges, check.tracking) == (700, 8, True)
+    assert check.guardrails == Guardrails(10, "skip")
+    key = check_key(check)
+    step = "__".join(key.path)
+    assert result.launch == (
+        f"dg launch --assets '{key.to_user_string()}' "
+        f'--config-json \'{{"ops": {{"{step}": {{"config": {{"run_id": 17}}}}}}}}\''
+    )
+    report = result.report()
+    assert report.startswith('"My Shop".orders: cells of more than 10 KB')
+    assert "none is carried over" in report
+    assert "filter.java.* is left out" in report
+    assert "orders_large_cells/defs.yaml" in result.files
+
+
+def test_a_job_that_lacks_what_it_needs_or_is_none_is_refused():
+    with pytest.raises(DeclarationError, match="colSizeInKB is missing: it says how large"):
+        imported(job="guardrail")
+    with pytest.raises(DeclarationError, match="there is no job copy; valid are migrate, diff"):
+        imported(job="copy")
+
+
+def test_a_file_that_is_for_diffdata_compares_and_copies_nothing():
+    migrates, compares = imported(job="migrate"), imported(job="diff")
+    assert "--assets 'cdm_target/shop/orders,cdm_target/shop/orders_diff' " in migrates.launch
+    assert "--assets 'cdm_target/shop/orders_diff' --partition-range" in compares.launch
+    # Both may be imported into one project.
+    assert compares.files == migrates.files == imported().files
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
@@ -342,6 +446,7 @@ def test_null_keys_get_the_time_where_their_columns_are_named():
         {"transform.missing.key.ts.replace.value": "1685577600000"}, timestamp_keys=["at", "on"]
     )
     assert result.migration.columns.key_defaults == {"at": 1685577600000, "on": 1685577600000}
+    assert result.migration.columns.key_defaults_by_type == {"text": "", "ascii": ""}
     assert declared(result) == result.migration
 
 

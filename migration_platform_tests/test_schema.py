@@ -324,6 +324,17 @@ def test_every_planted_difference_is_told_and_nothing_else(
         assert "comment is 'it''s ours' at the origin, '' at the target" in noted
 
 
+def test_a_column_that_is_left_out_is_no_error(connection: Connection) -> None:
+    with keyspace_of(connection, "schema_a") as here, keyspace_of(connection, "schema_b") as there:
+        create_table(connection, here, "t", "id int PRIMARY KEY, v int, gone int")
+        create_table(connection, there, "t", "id int PRIMARY KEY, v int")
+        origin = read(connection, here)
+        for may_lack, severity in ((False, "error"), (True, "warning")):
+            wanted = [Wanted("t", "t", origin.tables["t"], may_lack=may_lack)]
+            found = differences(connection, origin, there, wanted)
+            assert found == {severity: {"table t: the target lacks column gone"}}
+
+
 def test_views_indexes_and_functions_are_told_as_not_migrated_until_the_target_has_them(
     connection: Connection,
 ) -> None:

@@ -456,7 +456,8 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
                 made = ["tables"]
                 wrong.append(Difference("error", f"table {quote(at_target)}", str(error)))
             because = f"columns.{made[0]}" if made else ""
-            wanted.append(Wanted(name, at_target, expected, because))
+            may_lack = bool(columns and columns.unmatched == "skip")
+            wanted.append(Wanted(name, at_target, expected, because, may_lack))
         return wanted, wrong
 
 

@@ -87,6 +87,8 @@ def _describe(plan: Plan) -> dict[str, Any]:
         "inexact": ", ".join(line.subject for line in lines if not line.exact) or "nothing",
         "columns": dg.MetadataValue.md(_columns(plan)),
         "dagster/column_schema": column_schema(plan.target),
+        "columns_left_out": ", ".join(plan.left_out) or "none",
+        "columns_left_unset": ", ".join(plan.left_unset) or "none",
         "key_columns_lost": ", ".join(plan.lost_keys) or "none",
         "times_compared": plan.migration.compare_writetime,
     }

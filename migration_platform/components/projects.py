@@ -11,6 +11,7 @@ from dagster import ComponentTree
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
+from migration_platform.components.guardrail_check import GuardrailCheck, check_key
 from migration_platform.components.keyspace_migration import KeyspaceMigration
 from migration_platform.components.stores import kinds_of_stores, read_settings
 from migration_platform.components.table_migration import TableMigration
@@ -32,7 +33,7 @@ def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMi
     """Load the migrations of a project; only the wanted one if it is named.
 
     It is named by its target: `keyspace.table`, or `store/keyspace/table` as the asset is; of
-    DynamoDB by the table's name, or `store/table`.
+    DynamoDB by the table's name, or `store/table`. A check is named as its asset is.
 
     Raises:
         DeclarationError: there is no such project or migration; the valid ones are listed.
@@ -68,6 +69,7 @@ def _migrations_of(tree: ComponentTree, folder: Path) -> list[Migration]:
     try:
         kinds = kinds_of_stores(tree)
         single = [each.to_migration(kinds) for each in tree.get_all_components(TableMigration)]
+        single += [each.to_migration() for each in tree.get_all_components(GuardrailCheck)]
         found = {migration_key(migration): migration for migration in single}
         for keyspace in tree.get_all_components(KeyspaceMigration):
             for migration in _tables_of(keyspace, folder):
@@ -93,7 +95,8 @@ def _choose(migrations: list[Migration], wanted: str) -> Migration:
     found = [
         migration
         for migration, name in zip(migrations, names, strict=True)
-        if wanted in (migration.name, str(migration.target.table), name, migration_key(migration))
+        if wanted in (name, migration_key(migration))
+        or (wanted in (migration.name, str(migration.target.table)) and not migration.reads_only)
     ]
     if len(found) == 1:
         return found[0]
@@ -104,6 +107,8 @@ def _choose(migrations: list[Migration], wanted: str) -> Migration:
 
 
 def _asset_name(migration: Migration) -> str:
+    if migration.reads_only:
+        return check_key(migration).to_user_string()
     table = migration.target.table
     parts = (migration.target.store, table.keyspace, table.table)
     return dg.AssetKey([part for part in parts if part]).to_user_string()

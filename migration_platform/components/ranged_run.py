@@ -129,7 +129,9 @@ def run_ranges(
                     _compare(run, pool, winners, verdicts)
             states = reporting.read_ranges(run)
             reporting.report_table(run, states, ended=True)
-            yield from build_check_results(context, job.target, job.diff, states, job.migration)
+            yield from build_check_results(
+                context, job.target, job.diff, states, run.plan.migration
+            )
             yield from check_letters(context, job, cluster)
     except MigrationError as error:
         reporting.end(run, str(error))

@@ -24,6 +24,10 @@ KEYSPACE_MIGRATION: dict[str, Any] = {
     "target": {"store": "my_target"},
     "include": ["*"],
 }
+GUARDRAIL_CHECK: dict[str, Any] = {
+    "origin": {"store": "my_origin", "table": "my_keyspace.my_table"},
+    "max_column_kb": 1000,
+}
 
 TENANT_MOVE: dict[str, Any] = {
     "store": "my_origin",
@@ -62,6 +66,14 @@ class KeyspaceMigrationScaffolder(dg.Scaffolder):
     def scaffold(self, request: dg.ScaffoldRequest) -> None:
         """Write the component's file."""
         dg.scaffold_component(request, KEYSPACE_MIGRATION)
+
+
+class GuardrailCheckScaffolder(dg.Scaffolder):
+    """Writes the check of one table."""
+
+    def scaffold(self, request: dg.ScaffoldRequest) -> None:
+        """Write the component's file."""
+        dg.scaffold_component(request, GUARDRAIL_CHECK)
 
 
 class TenantMoveScaffolder(dg.Scaffolder):

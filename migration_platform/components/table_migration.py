@@ -124,6 +124,14 @@ class ColumnsAttributes(NamedAttributes, dg.Model):
         default_factory=dict,
         description="Key columns of the target, and what stands in them for null.",
     )
+    key_defaults_by_type: Literally[dict[str, Any]] = Field(
+        default_factory=dict,
+        description="The same for all key columns of a type that key_defaults does not name.",
+    )
+    unmatched: str = Field(
+        default=Columns.unmatched,
+        description="refuse columns that only the origin has, or skip them.",
+    )
 
 
 class ColumnFilterAttributes(NamedAttributes, dg.Model):
@@ -175,6 +183,11 @@ class RowMaxAttributes(NamedAttributes, dg.Model):
     expiring_cells_only: bool = Field(
         default=False,
         description="Whether the longest TTL counts also where other cells live for ever.",
+    )
+    if_none_counts: str = Field(
+        default=RowMax.if_none_counts,
+        description="For a table of which no column counts: all others do, or with now rows are "
+        "written with the present time and live for ever.",
     )
 
 
@@ -436,6 +449,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 ttl_columns=tuple(self.row_max.ttl_columns),
                 collections=self.row_max.collections,
                 expiring_cells_only=self.row_max.expiring_cells_only,
+                if_none_counts=self.row_max.if_none_counts,
             ),
             columns=self._columns(),
             filter=chosen,
@@ -479,6 +493,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             if extracted
             else None,
             key_defaults=declared.key_defaults,
+            key_defaults_by_type=declared.key_defaults_by_type,
+            unmatched=declared.unmatched,
         )
 
     def _filter(self, wrong: list[str]) -> Filter:
@@ -672,7 +688,7 @@ def build_ranged_assets(
         yield from run_ranges(
             context,
             job,
-            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            origin=find_store(context.resources, migration.origin.store, CassandraResource),
             target=_target_store(context.resources, migration),
             events=_event_settings(declared.events, context.resources),
             truncate_target=config.truncate_target,
@@ -706,7 +722,7 @@ def build_plan_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefiniti
         return plan_migration(
             context,
             job,
-            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            origin=find_store(context.resources, migration.origin.store, CassandraResource),
             target=_target_store(context.resources, migration),
             rehearses=config.rehearse,
         )
@@ -735,7 +751,7 @@ def build_dead_letters_asset(*, declared: TableMigration, job: Job) -> dg.Assets
         return replay_letters(
             context,
             job,
-            origin=_store(context.resources, migration.origin.store, CassandraResource),
+            origin=find_store(context.resources, migration.origin.store, CassandraResource),
             target=_target_store(context.resources, migration),
         )
 
@@ -802,14 +818,19 @@ def _event_settings(
     if events is None:
         return None
     return ended_runs.EventSettings(
-        kafka=_store(resources, events.store, KafkaResource).to_settings(),
+        kafka=find_store(resources, events.store, KafkaResource).to_settings(),
         topic=events.topic,
         job_log_topic=events.job_log_topic,
         job=events.job_name,
     )
 
 
-def _store(resources: Any, name: str, kind: type) -> Any:
+def find_store(resources: Any, name: str, kind: type) -> Any:
+    """Give a store of a run.
+
+    Raises:
+        DeclarationError: it is of another kind than is needed.
+    """
     store = getattr(resources, name)
     if not isinstance(store, kind):
         raise DeclarationError(
@@ -824,7 +845,7 @@ def _kind(migration: Migration) -> str:
 
 def _target_store(resources: Any, migration: Migration) -> Any:
     kind = DynamoDbResource if migration.target.dynamodb else CassandraResource
-    return _store(resources, migration.target.store, kind)
+    return find_store(resources, migration.target.store, kind)
 
 
 def _name(job: Job) -> str:
@@ -896,14 +917,20 @@ def _describe_changes(migration: Migration) -> list[str]:
     exploded, extracted = columns.explode_map, columns.extract_json
     changes = {
         "Renamed": ", ".join(f"`{a}` to `{b}`" for a, b in columns.rename.items()),
-        "Not copied": ", ".join(f"`{name}`" for name in columns.skip),
+        "Not copied": ", ".join(
+            [f"`{name}`" for name in columns.skip]
+            + ["what only the origin has"] * (columns.unmatched == "skip")
+        ),
         "Constants": ", ".join(f"`{name}`" for name in columns.constants),
         "Codecs": ", ".join(f"`{name}`" for name in columns.codecs),
         "A row for each entry": f"of `{exploded.column}`" if exploded else "",
         "JSON": f"`{extracted.column}` gives " + ", ".join(extracted.properties.values())
         if extracted
         else "",
-        "Null in a key": ", ".join(f"`{name}`" for name in columns.key_defaults),
+        "Null in a key": ", ".join(
+            [f"`{name}`" for name in columns.key_defaults]
+            + [f"any {cql_type}" for cql_type in columns.key_defaults_by_type]
+        ),
         "Only rows": f"`{chosen.where}`" if chosen.where else "",
         "Only tokens": f"{chosen.token_min} to {chosen.token_max}"
         if (chosen.token_min, chosen.token_max) != (MIN_TOKEN, MAX_TOKEN)
