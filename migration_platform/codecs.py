@@ -5,9 +5,7 @@ cannot be changed is refused, never bent: no text is trimmed, no number rounded 
 """
 
 import re
-from datetime import UTC, datetime, timedelta
 from struct import Struct, error
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from cassandra.cqltypes import DecimalType, DoubleType
@@ -20,12 +18,12 @@ from migration_platform.cql_types import (
     shorten,
     show_double,
 )
+from migration_platform.java_calendar import NotDateError
+from migration_platform.java_dates import DatePattern
 from migration_platform.migration import Columns
 from migration_platform.rows import INT32
 
 _INT64 = Struct(">q")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 _PAIRS = {
     "INT_STRING": ("int", "text"),
@@ -72,12 +70,8 @@ def is_injective(
     if target.name == "blob" or origin.name == "blob":
         return True
     if name == "TIMESTAMP_STRING_FORMAT":
-        columns = columns or Columns()
-        if origin.name != "timestamp":
-            return True
-        parts = {part for part, _ in _parse_pattern(columns.timestamp_format)}
-        is_fixed = _find_zone(columns.timestamp_zone).utcoffset(None) is not None
-        return is_fixed and parts >= set(_FIELDS)
+        pattern = _date_pattern(columns or Columns())
+        return pattern.is_exact if origin.name == "timestamp" else pattern.reads_one_text
     # "1", "01" and "+1" are one number.
     return origin.name not in ("text", "ascii")
 
@@ -167,47 +161,9 @@ def _read_millis(value: bytes) -> bytes:
 
 # -- timestamps in a format --------------------------------------------------------------------
 
-_FIELDS: dict[str, tuple[str, int]] = {
-    "yyyy": ("year", 4),
-    "MM": ("month", 2),
-    "dd": ("day", 2),
-    "HH": ("hour", 2),
-    "mm": ("minute", 2),
-    "ss": ("second", 2),
-    "SSS": ("millisecond", 3),
-}
-_SUPPORTED = (
-    "supported are yyyy or uuuu, MM, dd, HH, mm, ss and SSS, each once, with punctuation and text "
-    "in single quotes between them"
-)
-_PATTERN = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|([^A-Za-z'\[\]{}#])")
 
-
-def _parse_pattern(pattern: str) -> list[tuple[str, str]]:
-    """Cut Java's pattern into pairs: a field's letters and "", or "" and literal text."""
-    parts: list[tuple[str, str]] = []
-    at = 0
-    while at < len(pattern):
-        found = _PATTERN.match(pattern, at)
-        if not found:
-            raise ValueError(f"timestamp_format {pattern!r} has {pattern[at]!r}; {_SUPPORTED}")
-        quoted, letters, _, plain = found.groups()
-        at = found.end()
-        if letters:
-            name = "yyyy" if letters == "uuuu" else letters
-            if name not in _FIELDS or (name, "") in parts:
-                raise ValueError(f"timestamp_format {pattern!r} has {letters}; {_SUPPORTED}")
-            parts.append((name, ""))
-        else:
-            literal = plain if quoted is None else quoted.replace("''", "'") or "'"
-            parts.append(("", literal))
-    missing = [name for name in ("yyyy", "MM", "dd") if (name, "") not in parts]
-    if missing:
-        raise ValueError(
-            f"timestamp_format {pattern!r} has no {', '.join(missing)}; a date needs yyyy, MM "
-            f"and dd, and {_SUPPORTED}"
-        )
-    return parts
+def _date_pattern(columns: Columns) -> DatePattern:
+    return DatePattern(columns.timestamp_format, _find_zone(columns.timestamp_zone))
 
 
 def _find_zone(name: str) -> ZoneInfo:
@@ -220,65 +176,32 @@ def _find_zone(name: str) -> ZoneInfo:
 
 
 def _build_format(columns: Columns, encoding: str) -> Converter:
-    zone = _find_zone(columns.timestamp_zone)
-    template = ""
-    for field, literal in _parse_pattern(columns.timestamp_format):
-        if field == "SSS":
-            template += "{1:03}"
-        elif field:
-            attribute, width = _FIELDS[field]
-            template += f"{{0.{attribute}:0{width}}}"
-        else:
-            template += literal.replace("{", "{{").replace("}", "}}")
-    if encoding == "ascii" and not template.isascii():
+    pattern = _date_pattern(columns)
+    if encoding == "ascii" and not pattern.is_ascii:
         raise ValueError(
             f"timestamp_format {columns.timestamp_format!r} has characters that are not ASCII, "
             "but the target's column is ascii"
         )
+    write_text = pattern.build_writer()
 
     def write(value: bytes) -> bytes:
         (millis,) = _INT64.unpack(value)
         try:
-            moment = (_EPOCH + millis * _MILLISECOND).astimezone(zone)
-        except OverflowError as failure:
-            raise ValueError(f"{millis} milliseconds are not in the years 1 to 9999") from failure
-        return template.format(moment, moment.microsecond // 1000).encode(encoding)
+            return write_text(millis).encode(encoding)
+        except NotDateError as failure:
+            raise ValueError(f"the timestamp of {millis} milliseconds {failure}") from failure
 
     return write
 
 
 def _build_parse(columns: Columns) -> Converter:
-    zone = _find_zone(columns.timestamp_zone)
-    parts = _parse_pattern(columns.timestamp_format)
-    expression = re.compile(
-        "".join(
-            f"(?P<{_FIELDS[field][0]}>[0-9]{{{_FIELDS[field][1]}}})"
-            if field
-            else re.escape(literal)
-            for field, literal in parts
-        )
-    )
+    read_text = _date_pattern(columns).build_reader()
 
     def read(value: bytes) -> bytes:
         text = value.decode()
-        found = expression.fullmatch(text)
-        if not found:
-            raise _refusal(text, f"does not follow {columns.timestamp_format}")
-        fields: dict[str, Any] = {name: int(digits) for name, digits in found.groupdict().items()}
-        millisecond = fields.pop("millisecond", 0)
         try:
-            local = datetime(**fields, microsecond=millisecond * 1000, tzinfo=zone)
-            moment = local.astimezone(UTC)
-        except (ValueError, OverflowError) as failure:
-            raise _refusal(text, "is no date and time") from failure
-        # In the hour that the clocks skip there is no such time; in the one that they repeat the
-        # first is meant, as in Java.
-        if moment.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
-            raise _refusal(text, f"does not exist in {columns.timestamp_zone}")
-        return _INT64.pack((moment - _EPOCH) // _MILLISECOND)
+            return _INT64.pack(read_text(text))
+        except NotDateError as failure:
+            raise ValueError(f"{shorten(repr(text))} {failure}") from failure
 
     return read
-
-
-def _refusal(text: str, reason: str) -> ValueError:
-    return ValueError(f"{shorten(repr(text))} {reason}")

@@ -568,6 +568,11 @@ def _filter(settings: _Settings) -> Filter:
     )
     least, most = (settings.number(f"filter.cassandra.partition.{end}") for end in ("min", "max"))
     percent = settings.number("filter.java.token.percent")
+    if percent is not None and not 1 <= percent <= 100:
+        settings.note(
+            f"filter.java.token.percent is taken as 100, as the migrator does with {percent}."
+        )
+        percent = 100
     return Filter(
         where=where or None,
         token_min=MIN_TOKEN if least is None else least,

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from migration_platform.cql_names import TableName, quote
 from migration_platform.dynamodb.target import DynamoDbTarget, object_to_table_name
 from migration_platform.errors import DeclarationError
+from migration_platform.java_patterns import parse_pattern
 from migration_platform.objections import (
     is_name,
     is_number,
@@ -605,11 +606,11 @@ def _object_to_timestamps(columns: Columns) -> list[str]:
         wrong.append(
             f"columns.timestamp_format is {show(pattern)}; write a pattern such as yyyyMMddHHmmss"
         )
-    elif found := re.search(_NO_PART_OF_A_DATE, re.sub("'[^']*'", "", pattern)):
-        wrong.append(
-            f"columns.timestamp_format is {show(pattern)}, where {found[0]!r} is no part of a "
-            "date; put text in single quotes, as in yyyy-MM-dd'T'HH:mm:ss"
-        )
+    else:
+        try:
+            parse_pattern(pattern)
+        except ValueError as failure:
+            wrong.append(f"columns.timestamp_format is {show(pattern)}, which {failure}")
     zone = columns.timestamp_zone
     if not is_name(zone) or not _is_zone(zone):
         wrong.append(
@@ -789,5 +790,3 @@ def _object_to_where(where: object) -> list[str]:
 
 _BIND_MARKER = r"""(?:[^\w\s)\]}]|\A|\b(?:in|like|contains|key|and))\s*:"""
 """A colon where a value should begin; after a value it belongs to a map, as in {'a': 1}."""
-_NO_PART_OF_A_DATE = r"(?=[A-Za-z])[^GuyDMLdQqYwWEecFaBhKkHmsSAnNVvzOXxZp]|['{}#]"
-"""What Java's DateTimeFormatter does not read, for the patterns are its own."""

@@ -546,7 +546,8 @@ def _converter(source: Source, columns: Columns, sorted_sets: bool) -> Converter
 
 
 def _read_json(cell: bytes | None, sources: Sequence[Source]) -> list[bytes | None]:
-    if not cell:
+    if not cell or cell.isspace():
+        # A blank text holds no property; the Data Migrator takes it for none, too.
         return [None] * len(sources)
     column = sources[0].origin
     found: list[bytes | None] = []

@@ -169,6 +169,17 @@ class Project:
                 key for key in graph.materializable_asset_keys if graph.get(key).is_partitioned
             ]
             job = job.get_subset(asset_selection=set(keys))
+        return self.execute(job, partitions, config=config, tags=tags)
+
+    def execute(
+        self,
+        job: dg.JobDefinition,
+        partitions: str | None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> "RunResult":
+        """Execute a job of definitions that are loaded already."""
         with self.instance() as instance:
             result = job.execute_in_process(
                 instance=instance,

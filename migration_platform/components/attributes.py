@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from copy import copy
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -39,22 +40,28 @@ class NamedAttributes(dg.Resolvable):
     @classmethod
     def model(cls) -> type[BaseModel]:
         """Derive the schema of the YAML attributes, with the refusal built in."""
-        derived = super().model()
-        declared: Any = cls
+        return _derive(cls)
 
-        def refuse_wrong(value: Any) -> Any:
-            wrong = list(_wrong(declared, value, ""))
-            if wrong:
-                raise DeclarationError("; ".join(wrong))
-            return value
 
-        validator: Any = model_validator(mode="before")(staticmethod(refuse_wrong))
-        return create_model(
-            derived.__name__,
-            __base__=derived,
-            __validators__={"refuse_wrong": validator},
-            **_described(derived, declared),
-        )
+@cache
+def _derive(attributes: type[NamedAttributes]) -> type[BaseModel]:
+    # Once for each kind: made anew for each declaration, it was half of what loading took.
+    derived = super(NamedAttributes, attributes).model()
+    declared: Any = attributes
+
+    def refuse_wrong(value: Any) -> Any:
+        wrong = list(_wrong(declared, value, ""))
+        if wrong:
+            raise DeclarationError("; ".join(wrong))
+        return value
+
+    validator: Any = model_validator(mode="before")(staticmethod(refuse_wrong))
+    return create_model(
+        derived.__name__,
+        __base__=derived,
+        __validators__={"refuse_wrong": validator},
+        **_described(derived, declared),
+    )
 
 
 def _described(derived: type[BaseModel], declared: type[BaseModel]) -> dict[str, Any]:

@@ -367,6 +367,8 @@ def begin_run(run: RangedRun, work: Work, run_type: str, *, emptied: bool = Fals
     """
     assert run.plan is not None
     run.tracked = None
+    # A run that copies and compares tells of each on its own.
+    run.totals.clear()
     pieces = [piece for parts in work.todo.values() for piece in parts]
     if run.tables is not None:
         run.tracked = create_run(
