@@ -274,13 +274,14 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
         PreflightError: one message with every reason why it cannot run.
     """
     objections: list[str] = []
+    misplaced: list[str] = []
     tables: list[Table] = []
     plan: Plan | None = None
     for connection, endpoint in ((origin, migration.origin), (target, migration.target)):
         is_target = endpoint is migration.target
         try:
             table = describe_table(connection, endpoint.table)
-            objections += object_to_place(connection, table, endpoint, is_target=is_target)
+            misplaced += object_to_place(connection, table, endpoint, is_target=is_target)
             tables.append(table)
         except PreflightError as error:
             objections.append(str(error))
@@ -300,6 +301,7 @@ def build_plan(migration: Migration, origin: Connection, target: Connection) -> 
                 f"origin and target are one table, {tables[0].name}: the stores "
                 f"{migration.origin.store} and {migration.target.store} are the same cluster"
             )
+    objections = [*misplaced, *objections]
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
     return plan

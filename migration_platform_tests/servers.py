@@ -139,6 +139,8 @@ def wait_for_others(node: Node, others: int) -> None:
         port=node.port,
         protocol_version=5,
         execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        connect_timeout=PATIENCE_SECONDS,
+        control_connection_timeout=PATIENCE_SECONDS,
     ) as cluster:
         session = cluster.connect()
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -17,7 +17,7 @@ from cassandra.util import Date, Duration
 
 from migration_platform import sample
 from migration_platform.copy import CopyRange, PieceReport, RangeCounts, copy_range
-from migration_platform.errors import MigrationError, PermanentError, TransientError
+from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
 from migration_platform.migration import CONSISTENCY_LEVELS, Guardrails, TableName
 from migration_platform.preflight import build_plan
 from migration_platform.stores.cassandra import PAGE_BYTES, truncate
@@ -415,9 +415,17 @@ def test_every_consistency_level_is_asked_of_the_server(connection, reader, make
     for sides in ({"origin_consistency": level}, {"target_consistency": level}):
         if too_many:
             with pytest.raises(
+                PreflightError, match=rf"{level} takes . replicas, and the keyspace"
+            ):
+                plan_copy(connection, origin, target, **options, **sides)
+            # As if replicas were lost after the plan.
+            plan = plan_copy(connection, origin, target, **options)
+            declared = declare(origin, target, **options, **sides)
+            stores = in_process(replace(plan, migration=declared), connection)
+            with pytest.raises(
                 TransientError, match=rf"level {level} \(.*alive_replicas 1\), after one"
             ):
-                copy_table(connection, origin, target, **options, **sides)
+                copy_ranges(stores)
         else:
             copy_table(connection, origin, target, **options, **sides)
     assert len(rows_of(reader, target)) == (0 if too_many else 3)
