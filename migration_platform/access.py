@@ -19,6 +19,7 @@ from migration_platform.errors import (
     DeniedError,
     MigrationError,
     PreflightError,
+    TransientError,
     explain,
     is_about_row,
     is_transient,
@@ -30,6 +31,7 @@ from migration_platform.stores.cassandra import (
     MAX_PAGE_ROWS,
     Connection,
     Table,
+    describe_table,
     prepare_range_read,
 )
 from migration_platform.stores.dynamodb import DynamoDb
@@ -45,6 +47,9 @@ _WAYS_OUT = {
     "(allow_filtering_enabled)",
 }
 """What helps against a guardrail of a server, by its name."""
+
+LOOKS = 3
+SECONDS_BETWEEN_LOOKS = 2.0
 
 _DENIED = re.compile(r"User (.+) has no (\w+) permission on <table (\w+)\.(.+?)> or any")
 
@@ -80,18 +85,31 @@ def look_again(
     Raises:
         DeniedError: the run cannot go on: what it needs is gone, or is not allowed any more.
     """
-    if not isinstance(target, Connection):
-        return
-    try:
-        now = build_plan(plan.migration, origin, target)
-        refuse_denied(now, origin, target, uses)
-    except PreflightError as error:
-        raise DeniedError(f"the run ended, because {error}") from error
-    if now.fingerprint != plan.fingerprint:
-        raise DeniedError(
-            f"the run ended, because {plan.origin.name} or {plan.target.name} was changed, or "
-            "dropped and made anew, while it was copied; run it again"
-        )
+    for look in range(1, LOOKS + 1):
+        try:
+            changed = _is_changed(plan, origin, target)
+            refuse_denied(plan, origin, target, uses)
+        except TransientError:
+            # The servers cannot be asked now: the tasks find out for themselves.
+            return
+        except PreflightError as error:
+            # A schema that is on its way, or a server that is busy, passes.
+            if look == LOOKS:
+                raise DeniedError(f"the run ended, because {error}") from error
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        else:
+            if changed:
+                raise DeniedError(
+                    f"the run ended, because {plan.origin.name} or {plan.target.name} was changed, "
+                    "or dropped and made anew, while it was copied; run it again"
+                )
+            return
+
+
+def _is_changed(plan: Plan, origin: Connection, target: Connection | DynamoDb) -> bool:
+    if isinstance(target, Connection):
+        return build_plan(plan.migration, origin, target).fingerprint != plan.fingerprint
+    return describe_table(origin, plan.origin.name).table_id != plan.origin.table_id
 
 
 def _object_to_use(

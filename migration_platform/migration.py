@@ -45,6 +45,8 @@ CONSISTENCY_LEVELS = (
     "LOCAL_ONE",
 )
 """ANY is none of them: a hint on one node is no copy."""
+_BEYOND_SERIAL = ("THREE", "EACH_QUORUM", "ALL")
+"""Levels of which a read may see what a serial one misses."""
 DIFF_MODES = ("two_way", "origin_only")
 WRITETIME_MODES = ("cell", "row_max", "now")
 TTL_MODES = ("cell", "row_max", "none")
@@ -316,6 +318,12 @@ class Migration:
                 name = f"{side}.bytes_per_second"
                 wrong += object_to_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
             wrong += object_to_flag(f"{side}.finish_transactions", endpoint.finish_transactions)
+            if endpoint.finish_transactions is True and endpoint.consistency in _BEYOND_SERIAL:
+                wrong.append(
+                    f"{side}.finish_transactions reads single rows serially, of a quorum, which is "
+                    f"less than {side}.consistency {endpoint.consistency}; set that to QUORUM or "
+                    "LOCAL_QUORUM, or leave the other out"
+                )
             if endpoint.fetch_size is not None:
                 wrong += object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
         sides = (self.origin, self.target)

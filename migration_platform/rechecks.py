@@ -22,8 +22,8 @@ from migration_platform.compared_rows import (
     loosely_agree,
     times_agree,
 )
-from migration_platform.cql_forms import in_usual_form, order_is_known
-from migration_platform.cql_types import parse_type, shorten, show_value
+from migration_platform.cql_forms import comparable_element, in_usual_form, order_is_known
+from migration_platform.cql_types import Converter, parse_type, shorten, show_value
 from migration_platform.digest import DigestedRow
 from migration_platform.dynamodb.rows import ItemRead
 from migration_platform.dynamodb.rows import read_rows as read_items
@@ -69,8 +69,9 @@ class Side:
     """One layer of one side: its compared rows, and the reads of single ones.
 
     `newest` reads the writetimes of a row's cells, as `times` lists them. `where` is the user's
-    condition, if the server allows it beside a key. `has_entries` says that one row of the origin
-    is several, one for each entry of a map, which are told apart by keys whose order is known.
+    condition, if the server allows it beside a key. `entry` says where in its
+    key a row has the key of a map's entry, and what makes those alike that may be one; of a row
+    that is no entry, or of a class whose order nobody knows, it is None.
     """
 
     rows: ComparedRows
@@ -78,7 +79,7 @@ class Side:
     read: KeyedRead | ItemRead
     newest: KeyedRead | None
     times: TimesLayout
-    has_entries: bool = False
+    entry: tuple[int, Converter] | None = None
 
     def find(self, page: Page, key: bytes) -> DigestedRow | None:
         """Find the row among those of a page: a map's entries make several of one."""
@@ -91,9 +92,20 @@ class Side:
         whose entries are rows, the entry has to be found among those of its row.
         """
         rows = self.rows.digested(page)
-        if not self.has_entries:
+        if self.entry is None:
             return any(True for _ in rows)
-        return any(found == key or content == found + NO_CONTENT for found, content, *_ in rows)
+        wanted = self._alike(key)
+        return any(
+            content == found + NO_CONTENT or self._alike(found) == wanted
+            for found, content, *_ in rows
+        )
+
+    def _alike(self, key: bytes) -> list[bytes | None]:
+        assert self.entry is not None
+        position, comparable = self.entry
+        cells = split_cells(key, self.rows.keys)
+        cells[position] = in_usual_form(comparable, cells[position])
+        return cells
 
 
 @dataclass(frozen=True)
@@ -213,13 +225,16 @@ def _open_side(stores: OpenStores, plan: Plan, layer: Layer, side: str) -> Side:
     newest = None
     if times.simple or times.multi:
         newest = prepare_keyed_read(connection, plan, rows, times.selections(), is_origin=is_origin)
-    return Side(rows, where, read, newest, times, has_entries=_has_entries(rows))
+    return Side(rows, where, read, newest, times, _find_entry(rows))
 
 
-def _has_entries(rows: ComparedRows) -> bool:
-    """Say whether a row is found among several of one read."""
-    entries = [source for source in rows.sources if source.is_key and source.kind == "map_key"]
-    return any(order_is_known(parse_type(source.target_type)) for source in entries)
+def _find_entry(rows: ComparedRows) -> tuple[int, Converter] | None:
+    """Find what tells a row among those that the entries of one map are."""
+    for position, source in enumerate(rows.sources[: rows.keys]):
+        cql_type = parse_type(source.target_type)
+        if source.kind == "map_key" and order_is_known(cql_type):
+            return position, comparable_element(cql_type)
+    return None
 
 
 def read_side(

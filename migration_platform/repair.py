@@ -89,8 +89,14 @@ class SettleRows:
 
         suspects = list(recheck(stores, self.keys, self.extra, on_retry))
         findings = Findings()
+        if not stores.plan.migration.compare_form:
+            # What is no difference needs no later look.
+            forms = [suspect for suspect in suspects if suspect.kind == "other_form"]
+            findings = sum((_count_form(stores, each) for each in forms), start=findings)
+            suspects = [suspect for suspect in suspects if suspect.kind != "other_form"]
         if self.newer_than_us is not None:
-            suspects, findings = _leave_out_newer(stores, suspects, self.newer_than_us, on_retry)
+            suspects, newer = _leave_out_newer(stores, suspects, self.newer_than_us, on_retry)
+            findings += newer
         if not self.last:
             return Settled(findings, tuple(suspect.key for suspect in suspects))
         repaired = _repair(stores, suspects, on_retry, report)
@@ -161,7 +167,8 @@ def _count(
     touched, kept = key in repaired.touched, key in repaired.kept
     after = (remaining[key].kind if key in remaining else "agree") if touched else kind
     # What is there in another form is there: a write need not change the form of a key.
-    corrected, static = after in ("agree", "other_form"), _is_static(stores, key)
+    settled = ("agree",) if stores.plan.migration.compare_form else ("agree", "other_form")
+    corrected, static = after in settled, _is_static(stores, key)
     shown = replace(suspect.shown, corrected=corrected)
     defeated = touched and not corrected
     counts = Findings(
@@ -175,7 +182,9 @@ def _count(
     )
     by_kind = {kind: 1, f"{kind}_rows": (shown,), f"corrected_{kind}": int(corrected)}
     counts = replace(counts, **by_kind)
-    return counts + _count_form(stores, remaining[key]) if after == "other_form" else counts
+    if after != "other_form":
+        return counts
+    return counts + Findings(other_form=1, other_form_rows=(remaining[key].shown,))
 
 
 def _count_form(stores: OpenStores, suspect: Suspect) -> Findings:

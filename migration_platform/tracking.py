@@ -432,6 +432,7 @@ class TrackedRun:
     ended: bool = False
     _rows: dict[int, _Row] = field(default_factory=dict)
     _of_range: defaultdict[int, list[_Row]] = field(default_factory=lambda: defaultdict(list))
+    _reasons: dict[TokenRange, str] = field(default_factory=dict)
 
     @property
     def table_name(self) -> str:
@@ -507,12 +508,16 @@ class TrackedRun:
                 self.end_piece(row.piece, FAIL)
 
     def give_reason(self, token_range: TokenRange, reason: str) -> None:
-        """Note why the pieces of a range that failed or differ have done so."""
-        words = " ".join(reason.split())
-        told = words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 3]}..."
+        """Note why the pieces of a range that failed or differ have done so, each for its own."""
         for row in self._of_range[token_range.index]:
             if row.status in (FAIL, DIFF):
+                words = " ".join(self._reasons.get(row.piece, reason).split())
+                told = words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 3]}..."
                 self._write_piece(row, run_info=f"{row.run_info}{_REASON}{told}")
+
+    def note_reason(self, piece: TokenRange, reason: str) -> None:
+        """Keep why a piece failed until its range has ended."""
+        self._reasons[piece] = reason
 
     def pieces_of(self, token_range: TokenRange) -> list[TokenRange]:
         """Give the pieces of a range."""

@@ -174,16 +174,20 @@ def difference_lines(verdict: Findings) -> Iterator[str]:
         yield f"Mismatch row found for key: {_key(row)} Mismatch: {told}"
         if row.corrected:
             yield f"Corrected mismatch row in target: {_key(row)}"
+    for row in verdict.extra_rows:
+        yield f"Extra target row found for key: {_key(row)}"
+        if row.corrected:
+            yield f"Deleted extra row in target: {_key(row)}"
+
+
+def form_lines(verdict: Findings) -> Iterator[str]:
+    """Give the log lines of rows that hold the same values in other bytes."""
     for row in verdict.other_form_rows:
         told = "".join(
             f"Target column:{name}-origin[{_text(origin)}]-target[{_text(target)}]; "
             for name, origin, target in row.changes
         )
         yield f"Same values in other bytes found for key: {_key(row)} {told}"
-    for row in verdict.extra_rows:
-        yield f"Extra target row found for key: {_key(row)}"
-        if row.corrected:
-            yield f"Deleted extra row in target: {_key(row)}"
 
 
 def _key(row: DifferingRow) -> str:

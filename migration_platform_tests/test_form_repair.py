@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from struct import pack
 from typing import Any
 
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from migration_platform.cql_forms import comparable_element, in_usual_form, usual_form
 from migration_platform.cql_types import read_elements, read_entries, write_elements, write_entries
 from migration_platform.errors import PreflightError
-from migration_platform.migration import Columns, TableName
-from migration_platform.verdicts import RangeVerdict, difference_lines
+from migration_platform.migration import Columns, ExplodeMap, TableName
+from migration_platform.verdicts import RangeVerdict, difference_lines, form_lines
 from migration_platform_tests.cells import ManyTables, many_tables
 from migration_platform_tests.comparing import (
     compare,
@@ -70,7 +71,8 @@ def test_the_same_rows_in_another_form_are_no_difference_but_a_finding(connectio
     assert {row.key for row in verdict.other_form_rows} == {f"k={n}, c=1.5" for n in range(6)}
     assert {row.columns for row in verdict.other_form_rows} == {("c",)}
     assert verdict.other_form_rows[0].changes == (("c", "1.5", "1.50"),)
-    line = next(iter(difference_lines(verdict)))
+    assert list(difference_lines(verdict)) == []
+    line = next(iter(form_lines(verdict)))
     assert line.startswith("Same values in other bytes found for key: [")
     assert line.endswith("Target column:c-origin[1.5]-target[1.50]; ")
     assert rows_of(reader, pair[1]) == before
@@ -160,6 +162,41 @@ def test_a_text_that_becomes_a_number_of_a_key_may_collide(connection, tables):
     target = tables.make("t", "z int, k decimal, PRIMARY KEY (z, k)")
     plan = plan_copy(connection, origin, target, columns=Columns(codecs=("DECIMAL_STRING",)))
     assert plan.lost_keys == ("k",)
+
+
+def test_an_entry_of_a_map_that_became_a_row_is_found_in_any_form(connection, reader, tables):
+    origin = tables.make("o", "k int PRIMARY KEY, m map<decimal, int>")
+    target = tables.make("t", "k int, c decimal, v int, PRIMARY KEY ((k, c))")
+    write(connection, origin, "k, m", (integer(1), write_entries([(SHORT, integer(7))])))
+    write(connection, target, "k, c, v", (integer(1), LONG, integer(7)))
+    write(connection, target, "k, c, v", (integer(1), TWO, integer(7)))
+    columns = Columns(explode_map=ExplodeMap("m", "c", "v"))
+    plan = plan_copy(connection, origin, target, columns=columns, repair=("extra",))
+
+    verdict = compare(connection, plan)
+
+    assert found(verdict) == (1, 2, 0)
+    assert (verdict.kept, verdict.corrected_extra) == (1, 1)
+    assert [row["c"] for row in rows_of(reader, target)] == [Decimal("1.50")]
+
+
+def test_a_row_of_which_only_the_form_is_left_after_a_repair_counts_once(connection, reader, pair):
+    write(connection, pair[0], "k, c, v", (integer(1), SHORT, integer(77)), time=TIME + 5)
+    options = {"repair": EVERYTHING, "compare_form": True}
+
+    verdict = compare(connection, plan_copy(connection, *pair, **options))
+
+    assert (verdict.mismatched, verdict.origin_rows, verdict.target_rows) == (6, 6, 6)
+    (row,) = reader.execute(f"SELECT v FROM {pair[1]} WHERE k = 1")
+    assert row["v"] == 77
+
+
+def test_other_forms_are_no_reason_to_wait_on_a_table_that_is_written_to(connection, pair):
+    plan = plan_copy(connection, *pair, ignore_newer_than_seconds=600, repair=EVERYTHING)
+
+    verdict = compare(connection, plan)
+
+    assert (found(verdict), verdict.other_form, verdict.ignored_newer) == ((0, 0, 0), 6, 0)
 
 
 def test_a_row_that_the_target_has_twice_is_kept_and_told(connection, reader, tables):

@@ -262,14 +262,14 @@ def test_rows_that_stand_in_other_bytes_are_told_and_red_only_where_that_is_aske
     assert len(odd.rows()) == 20
     # A server that merged both keeps either form.
     told = metadata.get("other_form", 0)
-    assert (f" {told} of them hold the same values in other bytes" in sentence) == bool(told)
+    assert (f" {told} rows hold the same values in other bytes" in sentence) == bool(told)
     odd.move.execute(f"TRUNCATE {odd.b}")
     insert_rows(odd.move.connection, odd.b, [{**r, "c": Decimal("1.50")} for r in odd.filled()])
     odd.run(only_diff=True).assert_success()
 
     passed, sentence, metadata = odd.check("all_ranges_match")
     assert (passed, metadata["other_form"]) == (True, 20)
-    assert " 20 of them hold the same values in other bytes, such as the decimals" in sentence
+    assert " 20 rows hold the same values in other bytes, such as the decimals" in sentence
     odd.declare(diff={"repair": ["mismatched", "extra"], "compare_form": True}, ttl="none")
     run = odd.run(only_diff=True)
 

@@ -200,8 +200,8 @@ def _tell_forms(counts: dict[str, int]) -> str:
     if not (number := counts.get("other_form", 0)):
         return ""
     return (
-        f" {number:,} of them hold the same values in other bytes, such as the decimals 1.5 and "
-        "1.50 in a key; diff.compare_form tells these apart."
+        f" {number:,} rows hold the same values in other bytes, such as the decimals 1.5 and 1.50 "
+        "in a key; diff.compare_form tells these apart."
     )
 
 

@@ -46,7 +46,7 @@ from migration_platform.stores.cassandra import Connection
 from migration_platform.stores.dynamodb import DynamoDb
 from migration_platform.token_ranges import TokenRange, range_of_key
 from migration_platform.tracking import MIGRATE, PASS, VALIDATE
-from migration_platform.verdicts import difference_lines
+from migration_platform.verdicts import difference_lines, form_lines
 from migration_platform.workers import Done, Failed, Reported, Started, WorkerPool, tracking_cluster
 
 TAKES_ROWS = "truncate_target would take its rows"
@@ -135,13 +135,13 @@ def run_ranges(
                     tracked_runs.end_run(run, MIGRATE)
                 if verdicts.todo:
                     _compare(run, pool, winners, verdicts)
-            yield from _judge_table(run)
+            yield from _judge_table(run, ended=True)
             letters = read_summary(cluster, run.plan.migration, _windows(run, run.copied))
             yield from check_letters(context, job, letters)
     except MigrationError as error:
         if isinstance(error, DeniedError):
             # What it did until then counts, and what was found before is true no more.
-            yield from _judge_table(run)
+            yield from _judge_table(run, ended=False)
         reporting.end(run, str(error))
         raise _failure(run, str(error)) from None
     except BaseException as error:
@@ -154,11 +154,14 @@ def run_ranges(
         raise _failure(run, reason)
 
 
-def _judge_table(run: RangedRun) -> Iterator[dg.AssetCheckResult]:
-    """Report what is known of all ranges now, and give the verdict on the table."""
+def _judge_table(run: RangedRun, *, ended: bool) -> Iterator[dg.AssetCheckResult]:
+    """Report what is known of all ranges now, and give the verdict on the table.
+
+    A run that `ended` well may claim that the table is copied.
+    """
     assert run.plan is not None
     states = reporting.read_ranges(run)
-    reporting.report_table(run, states, ended=True)
+    reporting.report_table(run, states, ended=ended)
     yield from build_check_results(
         run.context, run.job.target, run.job.diff, states, run.plan.migration, run.scope
     )
@@ -472,12 +475,15 @@ def _compare(
         return
     tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
     progress = reporting.build_progress(run.context, "Comparing, scans")
-    lines_left = MAX_LOGGED_LINES
+    lines_left = form_lines_left = MAX_LOGGED_LINES
     retries = reporting.build_retry_log(run.context, "Comparing")
     for verdict in diff_ranges(pool, run.plan, ranges, progress, winners, retries):
         for line in islice(difference_lines(verdict), lines_left):
             run.context.log.error(line)
             lines_left -= 1
+        for line in islice(form_lines(verdict), form_lines_left):
+            run.context.log.info(line)
+            form_lines_left -= 1
         metadata = reporting.verdict_metadata(verdict, one_way=run.scope.one_way)
         metadata |= tracked_runs.count_verdict(run, verdict)
         if verdict.matches:

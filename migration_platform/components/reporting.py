@@ -152,8 +152,8 @@ def verdict_line(verdict: RangeVerdict) -> str:
         )
     if verdict.kept:
         parts.append(
-            f"{verdict.kept:,} extra rows are at the origin, where the filter leaves them out or "
-            "their keys have other bytes, and were not deleted"
+            f"{verdict.kept:,} extra rows were not deleted, because the origin has them: the "
+            "filter leaves them out, or their key has other bytes there"
         )
     if verdict.other_form:
         parts.append(f"{verdict.other_form:,} rows hold the same values in other bytes")

@@ -422,6 +422,8 @@ def note_piece(run: RangedRun, report: PieceReport, process_id: int) -> None:
         return
     tracked.count_piece(piece, counters)
     if failed:
+        if report.reason:
+            tracked.note_reason(piece, report.reason)
         tracked.end_piece(piece, FAIL)
     elif not tracked.is_last(piece):
         # The last one waits until Dagster shows the range as materialized.
