@@ -209,15 +209,35 @@ def with_optional_parts(pieces):
     )
 
 
-PATTERNS = st.builds(
-    lambda pairs, gap: (gap.join(pair[0] for pair in pairs), gap.join(pair[1] for pair in pairs)),
-    st.lists(
-        st.recursive(PIECES.map(lambda piece: (piece, piece)), with_optional_parts, max_leaves=4),
-        min_size=1,
-        max_size=8,
-    ),
-    st.sampled_from([" ", "", "-"]),
+# Dates that are told in two ways, or in one and a half; each part may be one to leave out.
+DATE_FIELDS = [
+    "YYYY ww E",
+    "YYYY-'W'ww-e",
+    *("yyyy", "uuuu", "MM", "MMM", "W", "e", "D", "dd", "g"),
+]
+DATE_PATTERNS = st.lists(
+    st.tuples(st.sampled_from(DATE_FIELDS), st.sampled_from(["always", "always", "kept", "left"])),
+    min_size=2,
+    max_size=6,
+    unique_by=lambda pair: pair[0],
+).map(
+    lambda pairs: (
+        "".join(f"{piece} " if way == "always" else f"[{piece} ]" for piece, way in pairs),
+        "".join(f"{piece} " for piece, way in pairs if way != "left"),
+    )
 )
+
+
+def patterns_of(pieces, gaps):
+    pairs = pieces.map(lambda piece: (piece, piece))
+    return st.builds(
+        lambda pairs, gap: tuple(gap.join(each) for each in zip(*pairs, strict=True)),
+        st.lists(st.recursive(pairs, with_optional_parts, max_leaves=4), min_size=1, max_size=8),
+        st.sampled_from(gaps),
+    )
+
+
+PATTERNS = DATE_PATTERNS | patterns_of(PIECES, [" ", "", "-"])
 SPOILS = st.lists(st.tuples(st.integers(0, 60), st.sampled_from([*"0129-+ Z'", ""])), max_size=4)
 
 
