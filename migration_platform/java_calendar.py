@@ -31,6 +31,7 @@ TIME_FIELDS = frozenset(
         *("minute", "second", "nano", "milli_of_day", "nano_of_day"),
     }
 )
+_WEEKDAY_FIELDS = frozenset(["day_of_week", "localized_day"])
 _ZONE_FIELDS = frozenset(["offset", "zone"])
 
 
@@ -130,7 +131,7 @@ def lack_of(fields: Set[str], *, may_lack_time: bool) -> str | None:
 def _lack_of_date(fields: Set[str]) -> str | None:
     if "julian_day" in fields:
         return None
-    has_weekday = bool(fields & {"day_of_week", "localized_day"})
+    has_weekday = bool(fields & _WEEKDAY_FIELDS)
     if {"week_based_year", "week"} <= fields and has_weekday:
         return None
     if not fields & {"year", "year_of_era"}:
@@ -170,12 +171,13 @@ def resolve(fields: Fields, zone: ZoneInfo, has_time: bool) -> int:
         raise NotDateError(f"has {lack}")
     try:
         cycles, local = _local(fields)
+        # Days beyond their year, such as 9998-730, reach the end of Python's calendar here.
+        _refuse_contradictions(fields, Moment(local, cycles * _CYCLE_YEARS))
+        millis = _instant(fields, local, zone) + cycles * _CYCLE_MS
     except NotDateError:
         raise
     except (ValueError, OverflowError) as failure:
         raise NotDateError("is no date and time") from failure
-    _refuse_contradictions(fields, Moment(local, cycles * _CYCLE_YEARS))
-    millis = _instant(fields, local, zone) + cycles * _CYCLE_MS
     if not -(2**63) <= millis < 2**63:
         raise NotDateError("is beyond what a timestamp holds")
     return millis
@@ -199,16 +201,18 @@ def _date(fields: Fields) -> tuple[int, date]:
         if of_era < 1:
             raise ValueError("no year of an era")
         year = of_era if fields.get("era", 1) else 1 - of_era
-    if year is None or not {"month", "day_of_year"} & fields.keys():
+    if year is None:
         return _date_of_week(fields)
     cycles, near = _near(year)
     if "month" in fields and "day" in fields:
         return cycles, date(near, fields["month"], fields["day"])
     if "day_of_year" in fields:
         return cycles, date(near, 1, 1) + timedelta(days=fields["day_of_year"] - 1)
-    first = date(near, fields["month"], 1)
-    days = (fields["week_of_month"] - 1) * 7 + _localized_day(fields) - 1
-    return cycles, first + timedelta(days=days - _place_in_week(first))
+    if {"month", "week_of_month"} <= fields.keys() and fields.keys() & _WEEKDAY_FIELDS:
+        first = date(near, fields["month"], 1)
+        days = (fields["week_of_month"] - 1) * 7 + _localized_day(fields) - 1
+        return cycles, first + timedelta(days=days - _place_in_week(first))
+    return _date_of_week(fields)
 
 
 def _date_of_week(fields: Fields) -> tuple[int, date]:

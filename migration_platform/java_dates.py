@@ -26,6 +26,7 @@ from migration_platform.java_calendar import (
 )
 from migration_platform.java_names import WORDS, ZONE_NAMES, is_ambiguous
 from migration_platform.java_patterns import (
+    MOST_CHARACTERS,
     Element,
     Fraction,
     GmtOffset,
@@ -64,7 +65,9 @@ class DatePattern:
         try:
             lack = lack_of(self.fields, may_lack_time=True)
         except ValueError as failure:
-            raise ValueError(f"timestamp_format {self.pattern!r} {failure}") from failure
+            is_long = len(self.pattern) > MOST_CHARACTERS
+            shown = f"{self.pattern[:77]}..." if is_long else self.pattern
+            raise ValueError(f"timestamp_format {shown!r} {failure}") from failure
         if lack:
             raise ValueError(
                 f"timestamp_format {self.pattern!r} has {lack}; a moment needs a year, a month and "
@@ -368,7 +371,10 @@ _GMT_FULL = re.compile(r"GMT(?:([+-])([0-9]{2}):([0-5][0-9])(?::([0-5][0-9]))?)?
 _OFFSET_ID = re.compile(
     r"(?:UTC|GMT|UT)?([+-])([0-9]{2}):([0-5][0-9])(?::([0-5][0-9]))?|(?:UTC|GMT|UT|Z)(?![\w/+-])"
 )
-_ZONE_ID = re.compile(r"[A-Za-z][A-Za-z0-9~/._+-]*")
+# Bounded, as each of its beginnings is looked up: a text of any length costs the same.
+_ZONE_ID = re.compile(r"[A-Za-z][A-Za-z0-9~/._+-]{0,62}")
+_NO_ZONES = frozenset(["localtime", "Factory"])
+"""Names of the machine's own zone and of one that nobody has set; Java knows neither."""
 
 
 def _pattern_reader(pattern: re.Pattern[str]) -> Step:
@@ -407,7 +413,7 @@ def _zone_reader(names: Mapping[str, int], zone: ZoneInfo) -> Step:
 
 @cache
 def _all_zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones()) - _NO_ZONES
 
 
 def _zone_names(full: bool, zone: ZoneInfo) -> dict[str, int]:

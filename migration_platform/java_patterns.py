@@ -166,15 +166,21 @@ _OFFSETS: dict[int, dict] = {
 }
 _TOKEN = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|([^'])")
 _BASE_YEAR = 2000
+# Far above what anybody writes; they keep the work for a hostile pattern small.
+MOST_CHARACTERS = 500
+_MOST_LEVELS = 20
+_MOST_PADDING = 100
 
 
 def parse_pattern(pattern: str) -> tuple[Element, ...]:
     """Cut a pattern into its elements.
 
     Raises:
-        ValueError: it is no pattern, or has a letter that is not supported; what the pattern
-            "has", to be put behind its name.
+        ValueError: it is no pattern, is too long or too deep, or has a letter that is not
+            supported; what the pattern "has", to be put behind its name.
     """
+    if len(pattern) > MOST_CHARACTERS:
+        raise ValueError(f"has {len(pattern)} characters; at most {MOST_CHARACTERS} are taken")
     levels: list[list[Element]] = [[]]
     run: int | None = None  # where the number stands whose digits end where its neighbours' begin
     pad = 0
@@ -183,6 +189,8 @@ def parse_pattern(pattern: str) -> tuple[Element, ...]:
         level = levels[-1]
         if letter == "p":
             pad, run = len(found[0]), None
+            if pad > _MOST_PADDING:
+                raise ValueError(f"has {pad} p in a row; at most {_MOST_PADDING} are taken")
             continue
         if pad and not letter:
             raise ValueError(f"has {'p' * pad} before {found[0]!r}; a letter must follow it")
@@ -197,6 +205,8 @@ def parse_pattern(pattern: str) -> tuple[Element, ...]:
             continue
         run = None
         if plain == "[":
+            if len(levels) > _MOST_LEVELS:
+                raise ValueError(f"has more than {_MOST_LEVELS} [ inside each other; close some")
             levels.append([])
         elif plain == "]":
             if len(levels) == 1:
