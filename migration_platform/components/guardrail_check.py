@@ -26,6 +26,8 @@ from migration_platform.migration import Endpoint, Filter, Migration, TableName
 from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource
+from migration_platform.scope import Scope, describe_filter
+from migration_platform.step_names import step_name
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange, describe_ranges
 from migration_platform.tracking import (
@@ -123,6 +125,7 @@ class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
                 rows_per_second=origin.rows_per_second,
                 bytes_per_second=origin.bytes_per_second,
                 fetch_size=origin.fetch_size,
+                finish_transactions=origin.finish_transactions,
             ),
             self.max_column_kb,
             token_ranges=self.token_ranges,
@@ -147,9 +150,9 @@ def check_key(migration: Migration) -> dg.AssetKey:
 
 def build_check_asset(*, declared: GuardrailCheck, migration: Migration) -> dg.AssetsDefinition:
     """Build the asset that reads every row and counts those with a large cell."""
-
-    @dg.asset(
-        key=check_key(migration),
+    key = check_key(migration)
+    spec = dg.AssetSpec(
+        key,
         deps=[asset_key(migration.origin)],
         group_name=declared.group,
         owners=declared.owners,
@@ -158,6 +161,12 @@ def build_check_asset(*, declared: GuardrailCheck, migration: Migration) -> dg.A
             f"The rows of `{migration.origin.table}` with a cell of more than "
             f"{declared.max_column_kb:,} KB (1000 bytes each): every row is read, none is written."
         ),
+    )
+
+    # A step's name holds less than a table's, and only here can it be told.
+    @dg.multi_asset(
+        name=step_name(key.path),
+        specs=[spec],
         required_resource_keys={migration.origin.store},
     )
     def large_cells(context: dg.AssetExecutionContext, config: CheckConfig) -> dg.MaterializeResult:
@@ -277,9 +286,12 @@ def _build_note(
 def _describe(migration: Migration, found: Rehearsal) -> dict[str, Any]:
     counts, limits = found.counts, migration.guardrails
     assert limits is not None
+    scope = Scope(chosen=describe_filter(migration))
     large = f"{counts.too_large:,} of {counts.read:,} rows have"
+    ending = scope.ending()
     return {
-        "found": f"{large} a cell of more than {limits.max_column_kb:,} KB",
+        "found": f"{large} a cell of more than {limits.max_column_kb:,} KB{ending and '.'}{ending}",
+        **scope.metadata,
         "max_column_kb": limits.max_column_kb,
         "rows_read": counts.read,
         "rows_with_large_cells": counts.too_large,
