@@ -36,7 +36,7 @@ from migration_platform.migration import (
     TableName,
 )
 from migration_platform.resume import MAX_SPLIT
-from migration_platform.step_names import step_name
+from migration_platform.step_names import asset_path, step_name
 from migration_platform.token_ranges import MAX_RANGES, MAX_TOKEN, MIN_TOKEN
 
 _CDM = "the Cassandra Data Migrator"
@@ -787,10 +787,7 @@ def _is_tracked(settings: _Settings, side: str = "target") -> bool:
 def _launch_line(settings: _Settings, migration: Migration) -> str:
     """Give the command that runs it, with what the file says of one run."""
     table = migration.target.table
-    parts = [
-        re.sub(r"[^\w-]", "_", part)
-        for part in (migration.target.store, table.keyspace, table.table)
-    ]
+    parts = asset_path((migration.target.store, table.keyspace, table.table))
     if migration.reads_only:
         parts[-1] += "_large_cells"
     asset, ranges = "/".join(parts), migration.ranges

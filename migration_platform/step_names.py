@@ -1,7 +1,15 @@
-"""Names of Dagster's steps, which hold less than names of tables and assets do."""
+"""Names of Dagster's assets and steps, which hold less than names of stores and tables do."""
 
 import re
 from collections.abc import Iterable
+
+
+def asset_path(parts: Iterable[str]) -> list[str]:
+    """Give the path of an asset: what Dagster's selections and names cannot hold becomes `_`.
+
+    Dagster takes no letter beyond ASCII: it makes names of steps and inputs of the path.
+    """
+    return [re.sub(r"[^\w-]", "_", part, flags=re.ASCII) for part in parts if part]
 
 
 def step_name(path: Iterable[str]) -> str:

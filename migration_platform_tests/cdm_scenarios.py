@@ -223,7 +223,8 @@ class Suite:
                     continue
                 return Imported(refusal=str(refusal))
             lines = [line.strip() for line in report.splitlines() if "dg launch " in line]
-            (written,) = re.findall(r"^wrote (.*(?<!_stores)/defs\.yaml)$", report, re.MULTILINE)
+            pattern = r"^(?:wrote|left) (.*(?<!_stores)/defs\.yaml)(?:,.*)?$"
+            (written,) = re.findall(pattern, report, re.MULTILINE)
             attributes = yaml.safe_load(Path(written).read_text("utf-8"))["attributes"]
             return Imported(report, lines[-1], written=attributes, number=number)
         raise AssertionError

@@ -243,6 +243,9 @@ def test_a_table_of_any_name_can_be_declared(project, keyspace, name):
     asset = check_key(declare_check(Endpoint("sunbird", table), 1))
     config = {"ops": {step_name(asset.path): {"config": {}}}}
     assert "there is no table" in project.run(None, assets=[asset], config=config).error
+    target = {**origin, "store": "reports"}
+    project.declare("move", "TableMigration", origin=origin, target=target)
+    project.load().resolve_asset_graph()
 
 
 def test_a_check_that_is_to_finish_transactions_is_refused(project):

@@ -27,7 +27,6 @@ from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource
 from migration_platform.scope import Scope, describe_filter
-from migration_platform.step_names import step_name
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange, describe_ranges
 from migration_platform.tracking import (
@@ -150,9 +149,9 @@ def check_key(migration: Migration) -> dg.AssetKey:
 
 def build_check_asset(*, declared: GuardrailCheck, migration: Migration) -> dg.AssetsDefinition:
     """Build the asset that reads every row and counts those with a large cell."""
-    key = check_key(migration)
-    spec = dg.AssetSpec(
-        key,
+
+    @dg.asset(
+        key=check_key(migration),
         deps=[asset_key(migration.origin)],
         group_name=declared.group,
         owners=declared.owners,
@@ -161,12 +160,6 @@ def build_check_asset(*, declared: GuardrailCheck, migration: Migration) -> dg.A
             f"The rows of `{migration.origin.table}` with a cell of more than "
             f"{declared.max_column_kb:,} KB (1000 bytes each): every row is read, none is written."
         ),
-    )
-
-    # A step's name holds less than a table's, and only here can it be told.
-    @dg.multi_asset(
-        name=step_name(key.path),
-        specs=[spec],
         required_resource_keys={migration.origin.store},
     )
     def large_cells(context: dg.AssetExecutionContext, config: CheckConfig) -> dg.MaterializeResult:
