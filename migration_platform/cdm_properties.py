@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 PREFIX = "spark.cdm."
+JOBS = ("migrate", "diff", "guardrail")
+"""What a file is for, which the migrator is told by --class: Migrate, DiffData, GuardrailCheck."""
 
 Fate = Literal["becomes", "run", "none", "refused"]
 """An attribute; the config of a run; nothing; or a refusal where the value is not the default."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from migration_platform.cdm_properties import JOBS
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
 from migration_platform.run_commands import COMMANDS
@@ -91,7 +92,7 @@ def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) ->
 )
 @click.option(
     "--job",
-    type=click.Choice(("migrate", "diff", "guardrail")),
+    type=click.Choice(JOBS),
     help="What the file is for, as --class says: to migrate and compare, to compare alone, or to"
     " count large cells. By default a file that names an origin only, and how large a cell may be,"
     " is for guardrail, and every other for migrate.",

@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
-from migration_platform.cdm_properties import PREFIX, PROPERTIES, SPELLINGS
+from migration_platform.cdm_properties import JOBS, PREFIX, PROPERTIES, SPELLINGS
 from migration_platform.cql_literals import parse_literal
 from migration_platform.errors import DeclarationError
 from migration_platform.java_properties import MAX_BYTES, decode_properties, parse_properties
+from migration_platform.java_splits import object_to_split, split_text
 from migration_platform.large_cells import declare_check
 from migration_platform.migration import (
     ColumnFilter,
@@ -34,11 +35,11 @@ from migration_platform.migration import (
     RowMax,
     TableName,
 )
+from migration_platform.resume import MAX_SPLIT
+from migration_platform.step_names import asset_path, step_name
 from migration_platform.token_ranges import MAX_RANGES, MAX_TOKEN, MIN_TOKEN
 
 _CDM = "the Cassandra Data Migrator"
-JOBS = ("migrate", "diff", "guardrail")
-"""What a file is for, which the migrator is told by --class: Migrate, DiffData, GuardrailCheck."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +212,8 @@ def import_properties(
     is_check = job == "guardrail"
     _note_what_has_no_equivalent(settings, "connect.target." if is_check else "")
     variables: dict[str, str] = {}
-    # A target that is named is declared for a check as well, so that both have the same stores.
-    sides = ("origin",) if is_check and not _names_target(settings) else ("origin", "target")
+    # A check has no target, whatever the file says of one.
+    sides = ("origin",) if is_check else ("origin", "target")
     stores = {
         f"{prefix}_{side}": _store(settings, side, f"{prefix}_{side}", variables) for side in sides
     }
@@ -235,7 +236,12 @@ def import_properties(
     }
     _refuse_templates([stores, declared])
     launch = _launch_line(settings, migration)
-    head = [f"From a properties file of {_CDM}; what differs from it:", *notes]
+    head = [
+        f"From a properties file of {_CDM}; what differs from it:",
+        *notes,
+        f"To run it: {launch}" if is_check else f"To copy and compare: {launch}",
+        *([] if is_check else [f"To compare alone: {_of_diff_alone(launch)}"]),
+    ]
     store_head = [f"{name}: {holds}" for name, holds in variables.items()]
     stores_yaml = {"type": "migration_platform.Stores", "attributes": {"cassandra": stores}}
     return Imported(
@@ -243,7 +249,7 @@ def import_properties(
         stores=stores,
         files={
             f"{stores_folder}/defs.yaml": _to_yaml(store_head, stores_yaml),
-            f"{folder}/defs.yaml": _to_yaml([*head, f"To run it: {launch}"], declared),
+            f"{folder}/defs.yaml": _to_yaml(head, declared),
         },
         notes=tuple(notes),
         variables=variables,
@@ -644,7 +650,11 @@ def _constants(settings: _Settings) -> dict[str, Any]:
     except (re.error, OverflowError, RecursionError):
         settings.wrong.append(f"{at}splitRegex is no regular expression that Python knows")
         return {}
-    values = _split(splitter, text) if text else []
+    objections = object_to_split(splitter, text)
+    if objections:
+        settings.wrong.append(f"{at}{objections[0]}")
+        return {}
+    values = split_text(splitter, text) if text else []
     if len(names) != len(values):
         settings.wrong.append(
             f"{at}names are {len(names)} and {at}values {len(values)}; name one value for each"
@@ -657,19 +667,6 @@ def _constants(settings: _Settings) -> dict[str, Any]:
         except ValueError as error:
             settings.wrong.append(f"{at}values: that of {_shown(name)} is no CQL literal: {error}")
     return found
-
-
-def _split(splitter: re.Pattern[str], text: str) -> list[str]:
-    """Split as Java's String.split does: groups are no parts, and empty ones at the end are cut."""
-    parts, at = [], 0
-    for found in splitter.finditer(text):
-        if found.end() > 0:
-            parts.append(text[at : found.start()])
-            at = found.end()
-    parts.append(text[at:])
-    while parts and not parts[-1]:
-        parts.pop()
-    return parts
 
 
 def _explode_map(settings: _Settings) -> ExplodeMap | None:
@@ -770,6 +767,11 @@ def _is_tracked(settings: _Settings, side: str = "target") -> bool:
             )
     # Both flags are read, so that whatever is wrong with them is told.
     chosen = [settings.flag("trackRun"), settings.flag("trackRun.autoRerun")]
+    if side == "target" and (settings.number("trackRun.rerunMultiplier") or 0) > MAX_SPLIT:
+        settings.wrong.append(
+            f"{PREFIX}trackRun.rerunMultiplier must be at most {MAX_SPLIT:,}: into so many pieces "
+            "a range is cut"
+        )
     tracked = any(chosen) or any(ids.values())
     if tracked:
         settings.note(
@@ -785,10 +787,7 @@ def _is_tracked(settings: _Settings, side: str = "target") -> bool:
 def _launch_line(settings: _Settings, migration: Migration) -> str:
     """Give the command that runs it, with what the file says of one run."""
     table = migration.target.table
-    parts = [
-        re.sub(r"[^\w-]", "_", part)
-        for part in (migration.target.store, table.keyspace, table.table)
-    ]
+    parts = asset_path((migration.target.store, table.keyspace, table.table))
     if migration.reads_only:
         parts[-1] += "_large_cells"
     asset, ranges = "/".join(parts), migration.ranges
@@ -820,8 +819,8 @@ def _launch_line(settings: _Settings, migration: Migration) -> str:
         f"--partition-range '{ranges[0].key}...{ranges[-1].key}'"
     )
     if config:
-        step = re.sub(r"[^A-Za-z0-9_]", "_", "__".join(parts))
-        line += f" --config-json '{json.dumps({'ops': {step: {'config': config}}})}'"
+        steps = {step_name(parts): {"config": config}}
+        line += f" --config-json '{json.dumps({'ops': steps})}'"
     return line
 
 
@@ -961,7 +960,7 @@ def import_file(
     imported = import_properties(
         data, overrides, prefix=prefix, timestamp_keys=timestamp_keys, job=job
     )
-    written = write_files(output, imported.files, force=force)
+    written = write_files(output, _not_declared_yet(output, imported), force=force)
     kept = [path for name in imported.files if (path := output / name) not in written]
     return [
         imported.report(),
@@ -969,6 +968,22 @@ def import_file(
         *(f"wrote {path}" for path in written),
         *(f"left {path}, which says the same" for path in kept),
     ]
+
+
+def _not_declared_yet(folder: Path, imported: Imported) -> dict[str, str]:
+    """Leave out the file of a check's store where a migration's has that store already."""
+    files = dict(imported.files)
+    name = next(iter(files))
+    if imported.migration.reads_only and (folder / name).is_file():
+        try:
+            there = yaml.safe_load((folder / name).read_text("utf-8"))["attributes"]["cassandra"]
+            wanted = yaml.safe_load(files[name])["attributes"]["cassandra"]
+            if all(there.get(store) == wanted[store] for store in wanted):
+                del files[name]
+        except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+            # Somebody else's file: it would be overwritten, which is told.
+            pass
+    return files
 
 
 def write_files(folder: Path, files: Mapping[str, str], *, force: bool = False) -> list[Path]:

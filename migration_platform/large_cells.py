@@ -6,7 +6,14 @@ itself, and a rehearsal of that plan reads every cell as it is.
 
 from migration_platform.errors import PreflightError
 from migration_platform.migration import Endpoint, Filter, Guardrails, Migration
-from migration_platform.preflight import Plan, object_to_ring, object_to_where, plan_tables
+from migration_platform.placement import object_to_place
+from migration_platform.preflight import (
+    Plan,
+    object_to_hidden,
+    object_to_ring,
+    object_to_where,
+    plan_tables,
+)
 from migration_platform.stores.cassandra import Connection, describe_table
 
 
@@ -52,8 +59,11 @@ def plan_check(migration: Migration, origin: Connection) -> Plan:
     """
     table = describe_table(origin, migration.origin.table)
     plan, objections = plan_tables(migration, table, table)
-    objections = [*object_to_ring(migration, table), *objections]
-    objections += object_to_where(plan, origin) if plan else []
+    place = object_to_place(origin, table, migration.origin, is_target=False)
+    objections = [*place, *object_to_ring(migration, table), *objections]
+    if plan is not None:
+        objections += object_to_where(plan, origin)
+        objections += object_to_hidden(plan, origin)
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be checked: " + "; ".join(objections))
     return plan

@@ -331,6 +331,11 @@ class Migration:
             origin, target = ((side.store, side.table) for side in sides)
             if origin == target and not self.reads_only:
                 wrong.append(f"origin and target are both {origin[1]} in {origin[0]}")
+            if self.reads_only and self.origin.finish_transactions:
+                wrong.append(
+                    "origin.finish_transactions is for what is copied; a check that only reads "
+                    "finishes none, so leave it out"
+                )
         return wrong
 
     def _wrong_settings(self) -> list[str]:
@@ -483,6 +488,11 @@ class Migration:
             wrong.append(
                 "row_max.if_none_counts is not known of a DynamoDB target, where an attribute of "
                 "the item keeps the row's time; leave it out"
+            )
+        if isinstance(self.columns, Columns) and self.columns.unmatched != Columns.unmatched:
+            wrong.append(
+                "columns.unmatched is not known of a DynamoDB target, which lacks no attribute; "
+                "name what is to be left out in columns.skip"
             )
         if "counters" in self.repair:
             wrong.append(

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -33,10 +33,11 @@ from migration_platform_tests.tables import REPLICATION
 FOLDER = Path(__file__).parent / "scenarios"
 _KEYS = {
     *("title", "server", "types", "origin", "target", "given", "properties"),
-    *("refused", "reported", "steps"),
+    *("refused", "reported", "written", "steps"),
 }
 _STEP_KEYS = {
-    *("damage", "launch", "exit", "migrate", "validate", "guardrail", "says", "select", "rows"),
+    *("damage", "launch", "exit", "migrate", "validate", "guardrail", "says", "metadata"),
+    *("select", "rows"),
 }
 _FEW_SECONDS = 300
 
@@ -106,22 +107,24 @@ def properties_shown() -> dict[str, list[str]]:
 class Imported:
     """What became of a properties file: its report and line, or the sentence that refused it.
 
-    `number` is that of the project it went to.
+    `written` are the attributes of its file, `number` is that of the project it went to.
     """
 
     report: str = ""
     line: str = ""
     refusal: str = ""
+    written: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
 
 
 @dataclass
 class Launched:
-    """What a launch came to."""
+    """What a launch came to; `metadata` are those of each range, or of the whole asset."""
 
     exit: int
     counts: dict[str, str]
     messages: str
+    metadata: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,10 @@ class Suite:
                     continue
                 return Imported(refusal=str(refusal))
             lines = [line.strip() for line in report.splitlines() if "dg launch " in line]
-            return Imported(report, lines[-1], number=number)
+            pattern = r"^(?:wrote|left) (.*(?<!_stores)/defs\.yaml)(?:,.*)?$"
+            (written,) = re.findall(pattern, report, re.MULTILINE)
+            attributes = yaml.safe_load(Path(written).read_text("utf-8"))["attributes"]
+            return Imported(report, lines[-1], written=attributes, number=number)
         raise AssertionError
 
     def create(self, scenario: Scenario) -> None:
@@ -291,6 +297,11 @@ def _told(project: Project, result: RunResult) -> Launched:
         exit=0 if result.success else 1,
         counts={job: _counts(block) for job, block in blocks.items()},
         messages=messages,
+        metadata=[
+            {name: value.value for name, value in event.materialization.metadata.items()}
+            for event in result.events
+            if event.is_step_materialization
+        ],
     )
 
 
@@ -303,6 +314,13 @@ def _counts(block: str) -> str:
 def fill(text: str, names: Mapping[str, str]) -> str:
     """Put tables and values where they stand in braces; other braces stay."""
     return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[0]), text)
+
+
+def holds(found: Any, expected: Any) -> bool:
+    """Say whether a value is another one, of mappings whether it holds what the other does."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        return all(name in found and holds(found[name], expected[name]) for name in expected)
+    return found == expected
 
 
 # -- rows ----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from migration_platform_tests.cdm_scenarios import (
     Suite,
     all_scenarios,
     fill,
+    holds,
     is_as_expected,
     properties_shown,
 )
@@ -128,6 +129,8 @@ def test_a_file_of_the_migrator_does_what_it_does_there(suite, name):
     assert imported.refusal == ""
     for sentence in _listed(scenario.content.get("reported")):
         assert fill(sentence, names) in imported.report
+    expected = scenario.content.get("written", {})
+    assert holds(imported.written, expected), imported.written
     suite.create(scenario)
     for number, step in enumerate(scenario.steps):
         where = f"step {number + 1} of {name}"
@@ -141,6 +144,9 @@ def test_a_file_of_the_migrator_does_what_it_does_there(suite, name):
                     assert told.counts.get(job) == step[key], (where, job, told.counts)
             for sentence in _listed(step.get("says")):
                 assert fill(sentence, names) in told.messages, (where, told.messages)
+            if "metadata" in step:
+                found = [given for given in told.metadata if holds(given, step["metadata"])]
+                assert found, (where, told.metadata)
         if "rows" in step:
             found = suite.rows(scenario, step.get("select", "SELECT * FROM {target}"))
             assert is_as_expected(sorted(step["rows"], key=repr), found), (where, found)

@@ -7,7 +7,7 @@ import pytest
 
 from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
 from migration_platform.errors import DeclarationError
-from migration_platform.migration import Endpoint, Migration, TableName
+from migration_platform.migration import Columns, Endpoint, Migration, TableName
 
 
 def why_refused(**declared: Any) -> str:
@@ -44,6 +44,9 @@ def test_what_means_nothing_to_dynamodb_is_refused():
     assert "target.consistency is not known of a DynamoDB target" in why_refused(consistency="ONE")
     assert "group_writes_by is not known of a DynamoDB target" in why_refused(
         group_writes_by=("id",)
+    )
+    assert "columns.unmatched is not known of a DynamoDB target" in why_refused(
+        columns=Columns(unmatched="skip")
     )
     assert "batch_across_partitions is not known of a DynamoDB target" in why_refused(
         batch_across_partitions=True

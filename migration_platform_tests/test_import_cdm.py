@@ -10,11 +10,16 @@ from click.testing import CliRunner
 
 from migration_platform.cdm_properties import PROPERTIES, SPELLINGS, UPSTREAM
 from migration_platform.cli import main
-from migration_platform.components.guardrail_check import GuardrailCheck, check_key
+from migration_platform.components.guardrail_check import (
+    GuardrailCheck,
+    build_check_asset,
+    check_key,
+)
 from migration_platform.components.table_migration import TableMigration, build_job
 from migration_platform.cql_literals import parse_literal
 from migration_platform.errors import DeclarationError
 from migration_platform.import_cdm import import_file, import_properties
+from migration_platform.java_splits import object_to_split, split_text
 from migration_platform.migration import (
     ColumnFilter,
     ExplodeMap,
@@ -340,9 +345,7 @@ def test_a_file_that_names_an_origin_only_and_a_limit_is_a_guardrail_check(case)
     result = imported(values)
     assert result.migration.reads_only == is_check
     assert ("is taken for the migrator's GuardrailCheck" in result.report()) == is_check
-    assert ("cdm_target" in result.stores) == (
-        not is_check or any(name.startswith("connect.target") for name in values)
-    )
+    assert ("cdm_target" in result.stores) == (not is_check)
     assert not imported(values, job="migrate").migration.reads_only
     limited = {**values, **LIMIT}
     assert imported(limited, job="guardrail").migration.reads_only
@@ -388,6 +391,49 @@ def test_a_guardrail_check_keeps_what_the_file_says_of_reading():
     assert "orders_large_cells/defs.yaml" in result.files
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"connect.target.scb": "file:///bundle.zip"},
+        {"connect.target.port": "0"},
+        {"connect.target.host": "a:1,b:2"},
+        {"connect.target.username": "me", "connect.target.password": "s3cr3t"},
+        {"connect.target.tls.enabled": "perhaps"},
+    ],
+    ids=str,
+)
+def test_a_guardrail_check_has_no_target_whatever_the_file_says_of_one(target):
+    result = imported({**HERE, **target}, job="guardrail")
+    assert list(result.stores) == ["cdm_origin"]
+    assert list(result.variables) == ["CDM_ORIGIN_PASSWORD"]
+    assert "cdm_target" not in "".join(result.files.values())
+
+
+def test_a_check_leaves_the_stores_of_a_migration_as_they_are(tmp_path):
+    file, output = tmp_path / "x.properties", tmp_path / "defs"
+    lines = [f"spark.cdm.{name}={value}\n" for name, value in {**TABLE, **HERE}.items()]
+    file.write_text("".join(lines))
+    import_file(file, output, job="migrate")
+    stores = (output / "cdm_stores/defs.yaml").read_text()
+    assert "cdm_target" in stores
+    import_file(file, output, job="guardrail")
+    assert (output / "cdm_stores/defs.yaml").read_text() == stores
+    assert (output / "orders_large_cells/defs.yaml").is_file()
+    other = ["spark.cdm.connect.origin.host=10.0.0.9"]
+    with pytest.raises(DeclarationError, match="would be overwritten"):
+        import_file(file, output, other, job="guardrail")
+
+
+def test_a_step_of_a_check_is_named_as_dagster_names_it():
+    values = {**LIMIT, "schema.origin.keyspaceTable": 'shop."t\\u00e4-b"', "trackRun.runId": "17"}
+    lines = [f"spark.cdm.{name}={value}" for name, value in values.items()]
+    result = import_properties("\n".join(lines).encode(), job="guardrail")
+    check = declared_check(result)
+    options = {"origin": {"store": "a", "table": "a.b"}, "max_column_kb": 1}
+    component = GuardrailCheck.resolve_from_dict(options)
+    assert f'"{build_check_asset(declared=component, migration=check).op.name}"' in result.launch
+
+
 def test_a_job_that_lacks_what_it_needs_or_is_none_is_refused():
     with pytest.raises(DeclarationError, match="colSizeInKB is missing: it says how large"):
         imported(job="guardrail")
@@ -399,6 +445,11 @@ def test_a_file_that_is_for_diffdata_compares_and_copies_nothing():
     migrates, compares = imported(job="migrate"), imported(job="diff")
     assert "--assets 'cdm_target/shop/orders,cdm_target/shop/orders_diff' " in migrates.launch
     assert "--assets 'cdm_target/shop/orders_diff' --partition-range" in compares.launch
+    text = compares.files["orders/defs.yaml"]
+    assert f"# To copy and compare: {migrates.launch}\n" in text
+    assert f"# To compare alone: {compares.launch}\n" in text
+    assert migrates.launch in migrates.report()
+    assert compares.launch in compares.report()
     # Both may be imported into one project.
     assert compares.files == migrates.files == imported().files
 
@@ -480,6 +531,23 @@ def test_null_keys_get_the_time_where_their_columns_are_named():
             {**CONSTANT, "feature.constantColumns.splitRegex": "(" * 5000 + ")" * 5000},
             ["no regular expression"],
         ),
+        *(
+            ({**CONSTANT, "feature.constantColumns.splitRegex": pattern}, ["repeats a group"])
+            for pattern in ("(a+)+$", "(a|a)*b", "(?:a*){9}", "(?x)(a+) # +\t+")
+        ),
+        (
+            {
+                "feature.constantColumns.names": "a",
+                "feature.constantColumns.splitRegex": "a*a*a*$",
+                "feature.constantColumns.values": "a" * 9_000,
+            },
+            ["3 quantifiers and alternatives, too many for values of 9,000 characters"],
+        ),
+        (
+            {**CONSTANT, "feature.constantColumns.values": "'" + "a" * 10_000 + "'"},
+            ["values must have at most 10,000 characters"],
+        ),
+        ({"trackRun.rerunMultiplier": "1001"}, ["rerunMultiplier must be at most 1,000"]),
         ({"schema.origin.column.names.to.target": "a"}, ["must be origin:target"]),
         ({"connect.target.yugabyte.host": "ysql"}, ["YSQL is no target here"]),
         ({**CONSTANT, "feature.constantColumns.values": "'{{ x }}'"}, ["a template"]),
@@ -500,6 +568,25 @@ def test_what_cannot_be_is_refused_in_one_message(values, parts):
     assert all(part in str(refusal.value) for part in parts), refusal.value
     assert "s3cr3t" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "parts"),
+    [
+        (",", "a,b", ["a", "b"]),
+        (r"\|+", "a||b|", ["a", "b"]),
+        (r"\s*,\s*", "a , b", ["a", "b"]),
+        ("[)+]+", "a)+b", ["a", "b"]),
+        ("[]*)*]", "a]b", ["a", "b"]),
+        (r"\)+", "a))b", ["a", "b"]),
+        (r"(?:-)", "a-b", ["a", "b"]),
+        ("|", "ab", ["a", "b"]),
+    ],
+)
+def test_a_text_is_split_where_its_pattern_says(pattern, text, parts):
+    splitter = re.compile(pattern)
+    assert object_to_split(splitter, text) == []
+    assert split_text(splitter, text) == parts
 
 
 @pytest.mark.parametrize(

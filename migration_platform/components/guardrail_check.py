@@ -26,6 +26,7 @@ from migration_platform.migration import Endpoint, Filter, Migration, TableName
 from migration_platform.preflight import Plan
 from migration_platform.rehearsal import Rehearsal, rehearse
 from migration_platform.resources import CassandraResource
+from migration_platform.scope import Scope, describe_filter
 from migration_platform.stores.cassandra import Connection
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange, describe_ranges
 from migration_platform.tracking import (
@@ -123,6 +124,7 @@ class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
                 rows_per_second=origin.rows_per_second,
                 bytes_per_second=origin.bytes_per_second,
                 fetch_size=origin.fetch_size,
+                finish_transactions=origin.finish_transactions,
             ),
             self.max_column_kb,
             token_ranges=self.token_ranges,
@@ -277,9 +279,12 @@ def _build_note(
 def _describe(migration: Migration, found: Rehearsal) -> dict[str, Any]:
     counts, limits = found.counts, migration.guardrails
     assert limits is not None
+    scope = Scope(chosen=describe_filter(migration))
     large = f"{counts.too_large:,} of {counts.read:,} rows have"
+    ending = scope.ending()
     return {
-        "found": f"{large} a cell of more than {limits.max_column_kb:,} KB",
+        "found": f"{large} a cell of more than {limits.max_column_kb:,} KB{ending and '.'}{ending}",
+        **scope.metadata,
         "max_column_kb": limits.max_column_kb,
         "rows_read": counts.read,
         "rows_with_large_cells": counts.too_large,

@@ -57,6 +57,7 @@ from migration_platform.schema import (
     change_table,
     read_schema,
 )
+from migration_platform.step_names import asset_path
 from migration_platform.stores.cassandra import Connection
 
 
@@ -421,7 +422,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
 
     def _key(self, what: str) -> dg.AssetKey:
         parts = (self.target.store, f"{self.target_keyspace}_{what}")
-        return dg.AssetKey([re.sub(r"[^\w-]", "_", part) for part in parts])
+        return dg.AssetKey(asset_path(parts))
 
     # -- schemas -------------------------------------------------------------------------------
 

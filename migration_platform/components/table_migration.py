@@ -38,6 +38,7 @@ from migration_platform.migration import (
     TableName,
 )
 from migration_platform.resources import CassandraResource, DynamoDbResource, KafkaResource
+from migration_platform.step_names import asset_path, step_name
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -636,7 +637,7 @@ def build_job(migration: Migration) -> Job:
 def asset_key(endpoint: Endpoint) -> dg.AssetKey:
     """Name a table's asset; characters that Dagster's selections cannot hold become `_`."""
     parts = (endpoint.store, endpoint.table.keyspace, endpoint.table.table)
-    return dg.AssetKey([re.sub(r"[^\w-]", "_", part) for part in parts if part])
+    return dg.AssetKey(asset_path(parts))
 
 
 def build_origin_asset(*, job: Job, group: str) -> dg.AssetSpec:
@@ -868,7 +869,7 @@ def _target_store(resources: Any, migration: Migration) -> Any:
 
 def _name(job: Job) -> str:
     """Name the step: letters, digits and underscores only."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", "__".join(job.target.path))
+    return step_name(job.target.path)
 
 
 def _describe_target(declared: TableMigration, job: Job) -> str:
