@@ -87,6 +87,7 @@ check: install instance
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
+	@$(BIN)/lint-imports
 	@$(BIN)/dg check defs
 
 stop: install

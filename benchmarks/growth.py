@@ -27,17 +27,13 @@ from benchmarks.measuring import Measured, say, spread, wait_until_idle
 from benchmarks.peers import KEYSPACE, PROCESSES, TOKEN_RANGES, Peer, Place, Work, own
 from benchmarks.report import command_line, lay_table, show_figure
 from benchmarks.tables import open_writer, prepare_rows
-from migration_platform import sample
+from migration_platform.cql.names import TableName
+from migration_platform.cql.rows import UNSET, join_cells
+from migration_platform.demo import sample
 from migration_platform.local.servers import Cassandra
-from migration_platform.local.stack import (
-    available_disk_mb,
-    home_folder,
-    jars_cache,
-    running,
-)
-from migration_platform.migration import TableName
-from migration_platform.rows import UNSET, join_cells
-from migration_platform.stores.cassandra import CassandraSettings, Connection, describe_table
+from migration_platform.local.stack import available_disk_mb, home_folder, jars_cache, running
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.tables import describe_table
 
 PAGE = "benchmarks-growth.md"
 DISK_BYTES_A_ROW = 2_000

@@ -33,11 +33,12 @@ from benchmarks.bench import machine
 from benchmarks.growth import numbers
 from benchmarks.measuring import Family, say, spend, wait_until_idle
 from benchmarks.report import command_line, lay_table
-from migration_platform import sample
+from migration_platform.cql.names import TableName
+from migration_platform.demo import sample
 from migration_platform.local.servers import LOCALHOST, Cassandra, free_port, port_is_open
 from migration_platform.local.stack import home_folder, jars_cache, running
-from migration_platform.migration import TableName
-from migration_platform.stores.cassandra import CassandraSettings, Connection, truncate
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.tables import truncate
 from migration_platform.token_ranges import split_ring
 
 PAGE = "benchmarks-launch.md"

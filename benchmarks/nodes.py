@@ -29,22 +29,14 @@ from benchmarks.bench import machine
 from benchmarks.measuring import Family, Measured, Results, ratios, say, spend, wait_until_idle
 from benchmarks.report import FIGURES, NONE, command_line, lay_table, show_figure
 from benchmarks.tables import count_rows, open_writer, prepare_rows
-from migration_platform.copy import GROUP_ROWS
-from migration_platform.migration import TableName
-from migration_platform.rate import RateBudget
-from migration_platform.stores.cassandra import (
-    CassandraSettings,
-    Connection,
-    Table,
-    describe_table,
-    truncate,
-)
-from migration_platform.stores.cassandra_writes import (
-    BATCH_PARTITIONS,
-    Writer,
-    WriteStatement,
-)
-from migration_platform.stores.window import Window
+from migration_platform.copying.copy import GROUP_ROWS
+from migration_platform.cql.names import TableName
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.plan.model import Table
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.tables import describe_table, truncate
+from migration_platform.stores.cassandra.window import Window
+from migration_platform.stores.cassandra.writes import BATCH_PARTITIONS, Writer, WriteStatement
 from migration_platform_tests.servers import run_cluster
 
 KEYSPACE = "nodes"

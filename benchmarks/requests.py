@@ -32,29 +32,29 @@ from benchmarks.report import command_line
 from benchmarks.requests_page import PACE, Turn, write_page
 from benchmarks.server_profile import Stacks, Watch, recorded
 from benchmarks.tables import QUORUM, open_writer, prepare_rows, read_table
-from migration_platform import sample
-from migration_platform.copy import GROUP_ROWS
+from migration_platform.copying.copy import GROUP_ROWS
+from migration_platform.cql.names import TableName
+from migration_platform.cql.rows import NULL, UNSET, join_cells
+from migration_platform.demo import sample
 from migration_platform.local.servers import LOCALHOST, Cassandra
 from migration_platform.local.stack import home_folder, jars_cache, running
-from migration_platform.migration import TableName
-from migration_platform.rows import NULL, UNSET, join_cells
-from migration_platform.stores import cassandra, cassandra_writes
-from migration_platform.stores.cassandra import (
+from migration_platform.plan.model import Table
+from migration_platform.stores.cassandra import connection as cassandra
+from migration_platform.stores.cassandra import writes as cassandra_writes
+from migration_platform.stores.cassandra.connection import (
     MAX_PAGE_ROWS,
     CassandraSettings,
     Connection,
-    Table,
-    describe_table,
-    truncate,
 )
-from migration_platform.stores.cassandra_writes import (
+from migration_platform.stores.cassandra.tables import describe_table, truncate
+from migration_platform.stores.cassandra.window import Window
+from migration_platform.stores.cassandra.writes import (
     BATCH_BYTES,
     BATCH_PARTITIONS,
     WRITES_IN_FLIGHT,
     Writer,
     WriteStatement,
 )
-from migration_platform.stores.window import Window
 from migration_platform.token_ranges import token_of_key
 
 KEYSPACE = "requests"

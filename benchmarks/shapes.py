@@ -36,16 +36,13 @@ from benchmarks.report import (
     tell_faults,
 )
 from benchmarks.tables import open_writer, prepare_rows, read_table
-from migration_platform import sample
-from migration_platform.cql_names import TableName
+from migration_platform.cql.names import TableName
+from migration_platform.cql.rows import UNSET, compile_splitter, join_cells
+from migration_platform.demo import sample
 from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import home_folder, jars_cache, running
-from migration_platform.rows import UNSET, compile_splitter, join_cells
-from migration_platform.stores.cassandra import (
-    CassandraSettings,
-    Connection,
-    describe_table,
-)
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.token_ranges import split_ring, token_of_key
 
 PEERS = (*own.PEERS, plain.PEER)

@@ -5,16 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from benchmarks.measuring import say
 from benchmarks.peers import TOKEN_RANGES
-from migration_platform.migration import TableName, quote
-from migration_platform.rate import RateBudget
-from migration_platform.rows import Page
-from migration_platform.stores.cassandra import (
-    Connection,
-    Table,
-    prepare_range_read,
-    read_pages,
-)
-from migration_platform.stores.cassandra_writes import Writer, WriteStatement, prepare_insert
+from migration_platform.cql.names import TableName, quote
+from migration_platform.cql.rows import Page
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.plan.model import Table
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.cassandra.reads import prepare_range_read, read_pages
+from migration_platform.stores.cassandra.writes import Writer, WriteStatement, prepare_insert
 from migration_platform.token_ranges import split_ring
 
 RETRY_SECONDS = 60.0

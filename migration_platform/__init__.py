@@ -8,18 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from migration_platform.components.guardrail_check import GuardrailCheck
-    from migration_platform.components.keyspace_migration import KeyspaceMigration
+    from migration_platform.components.keyspace.migration import KeyspaceMigration
     from migration_platform.components.stores import Stores
-    from migration_platform.components.table_migration import TableMigration
-    from migration_platform.components.tenant_move import TenantMove
+    from migration_platform.components.table.guardrail_check import GuardrailCheck
+    from migration_platform.components.table.migration import TableMigration
+    from migration_platform.components.tenant.move import TenantMove
 
 _COMPONENTS = {
-    "GuardrailCheck": "migration_platform.components.guardrail_check",
-    "KeyspaceMigration": "migration_platform.components.keyspace_migration",
+    "GuardrailCheck": "migration_platform.components.table.guardrail_check",
+    "KeyspaceMigration": "migration_platform.components.keyspace.migration",
     "Stores": "migration_platform.components.stores",
-    "TableMigration": "migration_platform.components.table_migration",
-    "TenantMove": "migration_platform.components.tenant_move",
+    "TableMigration": "migration_platform.components.table.migration",
+    "TenantMove": "migration_platform.components.tenant.move",
 }
 __all__ = ["GuardrailCheck", "KeyspaceMigration", "Stores", "TableMigration", "TenantMove"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from migration_platform.cdm_properties import JOBS
+from migration_platform.cdm.properties import JOBS
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
 from migration_platform.run_commands import COMMANDS
@@ -56,7 +56,7 @@ def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) ->
     machine, as the jobs need them. What is there already is used again, but for the tenants: they
     are made anew, and with them the plans and backups of their move.
     """
-    from migration_platform.demo import run_demo
+    from migration_platform.demo.demo import run_demo
     from migration_platform.errors import MigrationError
 
     counts = {"enrolments": enrolments, "users": users, "tenant": tenant_users}
@@ -115,9 +115,9 @@ def import_cdm(
 
     Passwords are not written: the report says which environment variables are to hold them.
     """
-    from migration_platform import cdm_properties
+    from migration_platform.cdm import properties as cdm_properties
+    from migration_platform.cdm.import_cdm import import_file
     from migration_platform.errors import DeclarationError
-    from migration_platform.import_cdm import import_file
 
     if list_properties:
         click.echo(cdm_properties.list_properties())

@@ -79,7 +79,7 @@ def rate(migration: str, reset: bool, project: Path, **limits: int | None) -> No
     What is set holds for all runs of the MIGRATION until --default; a run follows within about a
     second. Without options the present rate is shown.
     """
-    from migration_platform import control
+    from migration_platform.runs import control
 
     given = {name: value for name, value in limits.items() if value is not None}
     if reset and given:
@@ -116,7 +116,7 @@ COMMANDS: Sequence[click.Command] = (status, rate, pause, go_on)
 
 
 def _set_paused(project: Path, migration: str, *, paused: bool) -> None:
-    from migration_platform import control
+    from migration_platform.runs import control
 
     with _declared(project, migration) as found:
         ((declared, tables),) = found
@@ -132,16 +132,16 @@ class _Tables:
     """The tracking tables of a migration, where they exist already."""
 
     def __init__(self, declared: "DeclaredMigration", connection: Any):
-        from migration_platform.tracking import tables_of
+        from migration_platform.runs.tracking import tables_of
 
         self._migration = declared.migration
         self._connection = connection
         self.tables = tables_of(connection, declared.migration, ASK_SECONDS)
 
     def ensure(self) -> None:
-        from migration_platform.control import CONTROL_TABLES
         from migration_platform.errors import DeclarationError
-        from migration_platform.tracking import open_tables
+        from migration_platform.runs.control import CONTROL_TABLES
+        from migration_platform.runs.tracking import open_tables
 
         if not self._migration.tracking:
             raise DeclarationError(
@@ -157,14 +157,14 @@ class _Tables:
         return self.tables.read(table, **key)
 
     def control(self) -> Any:
-        from migration_platform.control import Control, read_control
+        from migration_platform.runs.control import Control, read_control
 
         if not self.read("run_control"):
             return Control()
         return read_control(self.tables, self._migration)
 
     def describe(self, declared: "DeclaredMigration") -> str:
-        from migration_platform.control import describe_control
+        from migration_platform.runs.control import describe_control
 
         return describe_control(self.control(), declared.migration)
 
@@ -178,7 +178,7 @@ def _declared(
 
     from migration_platform.components.projects import find_migrations
     from migration_platform.errors import MigrationError
-    from migration_platform.stores.cassandra import Connection
+    from migration_platform.stores.cassandra.connection import Connection
 
     try:
         with ExitStack() as stack:
@@ -193,7 +193,7 @@ def _declared(
 
 
 def _key(declared: "DeclaredMigration") -> str:
-    from migration_platform.tracking import migration_key
+    from migration_platform.runs.tracking import migration_key
 
     return migration_key(declared.migration)
 
@@ -249,7 +249,7 @@ def _read_details(tables: _Tables, run: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def _reason(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    from migration_platform.tracking import split_reason
+    from migration_platform.runs.tracking import split_reason
 
     told = split_reason(row["run_info"])[1]
     if told or row["status"] not in ("NOT_STARTED", "STARTED"):
@@ -318,7 +318,7 @@ def _run_line(run: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _counts(row: Mapping[str, Any]) -> str:
-    from migration_platform.tracking import split_reason
+    from migration_platform.runs.tracking import split_reason
 
     return split_reason(row["run_info"])[0]
 

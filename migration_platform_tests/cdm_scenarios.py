@@ -24,9 +24,9 @@ import yaml
 from cassandra.cluster import Session
 from dagster_dg_cli.cli.launch import launch_command
 
-from migration_platform.cdm_properties import PREFIX
+from migration_platform.cdm.import_cdm import import_file
+from migration_platform.cdm.properties import PREFIX
 from migration_platform.errors import DeclarationError
-from migration_platform.import_cdm import import_file
 from migration_platform_tests.dagster_project import Project, RunResult, make_project
 from migration_platform_tests.tables import REPLICATION
 

@@ -24,8 +24,8 @@ from cassandra.query import UNSET_VALUE, SimpleStatement
 from cassandra.util import Duration
 from hypothesis import strategies as st
 
-from migration_platform.migration import TableName, quote
-from migration_platform.stores.cassandra import Connection
+from migration_platform.cql.names import TableName, quote
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform_tests.tables import create_keyspace
 
 PROTOCOL = 5

@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from migration_platform.copy import RangeCounts, copy_range
-from migration_platform.diff import RangeVerdict, diff_ranges
+from migration_platform.comparing.diff import RangeVerdict, diff_ranges
+from migration_platform.comparing.verdicts import Findings
+from migration_platform.copying.copy import copy_range
+from migration_platform.copying.rehearsal import Rehearsal, rehearse
+from migration_platform.counts import RangeCounts
 from migration_platform.errors import MigrationError
-from migration_platform.preflight import Plan
-from migration_platform.rehearsal import Rehearsal, rehearse
-from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.plan.model import Plan
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.work import Done, Event, Failed, Reported, Started, Task
 from migration_platform.token_ranges import TokenRange
-from migration_platform.verdicts import Findings
-from migration_platform.workers import Done, Event, Failed, Reported, Started, Task
 from migration_platform_tests.tables import in_process
 
 

@@ -12,14 +12,14 @@ import pytest
 from cassandra.cluster import Session
 from hypothesis import settings
 
-from migration_platform import retries
+from migration_platform.cql.names import quote
 from migration_platform.local.servers import Cassandra, Kafka, Neo4j
 from migration_platform.local.servers import DynamoDb as DynamoDbLocal
 from migration_platform.local.stack import Running
-from migration_platform.migration import quote
-from migration_platform.stores import dynamodb as dynamodb_store
-from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.pacing import retries
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.dynamodb import connection as dynamodb_store
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform_tests.dynamodb_faults import FaultyDynamoDb, faults_before
 from migration_platform_tests.dynamodb_tables import dynamodb_settings, settings_of
 from migration_platform_tests.roles import CHECKING, Roles, roles_of

@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 
 from migration_platform.local.servers import LOCALHOST
-from migration_platform.rate import RateBudget
-from migration_platform.stores.dynamodb import (
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.stores.dynamodb.connection import (
     DynamoDb,
     DynamoDbSettings,
     DynamoTable,

@@ -11,15 +11,10 @@ from cassandra import ConsistencyLevel
 from cassandra.protocol import ExecuteMessage
 from cassandra.query import PreparedStatement
 
-from migration_platform.cql_types import (
-    parse_type,
-    write_elements,
-    write_entries,
-    write_fields,
-)
-from migration_platform.migration import TableName, quote
-from migration_platform.rows import Page, split_cells
-from migration_platform.stores.cassandra import Connection, page_of
+from migration_platform.cql.names import TableName, quote
+from migration_platform.cql.rows import Page, split_cells
+from migration_platform.cql.types import parse_type, write_elements, write_entries, write_fields
+from migration_platform.stores.cassandra.connection import Connection, page_of
 
 Cells = list[bytes | None]
 TWO = "{a int, b int}"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from migration_platform.cql.names import TableName
 from migration_platform.errors import PreflightError
 from migration_platform.local.stack import Running
-from migration_platform.migration import TableName
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform_tests.dagster_project import wait_until
 from migration_platform_tests.tables import create_keyspace
 

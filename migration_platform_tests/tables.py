@@ -14,15 +14,18 @@ from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.policies import WhiteListRoundRobinPolicy
 from cassandra.query import dict_factory
 
-from migration_platform.copy import RangeCounts, copy_range
-from migration_platform.migration import Endpoint, Migration, TableName, quote
-from migration_platform.preflight import Plan, build_plan
-from migration_platform.rate import RateBudget
-from migration_platform.stores import cassandra as store
-from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.copying.copy import copy_range
+from migration_platform.counts import RangeCounts
+from migration_platform.cql.names import TableName, quote
+from migration_platform.declaration.migration import Endpoint, Migration
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.plan.model import Plan
+from migration_platform.stores.cassandra import connection as store
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.work import OpenStores
 from migration_platform.token_ranges import TokenRange
-from migration_platform.workers import OpenStores
 from migration_platform_tests.servers import PATIENCE_SECONDS
 
 REPLICATION = "{'class': 'SimpleStrategy', 'replication_factor': 1}"

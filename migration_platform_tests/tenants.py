@@ -7,8 +7,8 @@ from typing import Any
 
 from cassandra.cluster import Session
 
-from migration_platform.cql_names import TableName
-from migration_platform.stores.cassandra import Connection
+from migration_platform.cql.names import TableName
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import Change, Lookup, Move, TableStep
 from migration_platform.tenant.proof import Proof

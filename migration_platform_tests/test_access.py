@@ -12,16 +12,19 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from migration_platform.access import Uses, look_again, refuse_denied
-from migration_platform.copy import CopyRange
-from migration_platform.diff import diff_ranges
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.copying.copy import CopyRange
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Filter
 from migration_platform.errors import DeniedError, MigrationError, PreflightError
 from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import Running
-from migration_platform.migration import Filter, TableName
-from migration_platform.preflight import Plan, build_plan
-from migration_platform.stores.cassandra import Connection
-from migration_platform.workers import Done, Failed, WorkerPool
+from migration_platform.plan.model import Plan
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.work import Done, Failed
 from migration_platform_tests.comparing import compare
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from migration_platform.migration import quote
+from migration_platform.cql.names import quote
 from migration_platform_tests.cells import (
     EXTREMES,
     NAMES,

@@ -20,10 +20,10 @@ from benchmarks.server_profile import (
     group_of,
     work_of,
 )
-from migration_platform import sample
+from migration_platform.demo import sample
 from migration_platform.local.servers import LOCALHOST
 from migration_platform.local.stack import Running
-from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.tables import patient_connection
 
 ROWS = 300

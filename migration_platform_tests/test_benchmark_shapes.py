@@ -22,8 +22,8 @@ from benchmarks.shapes import (
     weigh,
 )
 from benchmarks.tables import count_rows
-from migration_platform.rows import split_cells
-from migration_platform.stores.cassandra import Connection
+from migration_platform.cql.rows import split_cells
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.token_ranges import index_of_token, split_ring, token_of_key
 
 ROWS = 200

@@ -10,8 +10,8 @@ from benchmarks import growth
 from benchmarks.growth import Growth, Setting, make_page, require_disk, write_page
 from benchmarks.measuring import Measured, Spent
 from benchmarks.peers import KEYSPACE, own
-from migration_platform import sample
-from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform.demo import sample
+from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.tables import patient_connection
 
 NEW = own.PEERS[0].works[0].name

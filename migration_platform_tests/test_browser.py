@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from migration_platform.local.servers import LOCALHOST, free_port
 from migration_platform.local.stack import Running
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     DG,

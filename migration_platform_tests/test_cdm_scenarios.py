@@ -11,11 +11,11 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from migration_platform import workers
-from migration_platform.cdm_properties import PREFIX, PROPERTIES
+from migration_platform.cdm.properties import PREFIX, PROPERTIES
 from migration_platform.cli import main
 from migration_platform.local.servers import Cassandra, TlsFiles, free_port
-from migration_platform.stores.cassandra import CassandraSettings, TlsSettings
+from migration_platform.runs import workers
+from migration_platform.stores.cassandra.connection import CassandraSettings, TlsSettings
 from migration_platform_tests.cdm_scenarios import (
     Server,
     Suite,
@@ -55,7 +55,7 @@ def suite(tmp_path_factory, cassandra, settings):
         # start it is most of what these few rows take.
         patch.setattr(os, "cpu_count", lambda: 1)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["migration_platform.workers"])
+        context.set_forkserver_preload(["migration_platform.runs.workers"])
         patch.setattr(workers, "_CONTEXT", context)
         with Suite(folder, servers, values) as opened:
             yield opened

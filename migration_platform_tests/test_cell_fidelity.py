@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from migration_platform.diff import diff_ranges
-from migration_platform.migration import TableName
-from migration_platform.workers import Done, OpenStores, Reported
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.cql.names import TableName
+from migration_platform.stores.work import Done, OpenStores, Reported
 from migration_platform_tests.cells import (
     MAX_DIFFERENCES,
     Cells,

@@ -204,7 +204,7 @@ def test_a_verdict_of_another_way_to_compare_does_not_count(move: Move) -> None:
 
 
 def drop_and_create_target(move: Move) -> None:
-    from migration_platform.sample import create_tables
+    from migration_platform.demo.sample import create_tables
 
     move.execute("DROP TABLE {target}")
     create_tables(move.connection, move.keyspace)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.codecs import build_codec, hint_for, is_injective
-from migration_platform.cql_types import CqlType, encode_value, show_value
-from migration_platform.migration import CODECS, Columns
+from migration_platform.cql.types import CqlType, encode_value, show_value
+from migration_platform.declaration.migration import CODECS, Columns
+from migration_platform.plan.codecs import build_codec, hint_for, is_injective
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WHOLE_FORMAT = "yyyy-MM-dd'T'HH:mm:ss.SSS"

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from migration_platform.collisions import refuse_collisions
-from migration_platform.copy import CopyRange
-from migration_platform.diff import diff_ranges
-from migration_platform.errors import PreflightError
-from migration_platform.migration import (
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.copying.collisions import refuse_collisions
+from migration_platform.copying.copy import CopyRange
+from migration_platform.copying.rehearsal import rehearse
+from migration_platform.declaration.migration import (
     ColumnFilter,
     Columns,
     ExplodeMap,
@@ -17,8 +17,9 @@ from migration_platform.migration import (
     Filter,
     Guardrails,
 )
-from migration_platform.rehearsal import rehearse
-from migration_platform.workers import Done, WorkerPool
+from migration_platform.errors import PreflightError
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.work import Done
 from migration_platform_tests.comparing import (
     compare,
     copy_winners,

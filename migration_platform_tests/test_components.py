@@ -16,16 +16,13 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.impl import get_external_schedule_execution
 
-from migration_platform.components.table_migration import (
+from migration_platform.components.table.migration import (
     FilterAttributes,
     OriginAttributes,
     TableMigration,
     TargetAttributes,
 )
-from migration_platform.errors import DeclarationError
-from migration_platform.local.servers import Cassandra
-from migration_platform.local.stack import Running
-from migration_platform.migration import (
+from migration_platform.declaration.migration import (
     ColumnFilter,
     Columns,
     ExplodeMap,
@@ -35,8 +32,11 @@ from migration_platform.migration import (
     Migration,
     RowMax,
 )
-from migration_platform.sample import create_tables, fill_origin
-from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform.demo.sample import create_tables, fill_origin
+from migration_platform.errors import DeclarationError
+from migration_platform.local.servers import Cassandra
+from migration_platform.local.stack import Running
+from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     EVERYTHING,

@@ -13,7 +13,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from neo4j import Driver, GraphDatabase
 
-from migration_platform import retries
 from migration_platform.errors import (
     DeclarationError,
     PermanentError,
@@ -22,6 +21,7 @@ from migration_platform.errors import (
 )
 from migration_platform.local.servers import NEO4J_PASSWORD, NEO4J_USER, free_port
 from migration_platform.local.stack import Running
+from migration_platform.pacing import retries
 from migration_platform.stores import neo4j as store
 from migration_platform.stores.neo4j import Graph, Neo4jSettings
 from migration_platform.tenant import content

@@ -7,7 +7,12 @@ import uuid
 import pytest
 from cassandra.cluster import Session
 
-from migration_platform.control import (
+from migration_platform.copying.copy import CopyRange
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Migration
+from migration_platform.errors import DeclarationError, MigrationError
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.runs.control import (
     CONTROL_TABLES,
     Control,
     Watch,
@@ -17,13 +22,10 @@ from migration_platform.control import (
     set_limits,
     set_paused,
 )
-from migration_platform.copy import CopyRange
-from migration_platform.errors import DeclarationError, MigrationError
-from migration_platform.migration import Migration, TableName
-from migration_platform.rate import RateBudget
-from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform.tracking import TrackingTables, migration_key, open_tables
-from migration_platform.workers import Done, Failed, WorkerPool
+from migration_platform.runs.tracking import TrackingTables, migration_key, open_tables
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.work import Done, Failed
 from migration_platform_tests.dagster_project import wait_until
 from migration_platform_tests.tables import create_table, declare, fill, plan_copy, rows_of
 

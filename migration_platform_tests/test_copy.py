@@ -15,14 +15,18 @@ from uuid import UUID, uuid1
 import pytest
 from cassandra.util import Date, Duration
 
-from migration_platform import sample
-from migration_platform.copy import CopyRange, PieceReport, RangeCounts, copy_range
+from migration_platform.copying.copy import CopyRange, copy_range
+from migration_platform.counts import PieceReport, RangeCounts
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import CONSISTENCY_LEVELS, Guardrails
+from migration_platform.demo import sample
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
-from migration_platform.migration import CONSISTENCY_LEVELS, Guardrails, TableName
-from migration_platform.preflight import build_plan
-from migration_platform.stores.cassandra import PAGE_BYTES, truncate
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.cassandra.reads import PAGE_BYTES
+from migration_platform.stores.cassandra.tables import truncate
+from migration_platform.stores.work import Done
 from migration_platform.token_ranges import TokenRange, split_ring
-from migration_platform.workers import Done, WorkerPool
 from migration_platform_tests.tables import (
     copy_ranges,
     copy_table,

@@ -7,13 +7,14 @@ import threading
 
 import pytest
 
-from migration_platform import counters
-from migration_platform.copy import CopyRange, RangeCounts
-from migration_platform.diff import diff_ranges
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.copying.copy import CopyRange
+from migration_platform.counts import RangeCounts
 from migration_platform.errors import PreflightError, TransientError
-from migration_platform.stores import cassandra as store
-from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform.workers import WorkerPool
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra import connection as store
+from migration_platform.stores.cassandra import counters
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform_tests.cells import (
     assert_same_cells,
     many_tables,

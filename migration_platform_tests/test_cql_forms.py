@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.cql_forms import (
+from migration_platform.cql.forms import (
     comparable_element,
     order_is_known,
     usual_elements,
     usual_form,
 )
-from migration_platform.cql_types import (
+from migration_platform.cql.types import (
     parse_type,
     read_elements,
     sort_key,

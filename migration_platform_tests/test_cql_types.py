@@ -15,7 +15,7 @@ from cassandra.protocol import ExecuteMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.cql_types import (
+from migration_platform.cql.types import (
     CqlType,
     TypesDiffer,
     build_converter,
@@ -32,7 +32,7 @@ from migration_platform.cql_types import (
     write_entries,
     write_fields,
 )
-from migration_platform.stores.cassandra import page_of
+from migration_platform.stores.cassandra.connection import page_of
 from migration_platform_tests.tables import create_table
 
 # -- types and values of any depth -------------------------------------------------------------

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.copy import CopyRange, PieceReport, RangeCounts, copy_range
-from migration_platform.dead_letters import (
+from migration_platform.copying.copy import CopyRange, copy_range
+from migration_platform.copying.dead_letters import (
     MAX_CAUSE,
     Letter,
     open_letters,
@@ -24,14 +24,18 @@ from migration_platform.dead_letters import (
     slice_of,
     summarize,
 )
+from migration_platform.copying.replay import ReplayCounts, ensure_letters, replay
+from migration_platform.counts import PieceReport, RangeCounts
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Columns, ExplodeMap, ExtractJson, Guardrails
 from migration_platform.errors import MigrationError, PermanentError, PreflightError
 from migration_platform.local.servers import Cassandra
-from migration_platform.migration import Columns, ExplodeMap, ExtractJson, Guardrails, TableName
-from migration_platform.preflight import Plan, build_plan
-from migration_platform.replay import ReplayCounts, ensure_letters, replay
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.plan.model import Plan
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.work import Reported
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, split_range, token_of_key
-from migration_platform.workers import Reported, WorkerPool
 from migration_platform_tests.comparing import OneProcess, compare, found, rehearse_all
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import (

@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from migration_platform import sample_tenants
-from migration_platform.local.servers import (
-    Cassandra,
-    DynamoDb,
-    Kafka,
-    Neo4j,
-    Sunbird,
-    free_port,
-)
+from migration_platform.demo import sample_tenants
+from migration_platform.demo.sample import COLUMNS, enrolments, users
+from migration_platform.demo.sample_tenants import ORIGIN_TENANT, OTHER_TENANTS, TARGET_TENANT
+from migration_platform.local.servers import Cassandra, DynamoDb, Kafka, Neo4j, Sunbird, free_port
 from migration_platform.local.stack import start_all, stop
-from migration_platform.sample import COLUMNS, enrolments, users
-from migration_platform.sample_tenants import ORIGIN_TENANT, OTHER_TENANTS, TARGET_TENANT
 from migration_platform_tests.servers import jars_folder
 
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 from cassandra.concurrent import execute_concurrent_with_args
 
-from migration_platform import sample
-from migration_platform.diff import MAX_SAMPLES, diff_ranges
-from migration_platform.migration import TableName
-from migration_platform.stores.cassandra import truncate
+from migration_platform.comparing.diff import MAX_SAMPLES, diff_ranges
+from migration_platform.cql.names import TableName
+from migration_platform.demo import sample
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.tables import truncate
 from migration_platform.token_ranges import split_ring, token_of_key
-from migration_platform.workers import WorkerPool
 from migration_platform_tests.tables import (
     copy_table,
     create_table,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.digest import (
+from migration_platform.comparing.digest import (
     BUCKETS_PER_TABLE,
     DigestSums,
     RowLocator,
@@ -13,7 +13,7 @@ from migration_platform.digest import (
     buckets_per_range,
     list_rows,
 )
-from migration_platform.rows import INT32
+from migration_platform.cql.rows import INT32
 from migration_platform.token_ranges import serialize_key, split_ring, token_of_key
 
 RANGES = split_ring(5)

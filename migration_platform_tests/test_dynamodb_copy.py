@@ -10,17 +10,19 @@ from typing import Any
 import boto3
 import pytest
 
-from migration_platform.dynamodb import sample
-from migration_platform.dynamodb.sample import sample_cost
-from migration_platform.dynamodb.shape import create_target, plan_items, tell_table
-from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
+from migration_platform.copying.transform import compile_rows
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Columns, Endpoint, Migration
 from migration_platform.errors import PermanentError, PreflightError
-from migration_platform.fidelity import describe_fidelity
 from migration_platform.local.stack import Running
-from migration_platform.migration import Columns, Endpoint, Migration, TableName
-from migration_platform.preflight import Plan
-from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.dynamodb import DynamoDb, find_table
+from migration_platform.plan.model import Plan
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.dynamodb import sample
+from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
+from migration_platform.stores.dynamodb.sample import sample_cost
+from migration_platform.stores.dynamodb.shape import create_target, plan_items, tell_table
+from migration_platform.stores.kinds import describe_fidelity
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
 
@@ -277,7 +279,7 @@ def test_the_cost_is_estimated_from_a_part_of_the_rows(
     fill(connection, table, "p, s", [(n, "static") for n in range(500)])
     plan = plan_to(table, dynamodb={"indexes": (GlobalIndex("by_v", "v", "c"),)})
 
-    cost = sample_cost(plan, connection, None)
+    cost = sample_cost(plan, connection, None, compile_rows)
 
     assert not cost.is_complete
     assert not cost.is_bounded
@@ -289,7 +291,7 @@ def test_the_cost_is_estimated_from_a_part_of_the_rows(
 
     wide = create_table(connection, keyspace, "wide", "p int, c int, PRIMARY KEY (p, c)")
     fill(connection, wide, "p, c", [(1, n) for n in range(100)])
-    assert sample_cost(plan_to(wide), connection, None).is_bounded
+    assert sample_cost(plan_to(wide), connection, None, compile_rows).is_bounded
 
 
 def test_what_was_copied_counts_as_long_as_items_would_be_the_same(connection, keyspace, plan_to):

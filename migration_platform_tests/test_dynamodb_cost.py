@@ -3,7 +3,9 @@
 import random
 from math import inf
 
-from migration_platform.dynamodb.cost import (
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Endpoint, Migration
+from migration_platform.stores.dynamodb.cost import (
     Cost,
     Estimate,
     IndexShape,
@@ -12,8 +14,7 @@ from migration_platform.dynamodb.cost import (
     estimate_cost,
     tell_cost,
 )
-from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
-from migration_platform.migration import Endpoint, Migration, TableName
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 
 RING = 1_000_000
 

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from migration_platform.diff import diff_ranges
-from migration_platform.dynamodb.target import DynamoDbTarget
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import TransientError
-from migration_platform.migration import Endpoint, Migration, TableName
-from migration_platform.planning import make_plan, make_target
-from migration_platform.preflight import Plan
-from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.dynamodb import DynamoDb
+from migration_platform.plan.model import Plan
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
+from migration_platform.stores.kinds import make_plan, make_target
 from migration_platform_tests.comparing import OneProcess, compare, found
 from migration_platform_tests.dynamodb_faults import (
     Answered,

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from migration_platform.cli import main
 from migration_platform.local.stack import Running
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     EVERYTHING,

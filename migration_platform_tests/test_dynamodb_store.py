@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
 from migration_platform.local.servers import LOCALHOST, free_port
 from migration_platform.resources import DynamoDbResource
-from migration_platform.stores import dynamodb as store
-from migration_platform.stores.dynamodb import (
+from migration_platform.stores.dynamodb import connection as store
+from migration_platform.stores.dynamodb.connection import (
     API,
     CONTENT_TYPE,
     DynamoDb,
@@ -38,7 +38,7 @@ from migration_platform.stores.dynamodb import (
     get_items,
     scan_items,
 )
-from migration_platform.stores.dynamodb_writes import ItemWriter
+from migration_platform.stores.dynamodb.writes import ItemWriter
 from migration_platform_tests.dynamodb_faults import (
     Answered,
     Asked,

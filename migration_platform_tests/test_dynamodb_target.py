@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from migration_platform.dynamodb.target import DynamoDbTarget, GlobalIndex
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Columns, Endpoint, Migration
 from migration_platform.errors import DeclarationError
-from migration_platform.migration import Columns, Endpoint, Migration, TableName
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 
 
 def why_refused(**declared: Any) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from migration_platform.cql_types import (
+from migration_platform.cql.types import (
     CqlType,
     encode_value,
     parse_type,
@@ -20,7 +20,8 @@ from migration_platform.cql_types import (
     write_entries,
     write_fields,
 )
-from migration_platform.dynamodb.types import (
+from migration_platform.errors import DeclarationError
+from migration_platform.stores.dynamodb.types import (
     attribute_type_of,
     compile_canonical,
     compile_decoder,
@@ -29,7 +30,6 @@ from migration_platform.dynamodb.types import (
     escape,
     offered_types,
 )
-from migration_platform.errors import DeclarationError
 from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.typed_cells import SCALARS, cells_of, scalar, typed_cells
 

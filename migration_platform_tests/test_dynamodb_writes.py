@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from migration_platform import rate, retries
 from migration_platform.errors import PermanentError, TransientError
-from migration_platform.rate import RateBudget
-from migration_platform.stores import dynamodb as store
-from migration_platform.stores.dynamodb import (
+from migration_platform.pacing import rate, retries
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.stores.dynamodb import connection as store
+from migration_platform.stores.dynamodb.connection import (
     DynamoDb,
     DynamoDbSettings,
     DynamoTable,
@@ -23,7 +23,7 @@ from migration_platform.stores.dynamodb import (
     KeyAttribute,
     create_table,
 )
-from migration_platform.stores.dynamodb_writes import ItemWriter, delete_items, empty_table
+from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items, empty_table
 from migration_platform_tests.dynamodb_faults import (
     Answered,
     Asked,

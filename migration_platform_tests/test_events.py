@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from confluent_kafka import Consumer
 
-from migration_platform.events import (
+from migration_platform.local.servers import free_port
+from migration_platform.runs.events import (
     KafkaSettings,
     Message,
     find_metric_event,
@@ -18,7 +19,6 @@ from migration_platform.events import (
     publish,
     read_metric_event,
 )
-from migration_platform.local.servers import free_port
 
 NOW = datetime(2026, 1, 31, 23, 59, 58, 123_987, tzinfo=UTC)
 

@@ -17,19 +17,17 @@ from typing import Any
 import psutil
 import pytest
 
-from migration_platform.copy import CopyRange, RangeCounts
-from migration_platform.diff import diff_ranges
-from migration_platform.errors import (
-    PermanentError,
-    PreflightError,
-    TransientError,
-    is_transient,
-)
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.copying.copy import CopyRange
+from migration_platform.counts import RangeCounts
+from migration_platform.errors import PermanentError, PreflightError, TransientError, is_transient
 from migration_platform.local.servers import Cassandra, free_port
 from migration_platform.local.stack import Running, start
-from migration_platform.stores import cassandra as store
-from migration_platform.stores.cassandra import CassandraSettings, Connection, truncate
-from migration_platform.workers import Done, Failed, WorkerPool
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra import connection as store
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.tables import truncate
+from migration_platform.stores.work import Done, Failed
 from migration_platform_tests.servers import (
     PATIENCE_SECONDS,
     SMALL_HEAP_MB,

@@ -2,8 +2,8 @@
 
 import pytest
 
+from migration_platform.declaration.migration import ColumnFilter, Columns, Filter, Guardrails
 from migration_platform.errors import PermanentError, PreflightError
-from migration_platform.migration import ColumnFilter, Columns, Filter, Guardrails
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.tables import (

@@ -7,12 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from migration_platform.cli import main
-from migration_platform.components.guardrail_check import check_key
+from migration_platform.components.table.guardrail_check import check_key
+from migration_platform.copying.large_cells import declare_check, plan_check
+from migration_platform.copying.rehearsal import rehearse
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Endpoint, Filter
+from migration_platform.declaration.step_names import step_name
 from migration_platform.errors import DeclarationError, PreflightError
-from migration_platform.large_cells import declare_check, plan_check
-from migration_platform.migration import Endpoint, Filter, TableName
-from migration_platform.rehearsal import rehearse
-from migration_platform.step_names import step_name
 from migration_platform_tests.comparing import OneProcess
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,

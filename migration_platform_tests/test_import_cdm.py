@@ -8,19 +8,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from migration_platform.cdm_properties import PROPERTIES, SPELLINGS, UPSTREAM
+from migration_platform.cdm.import_cdm import import_file, import_properties
+from migration_platform.cdm.java_splits import object_to_split, split_text
+from migration_platform.cdm.properties import PROPERTIES, SPELLINGS, UPSTREAM
 from migration_platform.cli import main
-from migration_platform.components.guardrail_check import (
+from migration_platform.components.table.guardrail_check import (
     GuardrailCheck,
     build_check_asset,
     check_key,
 )
-from migration_platform.components.table_migration import TableMigration, build_job
-from migration_platform.cql_literals import parse_literal
-from migration_platform.errors import DeclarationError
-from migration_platform.import_cdm import import_file, import_properties
-from migration_platform.java_splits import object_to_split, split_text
-from migration_platform.migration import (
+from migration_platform.components.table.migration import TableMigration, build_job
+from migration_platform.cql.literals import parse_literal
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import (
     ColumnFilter,
     ExplodeMap,
     ExtractJson,
@@ -28,9 +28,9 @@ from migration_platform.migration import (
     Guardrails,
     Migration,
     RowMax,
-    TableName,
 )
-from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform.errors import DeclarationError
+from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.cells import read_cells
 from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
 from migration_platform_tests.tables import copy_table, create_table, insert_rows, rows_of

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from migration_platform.import_cdm import import_file
+from migration_platform.cdm.import_cdm import import_file
 from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
 from migration_platform_tests.tables import create_table, insert_rows, rows_of
 

@@ -12,11 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Columns
 from migration_platform.errors import DeclarationError
-from migration_platform.java_calendar import NotDateError
-from migration_platform.java_dates import DatePattern
-from migration_platform.java_patterns import Fraction, Maybe, Number, Padded, Plain, parse_pattern
-from migration_platform.migration import Columns, TableName
+from migration_platform.java_time.calendar import NotDateError
+from migration_platform.java_time.dates import DatePattern
+from migration_platform.java_time.patterns import (
+    Fraction,
+    Maybe,
+    Number,
+    Padded,
+    Plain,
+    parse_pattern,
+)
 from migration_platform_tests.tables import declare
 
 TABLE = Path(__file__).parent / "java" / "java_dates.tsv"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migration_platform.cdm.java_properties import MAX_BYTES, decode_properties, parse_properties
 from migration_platform.errors import DeclarationError
-from migration_platform.java_properties import MAX_BYTES, decode_properties, parse_properties
 
 
 def pairs(text):

@@ -14,15 +14,16 @@ from dagster._core.definitions.definitions_load_context import (
     DefinitionsLoadType,
 )
 
-from migration_platform.components.cutover import MovedTable, judge_checks
-from migration_platform.components.keyspace_assets import KnownTables, build_cutover_sensor
-from migration_platform.components.keyspace_attributes import TableAttributes
-from migration_platform.components.keyspace_migration import KeyspaceMigration
-from migration_platform.components.table_migration import TableMigration, build_job
+from migration_platform.components.keyspace.assets import KnownTables, build_cutover_sensor
+from migration_platform.components.keyspace.attributes import TableAttributes
+from migration_platform.components.keyspace.cutover import MovedTable, judge_checks
+from migration_platform.components.keyspace.migration import KeyspaceMigration
+from migration_platform.components.table.migration import TableMigration, build_job
+from migration_platform.cql.names import TableName, quote
+from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.local.stack import Running
-from migration_platform.migration import Migration, TableName, quote
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,

@@ -9,18 +9,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from migration_platform.dynamodb.target import DynamoDbTarget
-from migration_platform.errors import DeclarationError, PermanentError, PreflightError
-from migration_platform.fidelity import describe_fidelity
-from migration_platform.migration import (
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import (
     ColumnFilter,
     Columns,
     ExplodeMap,
     ExtractJson,
     Filter,
     RowMax,
-    TableName,
 )
+from migration_platform.errors import DeclarationError, PermanentError, PreflightError
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
+from migration_platform.stores.kinds import describe_fidelity
 from migration_platform_tests.cells import read_cells
 from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.tables import (

@@ -6,22 +6,22 @@ reads. The server keeps what it knows of permissions for an hour, as large clust
 
 import pytest
 
-from migration_platform import masks
-from migration_platform.dynamodb.shape import plan_items
-from migration_platform.dynamodb.target import DynamoDbTarget
-from migration_platform.errors import PreflightError
-from migration_platform.local.servers import Cassandra
-from migration_platform.masks import find_masked, object_to_masks
-from migration_platform.migration import (
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import (
     ColumnFilter,
     Columns,
     Endpoint,
     Filter,
     Migration,
-    TableName,
 )
-from migration_platform.preflight import build_plan
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.errors import PreflightError
+from migration_platform.local.servers import Cassandra
+from migration_platform.stores.cassandra import masks
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.masks import find_masked, object_to_masks
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
+from migration_platform.stores.dynamodb.shape import plan_items
 from migration_platform.tenant.rows import organisation_exists, shape_table
 from migration_platform_tests.roles import CHECKING, Roles
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server

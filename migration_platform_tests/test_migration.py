@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.errors import DeclarationError
-from migration_platform.migration import (
+from migration_platform.cql.names import TableName, quote
+from migration_platform.declaration.migration import (
     CODECS,
     CONSISTENCY_LEVELS,
     ColumnFilter,
@@ -19,9 +19,8 @@ from migration_platform.migration import (
     Filter,
     Guardrails,
     Migration,
-    TableName,
-    quote,
 )
+from migration_platform.errors import DeclarationError
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 from migration_platform_tests.tables import (
     copy_table,

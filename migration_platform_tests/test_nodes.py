@@ -10,20 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cassandra.query import PreparedStatement
 
-from migration_platform.copy import CopyRange
-from migration_platform.diff import diff_ranges
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.copying.copy import CopyRange
+from migration_platform.cql.names import TableName
+from migration_platform.cql.rows import Page
 from migration_platform.errors import PermanentError
-from migration_platform.migration import TableName
-from migration_platform.rows import Page
-from migration_platform.stores.cassandra import (
-    CassandraSettings,
-    Connection,
-    Key,
-    Slice,
-    read_rows,
-)
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection, Key, Slice
+from migration_platform.stores.cassandra.reads import read_rows
+from migration_platform.stores.work import Done, Failed
 from migration_platform.token_ranges import split_ring
-from migration_platform.workers import Done, Failed, WorkerPool
 from migration_platform_tests.servers import Node, run_cluster, wait_for_others
 from migration_platform_tests.tables import (
     copy_table,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from migration_platform.fidelity import describe_fidelity
-from migration_platform.preflight import plan_tables
-from migration_platform.stores.cassandra import describe_table
+from migration_platform.plan.preflight import plan_tables
+from migration_platform.stores.cassandra.tables import describe_table
+from migration_platform.stores.kinds import describe_fidelity
 from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.tables import (
     copy_ranges,

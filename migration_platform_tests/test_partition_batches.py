@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.rate import RateBudget
-from migration_platform.stores.cassandra import describe_table
-from migration_platform.stores.cassandra_writes import (
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.stores.cassandra.tables import describe_table
+from migration_platform.stores.cassandra.writes import (
     BATCH_BYTES,
     BATCH_PARTITIONS,
     Chunk,

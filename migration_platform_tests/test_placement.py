@@ -5,11 +5,12 @@ from cassandra import ConsistencyLevel
 from cassandra.cluster import NoHostAvailable
 from cassandra.query import SimpleStatement
 
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import CONSISTENCY_LEVELS
 from migration_platform.errors import PreflightError
-from migration_platform.fidelity import describe_fidelity
-from migration_platform.migration import CONSISTENCY_LEVELS, TableName
-from migration_platform.placement import _needs
-from migration_platform.preflight import build_plan
+from migration_platform.stores.cassandra.placement import _needs
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.kinds import describe_fidelity
 from migration_platform.tenant.rows import shape_table
 from migration_platform_tests.tables import copy_ranges, declare, in_process, plan_copy
 from migration_platform_tests.tenants import ORGANISATION, USER, Tenants, users_of

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from migration_platform.control import set_limits
+from migration_platform.runs.control import set_limits
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from migration_platform.errors import PreflightError
-from migration_platform.migration import (
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import (
     ColumnFilter,
     Columns,
     Endpoint,
@@ -12,10 +12,10 @@ from migration_platform.migration import (
     Filter,
     Guardrails,
     Migration,
-    TableName,
 )
-from migration_platform.preflight import build_plan
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.errors import PreflightError
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform_tests.tables import (
     copy_table,
     create_table,

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from migration_platform import rate
-from migration_platform.rate import RateBudget
-from migration_platform.workers import Done, Reported, WorkerPool
+from migration_platform.pacing import rate
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.work import Done, Reported
 from migration_platform_tests.tables import create_table, plan_copy
 from migration_platform_tests.test_workers import Say
 

@@ -12,20 +12,20 @@ from threading import Event, Thread, Timer
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from migration_platform import diff
-from migration_platform.diff import diff_ranges
-from migration_platform.errors import PreflightError
-from migration_platform.migration import (
+from migration_platform.comparing import diff
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.comparing.verdicts import RangeVerdict, difference_lines
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import (
     CONSISTENCY_LEVELS,
     ColumnFilter,
     Columns,
     ExplodeMap,
     ExtractJson,
     Filter,
-    TableName,
 )
-from migration_platform.verdicts import RangeVerdict, difference_lines
-from migration_platform.workers import WorkerPool
+from migration_platform.errors import PreflightError
+from migration_platform.runs.workers import WorkerPool
 from migration_platform_tests.cells import (
     Cells,
     ManyTables,

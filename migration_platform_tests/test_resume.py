@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_platform.errors import DeclarationError
-from migration_platform.resume import Detail, Division, Resume, divide, read_resume, to_detail
+from migration_platform.runs.resume import Detail, Division, Resume, divide, read_resume, to_detail
+from migration_platform.runs.tracking import DIFF_CORRECTED, PASS
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange, split_ring
-from migration_platform.tracking import DIFF_CORRECTED, PASS
 
 STATES = ("PASS", "FAIL", "DIFF", "DIFF_CORRECTED", "STARTED", "NOT_STARTED")
 TOKENS = 40

@@ -15,7 +15,6 @@ from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionShutdown
 from cassandra.protocol import OverloadedErrorMessage, ServerError, SyntaxException
 
-from migration_platform import retries
 from migration_platform.errors import (
     DeclarationError,
     MigrationError,
@@ -26,7 +25,8 @@ from migration_platform.errors import (
     explain,
     is_transient,
 )
-from migration_platform.retries import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Attempts
+from migration_platform.pacing import retries
+from migration_platform.pacing.retries import FIRST_DELAY_SECONDS, LONGEST_DELAY_SECONDS, Attempts
 
 TRANSIENT = [
     OperationTimedOut(),

@@ -4,9 +4,10 @@ import time
 
 import pytest
 
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Filter, RowMax
 from migration_platform.errors import DeclarationError, PreflightError
-from migration_platform.migration import Filter, RowMax, TableName
-from migration_platform.stores.cassandra import truncate
+from migration_platform.stores.cassandra.tables import truncate
 from migration_platform_tests.cells import many_tables, read_cells
 from migration_platform_tests.tables import copy_table, declare, plan_copy
 

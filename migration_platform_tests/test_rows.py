@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.rows import (
+from migration_platform.cql.rows import (
     INT32,
     compile_splitter,
     count_cells,

@@ -17,7 +17,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin
 from dagster._grpc.impl import get_external_sensor_execution
 
-from migration_platform.components.ended_runs import PROCESS_TAG
+from migration_platform.components.table.ended_runs import PROCESS_TAG
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     EVERYTHING,

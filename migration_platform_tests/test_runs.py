@@ -6,14 +6,14 @@ import time
 import pytest
 from dagster import DagsterRunStatus
 
-from migration_platform.components.ended_runs import (
+from migration_platform.components.table.ended_runs import (
     BEGUN,
     PROCESS_TAG,
     copies_tag,
     process_mark,
     truncates_tag,
 )
-from migration_platform.control import set_paused
+from migration_platform.runs.control import set_paused
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,

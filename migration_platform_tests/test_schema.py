@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migration_platform.cql.names import quote
 from migration_platform.errors import PreflightError
 from migration_platform.local.stack import Running
-from migration_platform.migration import quote
-from migration_platform.schema import (
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.schema import (
     CREATABLE,
     ColumnSchema,
     Created,
@@ -30,7 +31,6 @@ from migration_platform.schema import (
     read_schema,
     types_in_order,
 )
-from migration_platform.stores.cassandra import CassandraSettings, Connection
 from migration_platform_tests.tables import REPLICATION, create_table
 
 EVERY_KIND = {

@@ -4,7 +4,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from migration_platform.migration import (
+from migration_platform.comparing.scope import MAX_SHOWN, Scope, describe_filter, describe_scope
+from migration_platform.declaration.migration import (
     ColumnFilter,
     Columns,
     ExplodeMap,
@@ -12,7 +13,6 @@ from migration_platform.migration import (
     Filter,
     Guardrails,
 )
-from migration_platform.scope import MAX_SHOWN, Scope, describe_filter, describe_scope
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 from migration_platform_tests.tables import create_table, declare, plan_copy
 
@@ -61,7 +61,7 @@ def test_what_takes_every_row_has_no_filter(connection, keyspace) -> None:
 
 
 def test_long_conditions_and_times_beyond_every_calendar_are_shown_in_short() -> None:
-    from migration_platform.migration import TableName
+    from migration_platform.cql.names import TableName
 
     long = Filter(where=f"w = '{'x' * 1_000}'", writetime_to=MAX_TOKEN)
     where, times = describe_filter(declare(TableName("a", "b"), TableName("a", "c"), filter=long))

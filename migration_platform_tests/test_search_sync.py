@@ -24,7 +24,6 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from migration_platform import retries
 from migration_platform.errors import (
     DeclarationError,
     MigrationError,
@@ -33,15 +32,10 @@ from migration_platform.errors import (
     TransientError,
 )
 from migration_platform.local.servers import LOCALHOST, free_port
-from migration_platform.local.sunbird import (
-    SYNC_PATH,
-    Answer,
-    Received,
-    Sunbird,
-    serve_sunbird,
-)
+from migration_platform.local.sunbird import SYNC_PATH, Answer, Received, Sunbird, serve_sunbird
+from migration_platform.pacing import retries
 from migration_platform.resources import SunbirdSyncResource
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.sunbird_sync import (
     MAX_ANSWER_BYTES,
     MAX_BLOCK_SIZE,

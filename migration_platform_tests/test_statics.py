@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from migration_platform.diff import diff_ranges
+from migration_platform.comparing.diff import diff_ranges
 from migration_platform.errors import PreflightError
-from migration_platform.stores.cassandra import truncate
-from migration_platform.workers import WorkerPool
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.tables import truncate
 from migration_platform_tests.cells import (
     Pairs,
     as_asked_for,

@@ -12,7 +12,7 @@ from cassandra.cluster import Session
 from migration_platform.errors import TransientError
 from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import Running, start
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.tenant.records import newest_plan
 from migration_platform.tenant.steps import read_progress
 from migration_platform_tests.dagster_project import (

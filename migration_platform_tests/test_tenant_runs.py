@@ -12,7 +12,7 @@ from cassandra.cluster import Session
 from migration_platform.local.servers import NEO4J_PASSWORD, NEO4J_USER
 from migration_platform.local.stack import Running
 from migration_platform.local.sunbird import Answer, Received, Sunbird, serve_sunbird
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.neo4j import Graph, Neo4jSettings
 from migration_platform.tenant.graph_step import tell_nothing_left
 from migration_platform_tests.dagster_project import (

@@ -8,10 +8,11 @@ from cassandra.cluster import Session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.cql_names import TableName
-from migration_platform.cql_types import encode_value, parse_type
+from migration_platform.cql.names import TableName
+from migration_platform.cql.types import encode_value, parse_type
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
-from migration_platform.stores.cassandra import CassandraSettings, Column, Connection, Table
+from migration_platform.plan.model import Column, Table
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.tenant import steps
 from migration_platform.tenant.declaration import Change, Lookup, Move
 from migration_platform.tenant.records import newest_plan, plans_of, sole_writer
@@ -273,7 +274,7 @@ def _replace(names: list[str], which: str) -> list[str]:
     kind = parse_type("list<text>")
     found = change(encode_value(names, kind))
     assert encode_value([*names], kind) == encode_value(names, kind)
-    from migration_platform.cql_types import read_elements
+    from migration_platform.cql.types import read_elements
 
     return [element.decode() for element in read_elements(found)]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from migration_platform.cell_times import (
+from migration_platform.cql.cell_times import (
     NO_TTL,
     RowTimes,
     TimeRules,
@@ -18,8 +18,8 @@ from migration_platform.cell_times import (
     read_writetimes,
     settle_times,
 )
+from migration_platform.cql.rows import compile_splitter
 from migration_platform.errors import PermanentError
-from migration_platform.rows import compile_splitter
 
 NULL = pack(">i", -1)
 ASKED_US = 1_700_000_000_123_456

@@ -17,11 +17,15 @@ import yaml
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_shared.serdes import serialize_value
 
+from migration_platform.demo.sample import create_tables, fill_origin
 from migration_platform.errors import PreflightError
 from migration_platform.local.servers import Cassandra, TlsFiles
 from migration_platform.resources import CassandraResource, KafkaResource
-from migration_platform.sample import create_tables, fill_origin
-from migration_platform.stores.cassandra import CassandraSettings, Connection, TlsSettings
+from migration_platform.stores.cassandra.connection import (
+    CassandraSettings,
+    Connection,
+    TlsSettings,
+)
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,

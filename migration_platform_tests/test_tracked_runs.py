@@ -14,7 +14,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 
 from migration_platform.cli import main
 from migration_platform.components.projects import find_migrations
-from migration_platform.tracking import migration_key
+from migration_platform.runs.tracking import migration_key
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     EVERYTHING,

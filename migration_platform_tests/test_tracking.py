@@ -13,18 +13,18 @@ from cassandra.cluster import Session
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.control import CONTROL_TABLES
-from migration_platform.copy import RangeCounts
+from migration_platform.comparing.verdicts import RangeVerdict
+from migration_platform.counts import RangeCounts
+from migration_platform.cql.names import TableName, quote
+from migration_platform.declaration.migration import Filter, Migration
 from migration_platform.errors import (
     DeclarationError,
     MigrationError,
     PreflightError,
     TransientError,
 )
-from migration_platform.migration import Filter, Migration, TableName, quote
-from migration_platform.stores.cassandra import CassandraSettings, Connection
-from migration_platform.token_ranges import MIN_TOKEN, split_range
-from migration_platform.tracking import (
+from migration_platform.runs.control import CONTROL_TABLES
+from migration_platform.runs.tracking import (
     COUNTERS,
     MIGRATE,
     VALIDATE,
@@ -44,7 +44,8 @@ from migration_platform.tracking import (
     to_run_info,
     verdict_counters,
 )
-from migration_platform.verdicts import RangeVerdict
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.token_ranges import MIN_TOKEN, split_range
 from migration_platform_tests.servers import proxy_before
 from migration_platform_tests.tables import declare
 

@@ -17,17 +17,19 @@ from cassandra import ConsistencyLevel, DriverException
 from cassandra.cluster import NoHostAvailable
 from cassandra.query import SimpleStatement
 
-from migration_platform.dead_letters import open_letters
+from migration_platform.comparing.rechecks import recheck
+from migration_platform.copying.dead_letters import open_letters
+from migration_platform.copying.replay import ReplaySlice, ensure_letters
+from migration_platform.cql.names import TableName
+from migration_platform.cql.rows import join_cells
+from migration_platform.declaration.migration import Columns
 from migration_platform.errors import PreflightError
-from migration_platform.fidelity import tell_transactions
-from migration_platform.migration import Columns, TableName
-from migration_platform.preflight import Plan, build_plan
-from migration_platform.rechecks import recheck
-from migration_platform.replay import ReplaySlice, ensure_letters
-from migration_platform.rows import join_cells
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.plan.fidelity import tell_transactions
+from migration_platform.plan.model import Plan
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.cassandra.transactions import finish_transactions, serial_level
 from migration_platform.token_ranges import serialize_key, split_key
-from migration_platform.transactions import finish_transactions, serial_level
 from migration_platform_tests.comparing import compare
 from migration_platform_tests.servers import Node, run_cluster
 from migration_platform_tests.tables import copy_ranges, declare, in_process

@@ -12,22 +12,19 @@ from typing import NamedTuple
 import dagster as dg
 import pytest
 
-from migration_platform.copy import PieceReport, RangeCounts, copy_range
+from migration_platform.copying.copy import copy_range
+from migration_platform.counts import PieceReport, RangeCounts
+from migration_platform.cql.names import TableName
+from migration_platform.cql.rows import split_cells
 from migration_platform.errors import TransientError, UnreadableError
 from migration_platform.local.servers import Cassandra
-from migration_platform.migration import TableName
-from migration_platform.rows import split_cells
-from migration_platform.stores import cassandra as store
-from migration_platform.stores.cassandra import (
-    CassandraSettings,
-    Connection,
-    RangeRead,
-    describe_table,
-    prepare_range_read,
-    read_pages,
-)
+from migration_platform.stores.cassandra import connection as store
+from migration_platform.stores.cassandra import reads
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read, read_pages
+from migration_platform.stores.cassandra.tables import describe_table
+from migration_platform.stores.work import OpenStores
 from migration_platform.token_ranges import TokenRange, split_ring, token_of_key
-from migration_platform.workers import OpenStores
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
 from migration_platform_tests.servers import SMALL_HEAP_MB, proxy_before, run_server
@@ -279,7 +276,7 @@ def test_what_is_behind_an_unreadable_partition_is_read_on_demand(strict, make):
 
 
 def test_a_table_of_which_nothing_can_be_read_is_given_up_soon(strict, make, monkeypatch):
-    monkeypatch.setattr(store, "MOST_UNREADABLE", 3)
+    monkeypatch.setattr(reads, "MOST_UNREADABLE", 3)
     table = make()
     for k in range(5):
         bury(strict, table, [(k, c) for c in range(MOST_TOMBSTONES + 20)])
@@ -309,11 +306,11 @@ def test_what_is_left_behind_any_page_is_read_without_loss_or_repetition(
 
     for size in range(1, 8):
         for pages in range(1, len(expected)):
-            reading = store._Reading(
+            reading = reads._Reading(
                 connection, read, "LOCAL_ONE", size, budget_of(), 20.0, lambda _: None
             )
             told: list[bytes] = []
-            left, state, last = store._Left(RING), None, None
+            left, state, last = reads._Left(RING), None, None
             for _ in range(pages):
                 page = store.page_of(reading.ask(left, state).future)
                 told.append(page.data)
@@ -325,7 +322,7 @@ def test_what_is_left_behind_any_page_is_read_without_loss_or_repetition(
             rest = reading.cut(left, last, state)
             assert rest[0].token == rest[0].piece.end
             for each in rest:
-                told += [page.data for page in store._read_until_cut(reading, each)]
+                told += [page.data for page in reads._read_until_cut(reading, each)]
             cells = split_cells(b"".join(told), sum(expected.values()) * read.cells)
             numbers = [number_of(cell) for cell in cells]
             assert Counter(zip(numbers[::2], numbers[1::2], strict=True)) == expected

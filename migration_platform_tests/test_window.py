@@ -12,19 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migration_platform.rate import RateBudget
-from migration_platform.rows import UNSET, join_cells
-from migration_platform.stores import cassandra as stores
-from migration_platform.stores import window as windows
-from migration_platform.stores.cassandra import (
-    CassandraSettings,
-    Connection,
-    describe_table,
-    prepare_range_read,
-    read_pages,
-)
-from migration_platform.stores.cassandra_writes import Writer, prepare_insert
-from migration_platform.stores.window import LARGEST_SIZE, LEAST_SIZE, Window
+from migration_platform.cql.rows import UNSET, join_cells
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.stores.cassandra import reads as stores
+from migration_platform.stores.cassandra import window as windows
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.reads import prepare_range_read, read_pages
+from migration_platform.stores.cassandra.tables import describe_table
+from migration_platform.stores.cassandra.window import LARGEST_SIZE, LEAST_SIZE, Window
+from migration_platform.stores.cassandra.writes import Writer, prepare_insert
 from migration_platform.token_ranges import split_ring
 from migration_platform_tests.servers import proxy_before
 from migration_platform_tests.tables import create_table, fill

@@ -13,23 +13,14 @@ from typing import Any
 import psutil
 import pytest
 
-from migration_platform.copy import CopyRange
+from migration_platform.copying.copy import CopyRange
+from migration_platform.cql.names import TableName
 from migration_platform.errors import TransientError
 from migration_platform.local.servers import free_port
-from migration_platform.migration import TableName
-from migration_platform.preflight import Plan
-from migration_platform.stores.cassandra import CassandraSettings
-from migration_platform.workers import (
-    RETRY_SECONDS_AFTER_A_LOSS,
-    STOP_SECONDS,
-    Done,
-    Failed,
-    OpenStores,
-    Report,
-    Reported,
-    Started,
-    WorkerPool,
-)
+from migration_platform.plan.model import Plan
+from migration_platform.runs.workers import RETRY_SECONDS_AFTER_A_LOSS, STOP_SECONDS, WorkerPool
+from migration_platform.stores.cassandra.connection import CassandraSettings
+from migration_platform.stores.work import Done, Failed, OpenStores, Report, Reported, Started
 from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.tables import create_table, fill, plan_copy, rows_of
 
@@ -259,8 +250,9 @@ def test_a_server_that_nobody_finds_fails_a_task_when_its_time_is_over(open_pool
 PROGRAM = """\
 import pickle, sys
 print("main module", flush=True)
-from migration_platform.copy import CopyRange
-from migration_platform.workers import Started, WorkerPool
+from migration_platform.copying.copy import CopyRange
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.work import Started
 with open(sys.argv[1], "rb") as file:
     plan, settings = pickle.load(file)
 with WorkerPool(plan, settings, settings, workers=2) as pool:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from migration_platform import sample
-from migration_platform.cql_names import TableName
+from migration_platform.cql.names import TableName
+from migration_platform.demo import sample
 from migration_platform.local.jars import locked_jars
 
 LOCK = Path(__file__).parent.parent / "jars.lock"

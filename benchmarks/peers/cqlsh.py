@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks.peers import PROCESSES, Peer, Place, Work
-from migration_platform import sample
+from migration_platform.demo import sample
 
 # Stands for null: by default an empty field does, and every empty text would become null.
 NULL = "NULL_"

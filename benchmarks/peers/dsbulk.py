@@ -3,7 +3,7 @@
 import shutil
 
 from benchmarks.peers import DATACENTER, Peer, Place, Work, java
-from migration_platform import sample
+from migration_platform.demo import sample
 
 HEAP = "1g"
 # Stands for null: by default an empty field does, and every empty text would become null.

@@ -12,19 +12,20 @@ from typing import Any
 
 from benchmarks.peers import Peer, Work
 from benchmarks.peers.serving import serve
-from migration_platform.copy import copy_range
-from migration_platform.cql_types import parse_type
-from migration_platform.dynamodb.items import ItemColumn, ItemForm, KeyPart, compile_item
-from migration_platform.dynamodb.rows import units_of
-from migration_platform.dynamodb.target import DynamoDbTarget
-from migration_platform.migration import Endpoint, Migration, TableName
-from migration_platform.planning import make_plan
-from migration_platform.rate import RateBudget
-from migration_platform.sample import USERS_KEYSPACE, USERS_TABLE
-from migration_platform.stores.cassandra import CassandraSettings
-from migration_platform.stores.dynamodb import DynamoDb, DynamoDbSettings, describe
-from migration_platform.stores.dynamodb_writes import ItemWriter
-from migration_platform.workers import OpenStores
+from migration_platform.copying.copy import copy_range
+from migration_platform.cql.names import TableName
+from migration_platform.cql.types import parse_type
+from migration_platform.declaration.migration import Endpoint, Migration
+from migration_platform.demo.sample import USERS_KEYSPACE, USERS_TABLE
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.stores.cassandra.connection import CassandraSettings
+from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings, describe
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
+from migration_platform.stores.dynamodb.items import ItemColumn, ItemForm, KeyPart, compile_item
+from migration_platform.stores.dynamodb.rows import units_of
+from migration_platform.stores.dynamodb.writes import ItemWriter
+from migration_platform.stores.kinds import make_plan
+from migration_platform.stores.work import OpenStores
 
 REGION = "local"
 IN_FLIGHT = 8

@@ -12,13 +12,16 @@ from typing import Any
 
 from benchmarks.peers import CHECKED_ROWS, PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
-from migration_platform.copy import CopyRange
-from migration_platform.diff import RangeVerdict, diff_ranges
-from migration_platform.migration import Endpoint, Migration, TableName
-from migration_platform.preflight import Plan, build_plan
-from migration_platform.stores.cassandra import CassandraSettings, Connection
+from migration_platform.comparing.diff import RangeVerdict, diff_ranges
+from migration_platform.copying.copy import CopyRange
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Endpoint, Migration
+from migration_platform.plan.model import Plan
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.work import Done, Failed
 from migration_platform.token_ranges import TokenRange
-from migration_platform.workers import Done, Failed, WorkerPool
 
 LONGEST_EXAMPLE = 40
 RANGES_CHECKED_TOGETHER = 8

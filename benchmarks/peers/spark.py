@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.peers import KEYSPACE, PROCESSES, Peer, Work
 from benchmarks.peers.serving import serve
-from migration_platform import sample
+from migration_platform.demo import sample
 
 AS_READ = Work(
     name="Spark Cassandra Connector",

@@ -11,14 +11,14 @@ from dagster import ComponentTree
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
-from migration_platform.components.guardrail_check import GuardrailCheck, check_key
-from migration_platform.components.keyspace_migration import KeyspaceMigration
+from migration_platform.components.keyspace.migration import KeyspaceMigration
 from migration_platform.components.stores import kinds_of_stores, read_settings
-from migration_platform.components.table_migration import TableMigration
+from migration_platform.components.table.guardrail_check import GuardrailCheck, check_key
+from migration_platform.components.table.migration import TableMigration
+from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError, MigrationError, explain
-from migration_platform.migration import Migration
-from migration_platform.stores.cassandra import CassandraSettings
-from migration_platform.tracking import migration_key
+from migration_platform.runs.tracking import migration_key
+from migration_platform.stores.cassandra.connection import CassandraSettings
 
 
 @dataclass(frozen=True)

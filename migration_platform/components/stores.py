@@ -16,7 +16,7 @@ from migration_platform.resources import (
     Neo4jResource,
     SunbirdSyncResource,
 )
-from migration_platform.stores.cassandra import CassandraSettings
+from migration_platform.stores.cassandra.connection import CassandraSettings
 
 _ENV = "_env"
 """Ends the name of a field that holds a variable's name; in YAML `key_env` is `key: {env: NAME}`.

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from migration_platform.local.servers import LOCALHOST, SUNBIRD_KEY_VARIABLE, Cassandra
 
 if TYPE_CHECKING:
-    from migration_platform.stores.cassandra import Connection
+    from migration_platform.stores.cassandra.connection import Connection
 
 SYNC_PATH = "/v1/data/sync"
 SYNC_TYPES = ("user", "organisation", "batch", "user_course")
@@ -423,7 +423,7 @@ def _connect(home: Path) -> "Connection":
     """
     from migration_platform.errors import PreflightError
     from migration_platform.local.stack import status
-    from migration_platform.stores.cassandra import CassandraSettings
+    from migration_platform.stores.cassandra.connection import CassandraSettings
 
     deadline = time.monotonic() + CASSANDRA_SECONDS
     while True:

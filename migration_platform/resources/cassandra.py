@@ -3,7 +3,11 @@
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.stores.cassandra import CassandraSettings, Connection, TlsSettings
+from migration_platform.stores.cassandra.connection import (
+    CassandraSettings,
+    Connection,
+    TlsSettings,
+)
 
 
 class TlsFiles(dg.Config):

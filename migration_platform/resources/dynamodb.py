@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.stores.dynamodb import DynamoDb, DynamoDbSettings
+from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
 
 
 class DynamoDbResource(dg.ConfigurableResource):

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.events import KafkaSettings
+from migration_platform.runs.events import KafkaSettings
 
 
 class KafkaResource(dg.ConfigurableResource):

@@ -31,7 +31,7 @@ from migration_platform.errors import (
     PreflightError,
     TransientError,
 )
-from migration_platform.retries import Attempts
+from migration_platform.pacing.retries import Attempts
 
 SCHEMES = ("bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
 CONNECT_TIMEOUT_SECONDS = 5.0

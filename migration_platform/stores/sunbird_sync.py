@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from urllib3 import exceptions as http_errors
 
+from migration_platform.declaration.validation import object_to_choice
 from migration_platform.errors import (
     AttemptError,
     DeclarationError,
@@ -24,8 +25,7 @@ from migration_platform.errors import (
     PreflightError,
     TransientError,
 )
-from migration_platform.objections import object_to_choice
-from migration_platform.retries import Attempts
+from migration_platform.pacing.retries import Attempts
 
 OBJECT_TYPES = ("user", "organisation", "batch", "user_course", "location")
 """What some version of the API takes: that of 2019 the first four, today's has lost two of them."""

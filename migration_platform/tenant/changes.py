@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
-from migration_platform.cell_times import read_writetimes
-from migration_platform.migration import quote
-from migration_platform.rate import RateBudget
-from migration_platform.rows import INT32, Page, split_cells
-from migration_platform.stores.cassandra import Connection, read_rows
+from migration_platform.cql.cell_times import read_writetimes
+from migration_platform.cql.names import quote
+from migration_platform.cql.rows import INT32, Page, split_cells
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.cassandra.reads import read_rows
 from migration_platform.tenant.declaration import Move
 from migration_platform.tenant.records import (
     Part,

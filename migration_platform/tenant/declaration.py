@@ -12,16 +12,16 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal, get_args
 
-from migration_platform.cql_names import TableName
-from migration_platform.errors import DeclarationError
-from migration_platform.migration import CONSISTENCY_LEVELS, MAX_ROWS_PER_SECOND
-from migration_platform.objections import (
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import CONSISTENCY_LEVELS, MAX_ROWS_PER_SECOND
+from migration_platform.declaration.validation import (
     is_name,
     object_to_choice,
     object_to_mapping,
     object_to_number,
     show,
 )
+from migration_platform.errors import DeclarationError
 from migration_platform.stores.sunbird_sync import object_to_object_type
 from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from migration_platform.cell_times import read_writetimes
-from migration_platform.migration import quote
-from migration_platform.rows import NULL, join_cells, split_cells
-from migration_platform.stores.cassandra import Connection
+from migration_platform.cql.cell_times import read_writetimes
+from migration_platform.cql.names import quote
+from migration_platform.cql.rows import NULL, join_cells, split_cells
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.tenant.changes import planned_rows, show_held
 from migration_platform.tenant.declaration import Move
 from migration_platform.tenant.records import PlanFolder, read_part

@@ -14,7 +14,10 @@ from typing import Any
 
 from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 
-from migration_platform.cql_types import (
+from migration_platform.comparing.digest import buckets_per_range
+from migration_platform.cql.names import quote
+from migration_platform.cql.rows import INT32, Page, compile_splitter, split_cells
+from migration_platform.cql.types import (
     CqlType,
     encode_value,
     parse_type,
@@ -23,21 +26,14 @@ from migration_platform.cql_types import (
     sort_elements,
     write_elements,
 )
-from migration_platform.digest import buckets_per_range
 from migration_platform.errors import PermanentError, PreflightError
-from migration_platform.masks import object_to_masks
-from migration_platform.migration import quote
-from migration_platform.placement import object_to_view
-from migration_platform.rate import RateBudget
-from migration_platform.rows import INT32, Page, compile_splitter, split_cells
-from migration_platform.stores.cassandra import (
-    Connection,
-    Table,
-    describe_table,
-    prepare_range_read,
-    read_pages,
-    read_rows,
-)
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.plan.model import Table
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.cassandra.masks import object_to_masks
+from migration_platform.stores.cassandra.placement import object_to_view
+from migration_platform.stores.cassandra.reads import prepare_range_read, read_pages, read_rows
+from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.tenant.declaration import Change, Lookup, Move, TableStep
 from migration_platform.token_ranges import TokenRange
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from migration_platform.errors import DeclarationError, PermanentError
-from migration_platform.stores.cassandra import Connection
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.tenant.changes import (
     Changes,
     apply_range,
@@ -23,12 +23,7 @@ from migration_platform.tenant.changes import (
     restore_range,
     saved_rows,
 )
-from migration_platform.tenant.declaration import (
-    Move,
-    Step,
-    SyncStep,
-    TableStep,
-)
+from migration_platform.tenant.declaration import Move, Step, SyncStep, TableStep
 from migration_platform.tenant.proof import Proof, prove_range
 from migration_platform.tenant.records import (
     ALL,

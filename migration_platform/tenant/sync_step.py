@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from migration_platform.errors import DeclarationError
-from migration_platform.stores.cassandra import Connection
-from migration_platform.stores.sunbird_sync import (
-    SunbirdSync,
-    SunbirdSyncSettings,
-    to_object_type,
-)
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.sunbird_sync import SunbirdSync, SunbirdSyncSettings, to_object_type
 from migration_platform.tenant.declaration import Move, SyncStep, TableStep
 from migration_platform.tenant.records import (
     ALL,

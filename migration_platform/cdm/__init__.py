@@ -1,0 +1,1 @@
+"""Files of the Cassandra Data Migrator as declarations of this platform."""

@@ -1,0 +1,1 @@
+"""Both tables read and compared, what differs read again and repaired."""

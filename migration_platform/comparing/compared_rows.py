@@ -1,0 +1,460 @@
+"""Rows of either side in the form in which they are compared: key, content, expiries.
+
+The origin's rows come transformed, as a copy would write them, with the times that it would give
+them. A row's content is its cells and, where times are compared, the writetimes of those cells
+whose time can be exact.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from struct import Struct
+
+from migration_platform.comparing.digest import DigestedRow
+from migration_platform.copying.transform import BAD_ROW, Wins, compile_rows, is_sorted
+from migration_platform.counts import Tally
+from migration_platform.cql.cell_times import (
+    CellTime,
+    SettledTimes,
+    TimeOf,
+    TimeRules,
+    Times,
+    TimesLayout,
+    compile_times_reader,
+    settle_times,
+)
+from migration_platform.cql.forms import in_usual_form, usual_elements, usual_form
+from migration_platform.cql.keys import NO_KEY
+from migration_platform.cql.rows import NULL, Page, compile_splitter, join_cells, split_cells
+from migration_platform.cql.types import Converter, CqlType, parse_type, sort_elements
+from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source, Table
+from migration_platform.plan.preflight import times_layout
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read
+from migration_platform.stores.cassandra.row_writes import build_form
+from migration_platform.stores.dynamodb.shape import build_item_form
+from migration_platform.stores.dynamodb.types import Canonical
+
+SIDES = ("origin", "target")
+EXPIRY_TOLERANCE_SECONDS = 5
+"""Servers tell TTLs in whole seconds, and a second or two pass between a read and a write."""
+
+_LONG = Struct(">q")
+_ONE_TIME = b"="
+NO_CONTENT = b"!"
+"""The content of a row that cannot be written: no row of the target has it."""
+AS_IT_IS = TimeRules("cell", "cell")
+
+
+@dataclass(frozen=True)
+class ComparedRows:
+    """One layer of one side: what the SELECT names, and how its pages become compared rows.
+
+    `sources` are the compared columns in order, the first `keys` of them the key; of those at
+    `no_time` only the value is compared, and those that are `loose` need only be there. `cells`
+    gives each row as its key, its cells and (where compared) their settled times, but for those
+    that cannot be written: of them `digested` tells that they are there.
+
+    A key comes in the usual form of its values (see `cql.forms`), cells as they are; `forms` are,
+    by position, what gives a cell the usual form where the bytes of one value may differ.
+    """
+
+    table: Table
+    sources: tuple[Source, ...]
+    keys: int
+    columns: tuple[str, ...]
+    times: TimesLayout
+    no_time: frozenset[int]
+    loose: tuple[int, ...]
+    statics: bool
+    where: str | None
+    forms: dict[int, Converter]
+    digested: Callable[[Page], Iterator[DigestedRow]]
+    cells: Callable[[Page], Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]]
+
+    def prepare(self, connection: Connection, retry_seconds: float) -> RangeRead:
+        """Prepare the scan of a token range."""
+        return prepare_range_read(
+            connection,
+            self.table,
+            self.columns,
+            times=self.times.selections(),
+            where=self.where,
+            statics=self.statics,
+            retry_seconds=retry_seconds,
+        )
+
+
+def compile_compared(
+    plan: Plan, layer: Layer, side: str, *, wins: Wins | None = None
+) -> ComparedRows:
+    """Build the reader of one layer of one side."""
+    sources = layer.ordered(plan.diff_leading)
+    keys = sum(source.is_key for source in sources)
+    compares = plan.migration.compare_writetime and not layer.has_counters
+    form = build_form(plan, layer, sources)
+    sorts = {
+        position: parse_type(source.target_type)
+        for position, source in enumerate(sources)
+        if is_sorted(source)
+    }
+    # Of these no time is exact: a list is written as a whole, and an order that was changed for
+    # comparing no longer tells which element has which time.
+    no_time = {value.position for value in form.values if value.kind == "list"}
+    no_time |= {
+        value.position for value in form.values if value.kind in ("set", "map")
+    } & sorts.keys()
+    no_time |= {
+        value.position
+        for value in form.values
+        if value.kind != "plain" and not plan.target.tells_elements
+    }
+    per_element, time_of = form.per_element, form.time_of
+    is_origin = side == "origin"
+    canonical = _canonical_cells(plan, sources)
+    if is_origin:
+        reader = compile_rows(
+            plan,
+            layer if compares or plan.migration.filter.by_writetime else _timeless(layer),
+            sources,
+            keys,
+            null=NULL,
+            wins=wins if layer.name == "rows" else None,
+            sorted_sets=True,
+            stands_in=True,
+        )
+        rules = plan.rules
+    else:
+        names = [sources[value.position].target for value in form.values]
+        layout = times_layout(plan.target, names if compares else (), ttls=True)
+        reader = _target_reader(plan, layer, sources, keys, layout, sorts)
+        rules = AS_IT_IS
+        time_of = tuple(_time_there(layout, name) for name in names)
+        per_element = tuple(isinstance(e, tuple) or e for e in per_element)
+    if canonical:
+        reader = _with_canonical(reader, len(sources), canonical)
+    positions = tuple(value.position for value in form.values)
+    forms = _find_forms(plan, sources, sorts)
+    to_usual = _compile_usual(forms, keys, len(sources)) if forms else None
+    # A constant has the row's time, and of a row of nulls no query tells that; times that are
+    # declared are known.
+    declared = isinstance(plan.rules.writetime, int) and plan.rules.ttl not in ("cell", "row_max")
+    no_time |= {
+        value.position
+        for value, (kind, _) in zip(form.values, form.time_of, strict=True)
+        if kind == "row" and not declared
+    }
+    one_time = rules.passes_bytes and not isinstance(plan.migration.ttl, int) and not no_time
+    extract = plan.migration.columns.extract_json
+    # What the target holds already is no difference, unless it is to be overwritten.
+    loose = tuple(
+        position
+        for position, source in enumerate(sources)
+        if source.kind == "json" and extract and not extract.overwrite and layer.name == "rows"
+    )
+    keeps_expiry = not isinstance(plan.migration.ttl, int)
+    fixed_ttl = isinstance(plan.migration.ttl, int) and is_origin
+
+    def settled(times: Times, page: Page, entry: int) -> SettledTimes:
+        found = settle_times(times, rules, time_of, per_element, page.asked_us, entry)
+        return _with_ttl(found) if fixed_ttl else found
+
+    def cells(page: Page) -> Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]:
+        for key, values, times, entry in reader.rows(page, Tally()):
+            if times is BAD_ROW:
+                continue
+            found = split_cells(values, len(sources))
+            if to_usual:
+                key, _, _ = to_usual(key, values)
+            yield key, found, settled(times, page, entry) if compares else None
+
+    def digested(page: Page) -> Iterator[DigestedRow]:
+        if not (compares or loose or to_usual):
+            for key, values, times, _ in reader.rows(page, Tally()):
+                yield key, values if times is not BAD_ROW else key + NO_CONTENT, b"", b""
+            return
+        for key, values, times, entry in reader.rows(page, Tally()):
+            form = b""
+            if to_usual:
+                key, values, form = to_usual(key, values)
+            if times is BAD_ROW:
+                yield key, key + NO_CONTENT, b"", b""
+                continue
+            if not (compares or loose):
+                yield key, values, b"", form
+                continue
+            if one_time and type(times) is bytes and not loose:
+                yield key, values + _ONE_TIME + times, b"", form
+                continue
+            found = split_cells(values, len(sources))
+            presence = b""
+            if loose:
+                presence = bytes((len(loose), *(found[at] is not None for at in loose)))
+                for at in loose:
+                    found[at] = None
+                values = join_cells(found, NULL)
+            if compares:
+                content, expiries = _write_times(
+                    settled(times, page, entry), found, positions, no_time, keeps_expiry
+                )
+                values += content
+                if expiries:
+                    presence = (presence or b"\x00") + expiries
+            yield key, values, presence, form
+
+    def without_empty_statics(
+        rows: Callable[[Page], Iterator[tuple]],
+    ) -> Callable[[Page], Iterator[tuple]]:
+        # A partition without static cells is no static row, on either side.
+        empty = NULL * len(positions)
+
+        def there(page: Page) -> Iterator[tuple]:
+            for row in rows(page):
+                values = row[1] if isinstance(row[1], bytes) else join_cells(row[1], NULL)
+                if not values[len(row[0]) :].startswith(empty):
+                    yield row
+
+        return there
+
+    is_statics = layer.name == "statics"
+    return ComparedRows(
+        table=plan.origin if is_origin else plan.target,
+        sources=sources,
+        keys=keys,
+        columns=reader.columns,
+        times=reader.times,
+        no_time=frozenset(no_time),
+        loose=loose,
+        statics=is_statics,
+        where=plan.migration.filter.where if is_origin else None,
+        forms=forms,
+        digested=without_empty_statics(digested) if is_statics else digested,
+        cells=without_empty_statics(cells) if is_statics else cells,
+    )
+
+
+def _find_forms(
+    plan: Plan, sources: Sequence[Source], sorts: dict[int, CqlType]
+) -> dict[int, Converter]:
+    """Find the cells of which the bytes of one value may differ, and what gives the usual form.
+
+    These are clustering columns, and elements that are cells of their own. A partition key is told
+    apart by its bytes. Items of DynamoDB have no key in any other form.
+    """
+    found: dict[int, Converter] = {}
+    if plan.migration.target.dynamodb:
+        return found
+    for position, source in enumerate(sources):
+        cql_type = parse_type(source.target_type)
+        usual = None
+        if source.target in plan.target.clustering_columns:
+            usual = usual_form(cql_type)
+        elif not source.is_key and cql_type.is_multicell:
+            usual = usual_elements(cql_type)
+        if usual and position in sorts:
+            found[position] = partial(_sorted_usual, usual, cql_type)
+        elif usual:
+            found[position] = usual
+    return found
+
+
+def _sorted_usual(usual: Converter, cql_type: CqlType, cell: bytes) -> bytes:
+    return sort_elements(usual(cell), cql_type)
+
+
+def _compile_usual(
+    forms: dict[int, Converter], keys: int, count: int
+) -> Callable[[bytes, bytes], tuple[bytes, bytes, bytes]]:
+    """Build what gives a row's key and all its cells in their usual form, and the forms they had.
+
+    The forms are empty where the row has the usual ones.
+    """
+    in_key = [(position, usual) for position, usual in forms.items() if position < keys]
+    behind = [(position - keys, usual) for position, usual in forms.items() if position >= keys]
+
+    def change(data: bytes, cells: int, steps: list[tuple[int, Converter]]) -> tuple[bytes, bytes]:
+        found = split_cells(data, cells)
+        had = [found[position] for position, _ in steps]
+        for position, usual in steps:
+            found[position] = in_usual_form(usual, found[position])
+        if had == [found[position] for position, _ in steps]:
+            return data, b""
+        return join_cells(found, NULL), join_cells(had, NULL)
+
+    def to_usual(key: bytes, values: bytes) -> tuple[bytes, bytes, bytes]:
+        if not values and NO_KEY in key:
+            return key, values, b""
+        changed, form = change(key, keys, in_key) if in_key else (key, b"")
+        if not values:
+            return changed, values, form
+        rest, more = values[len(key) :], b""
+        if behind:
+            rest, more = change(rest, count - keys, behind)
+        if not form and not more:
+            return key, values, b""
+        return changed, changed + rest, form + more
+
+    return to_usual
+
+
+def _timeless(layer: Layer) -> Layer:
+    return replace(layer, times=TimesLayout((), (), ttls=False))
+
+
+def _time_there(layout: TimesLayout, name: str) -> TimeOf:
+    if name in layout.simple:
+        return "simple", layout.simple.index(name)
+    return ("multi", layout.multi.index(name)) if name in layout.multi else ("row", 0)
+
+
+def _target_reader(
+    plan: Plan,
+    layer: Layer,
+    sources: Sequence[Source],
+    keys: int,
+    layout: TimesLayout,
+    sorts: dict,
+) -> RowReader:
+    """Read the target's rows as they are."""
+    names = tuple(source.target for source in sources)
+    split = compile_splitter(len(names), keys, read_times=compile_times_reader(layout))
+    # A partition with nothing but static cells comes as a row without clustering columns.
+    clustering = plan.target.clustering_columns if layer.name == "rows" else ()
+    has_statics = any(column.is_static for column in plan.target.columns)
+    check = names.index(clustering[0]) if clustering and has_statics else None
+
+    def rows(page: Page, tally: Tally) -> Iterator[tuple]:
+        found = split(page.data, page.row_count)
+        data, starts = page.data, found.starts
+        for row, key_end in enumerate(found.key_ends):
+            start, end = starts[row], found.value_ends[row]
+            key, values = data[start:key_end], data[start:end]
+            times = found.times[row] if found.times else None
+            if check is not None or sorts:
+                cells = split_cells(values, len(names))
+                if check is not None and cells[check] is None:
+                    continue
+                for position, cql_type in sorts.items():
+                    cell = cells[position]
+                    cells[position] = None if cell is None else sort_elements(cell, cql_type)
+                values = join_cells(cells, NULL)
+            yield key, values, times, 0
+
+    return RowReader(names, layout, rows)
+
+
+def _canonical_cells(plan: Plan, sources: Sequence[Source]) -> dict[int, Canonical]:
+    """Say which cells an item of DynamoDB gives back in the one form of their value only."""
+    if not plan.migration.target.dynamodb:
+        return {}
+    layer = next(each for each in plan.layers if set(sources) <= set(each.sources))
+    item = build_item_form(plan, layer, tuple(sources))
+    found = {position: item.canonical(column) for position, column in enumerate(item.columns)}
+    return {position: change for position, change in found.items() if change is not None}
+
+
+def _with_canonical(reader: RowReader, columns: int, canonical: dict[int, Canonical]) -> RowReader:
+    def rows(page: Page, tally: Tally) -> Iterator[Row]:
+        for row in reader.rows(page, tally):
+            key, values, times, entry = row
+            if times is BAD_ROW:
+                yield row
+                continue
+            cells = split_cells(values, columns)
+            for position, change in canonical.items():
+                cell = cells[position]
+                if cell is not None:
+                    cells[position] = change(cell)
+            yield key, join_cells(cells, NULL), times, entry
+
+    return replace(reader, rows=rows)
+
+
+def _with_ttl(found: SettledTimes) -> SettledTimes:
+    """Mark every cell as one that expires: a constant TTL says that it does, not when."""
+
+    def mark(time: CellTime | None) -> CellTime | None:
+        return None if time is None else (time[0], 0)
+
+    cells = [[mark(t) for t in c] if isinstance(c, list) else mark(c) for c in found.cells]
+    return SettledTimes(found.marker, cells)  # type: ignore[arg-type]
+
+
+def _write_times(
+    found: SettledTimes,
+    cells: list[bytes | None],
+    positions: tuple[int, ...],
+    no_time: set[int],
+    keeps_expiry: bool,
+) -> tuple[bytes, bytes]:
+    """Write the times of a row's cells down: what must be equal, and when they expire."""
+    content: list[bytes] = []
+    expiries: list[bytes] = []
+    writetimes: set[int | None] = set()
+    for position, time in zip(positions, found.cells, strict=True):
+        if cells[position] is None or position in no_time:
+            continue
+        for each in _distinct(time, keeps_expiry):
+            writetime, expires = each
+            writetimes.add(writetime)
+            content.append(b"\x00" if expires is None else b"\x01")
+            content.append(_LONG.pack(writetime or 0))
+            if expires is not None:
+                writetimes.add(None)
+                if keeps_expiry:
+                    expiries.append(_LONG.pack(expires))
+    if len(writetimes) == 1 and None not in writetimes:
+        # As rows are written down whose times were never taken apart.
+        return _ONE_TIME + b"\x00\x00\x00\x08" + content[-1], b""
+    return b"".join(content), b"".join(expiries)
+
+
+def _distinct(time: CellTime | list[CellTime | None], keeps_expiry: bool) -> Sequence[CellTime]:
+    """Give a cell's times, or one where all elements share it, as of a row with one time."""
+    if not isinstance(time, list):
+        return (time,)
+    there = [each for each in time if each is not None]
+    alike = {(writetime, expires is None) for writetime, expires in there}
+    expiring = keeps_expiry and any(expires is not None for _, expires in there)
+    return there if len(alike) > 1 or expiring else there[:1]
+
+
+def loosely_agree(origin: bytes, target: bytes) -> bool:
+    """Compare what no digest can: values that need only be there, and seconds of expiry.
+
+    Both sides give how many values need only be there, a byte for each, and then the seconds at
+    which cells expire, which two reads tell alike within a few seconds.
+    """
+    if len(origin) != len(target):
+        return False
+    if not origin:
+        return True
+    begin = 1 + origin[0]
+    if any(
+        here and not there for here, there in zip(origin[1:begin], target[1:begin], strict=True)
+    ):
+        return False
+    return all(
+        abs(_LONG.unpack_from(origin, at)[0] - _LONG.unpack_from(target, at)[0])
+        <= EXPIRY_TOLERANCE_SECONDS
+        for at in range(begin, len(origin), _LONG.size)
+    )
+
+
+def times_agree(
+    a: CellTime | list[CellTime | None], b: CellTime | list[CellTime | None]
+) -> tuple[bool, bool]:
+    """Say whether writetimes agree, and whether TTLs do."""
+    # One time stands for all elements of a cell.
+    count = max(len(times) if isinstance(times, list) else 1 for times in (a, b))
+    here, there = (times if isinstance(times, list) else [times] * count for times in (a, b))
+    pairs = list(zip(here, there, strict=False))
+    written = all((x or (0, 0))[0] == (y or (0, 0))[0] for x, y in pairs)
+    lives = all(_lives_agree((x or (0, None))[1], (y or (0, None))[1]) for x, y in pairs)
+    return written, lives
+
+
+def _lives_agree(a: int | None, b: int | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return not a or abs(a - b) <= EXPIRY_TOLERANCE_SECONDS

@@ -1,0 +1,1 @@
+"""A `KeyspaceMigration` as Dagster sees it: tables, schema and cut-over."""

@@ -1,0 +1,94 @@
+"""Whether a keyspace may be taken over: every check of every table green, and newer than its copy.
+
+A check is an event of the past. It counts only while nothing was copied or compared since, and,
+where the tables can be asked, only for ranges whose events belong to the present declaration.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster import AssetRecordsFilter, DagsterInstance
+
+from migration_platform.components.table.reporting import Job
+
+MAX_TOLD = 10
+"""So many tables a sentence names; the metadata has all."""
+
+
+@dataclass(frozen=True)
+class MovedTable:
+    """A table of a keyspace with the checks on its assets."""
+
+    name: str
+    job: Job
+    checks: tuple[dg.AssetCheckKey, ...]
+
+
+def judge_checks(instance: DagsterInstance, table: MovedTable) -> list[str]:
+    """Say which checks of a table are not green, or older than what was done since."""
+    newest = max(_newest(instance, key) for key in (table.job.target, table.job.diff))
+    if not newest:
+        return ["nothing was copied yet"]
+    return [
+        f"{key.name} {problem}"
+        for key in table.checks
+        if (problem := judge_check(instance, key, newest))
+    ]
+
+
+def judge_check(instance: DagsterInstance, key: dg.AssetCheckKey, newest: float) -> str:
+    """Say why a check is not green; empty if it is. A mere warning is no objection."""
+    storage = instance.event_log_storage
+    record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    if record is None:
+        return "never ran"
+    event = record.event.dagster_event if record.event else None
+    if record.event is None or event is None or event.event_type_value != "ASSET_CHECK_EVALUATION":
+        return "did not end"
+    found = event.asset_check_evaluation_data
+    if not found.passed and found.severity == dg.AssetCheckSeverity.ERROR:
+        return "is red"
+    if record.event.timestamp < newest:
+        return "is older than the last copy or comparison"
+    return ""
+
+
+def read_warning(instance: DagsterInstance, key: dg.AssetCheckKey) -> str:
+    """Give the sentence of a check that only warns; empty if it passes, or is no mere warning."""
+    storage = instance.event_log_storage
+    record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    event = record.event.dagster_event if record and record.event else None
+    if event is None or event.event_type_value != "ASSET_CHECK_EVALUATION":
+        return ""
+    found = event.asset_check_evaluation_data
+    only_warns = not found.passed and found.severity == dg.AssetCheckSeverity.WARN
+    return found.description or key.name if only_warns else ""
+
+
+def tell_of_tables(told: Mapping[str, Sequence[str]]) -> str:
+    """Give texts, each with the tables that it is true of."""
+    return "; ".join(f"{text} ({name_some(names)})" for text, names in told.items())
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Name tables, and say how many more there are."""
+    more = f" and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else ""
+    return ", ".join(names[:MAX_TOLD]) + more
+
+
+def _newest(instance: DagsterInstance, asset: dg.AssetKey) -> float:
+    """Give the time of the newest event that a copy or a comparison wrote; 0 if there is none."""
+    chosen = AssetRecordsFilter(asset_key=asset)
+    records = [
+        *instance.fetch_materializations(chosen, limit=1).records,
+        *instance.fetch_observations(chosen, limit=1).records,
+    ]
+    return max((record.timestamp for record in records), default=0.0)
+
+
+def sentence(subject: str, problems: Mapping[str, Sequence[str]]) -> str:
+    """Name the tables and the checks that are not green."""
+    told = [f"{name} ({', '.join(reasons)})" for name, reasons in problems.items()]
+    more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
+    return f"{subject} is not ready for the cut-over: {'; '.join(told[:MAX_TOLD])}{more}"

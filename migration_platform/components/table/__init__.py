@@ -1,0 +1,1 @@
+"""A `TableMigration` as Dagster sees it: attributes, assets, checks, runs."""

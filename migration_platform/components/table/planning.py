@@ -1,0 +1,212 @@
+"""What the plan asset tells: what a copy would do, before it does any of it."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from migration_platform.components.table.reporting import Job, build_progress, column_schema
+from migration_platform.copying.collisions import Collisions, refuse_collisions
+from migration_platform.copying.rehearsal import Rehearsal, rehearse
+from migration_platform.copying.transform import compile_rows
+from migration_platform.cql.names import quote
+from migration_platform.errors import MigrationError
+from migration_platform.plan.fidelity import tell_transactions, to_markdown, write_table
+from migration_platform.plan.model import Plan
+from migration_platform.resources import CassandraResource, DynamoDbResource
+from migration_platform.runs.control import Watch, find_tables
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.access import look_again, refuse_denied
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
+from migration_platform.stores.dynamodb.cost import GB, tell_cost
+from migration_platform.stores.dynamodb.sample import sample_cost
+from migration_platform.stores.dynamodb.shape import tell_table
+from migration_platform.stores.kinds import describe_fidelity, make_plan
+from migration_platform.stores.work import tracking_cluster
+from migration_platform.token_ranges import describe_ranges
+
+
+def plan_migration(
+    context: dg.AssetExecutionContext,
+    job: Job,
+    *,
+    origin: CassandraResource,
+    target: CassandraResource | DynamoDbResource,
+    rehearses: bool,
+) -> dg.MaterializeResult:
+    """Hold the declaration against the tables, and against every row where that can matter.
+
+    Raises:
+        dagster.Failure: one sentence, when a copy would be refused or would fail.
+    """
+    migration = job.migration
+    try:
+        with ExitStack() as stack:
+            here = stack.enter_context(origin.connect())
+            there = stack.enter_context(target.connect())
+            plan = make_plan(migration, here, there)
+            refuse_denied(plan, here, there)
+            metadata = _describe(plan)
+            if isinstance(there, DynamoDb):
+                metadata |= _describe_cost(plan, here, there)
+            if not (rehearses or plan.lost_keys or migration.guardrails):
+                return dg.MaterializeResult(metadata=metadata)
+            workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
+            pool = stack.enter_context(
+                WorkerPool(
+                    plan,
+                    origin.to_settings(),
+                    target.to_settings(),
+                    workers=workers,
+                    look_again=partial(look_again, plan, here, there),
+                )
+            )
+            # A plan makes no tables: where there are none, nothing was set yet.
+            tables = find_tables(tracking_cluster(migration, here, there), migration)
+            if tables is not None:
+                stack.enter_context(Watch(tables, migration, pool.budgets, context.log.warning))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="migration-platform-plan-")
+            )
+            keys = Path(folder) / "keys.sqlite" if plan.lost_keys else None
+            found = rehearse(
+                pool,
+                plan,
+                migration.ranges,
+                keys,
+                build_progress(context, "Rehearsing, ranges"),
+            )
+    except MigrationError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    metadata |= _describe_rehearsal(found)
+    problem = _object_to(plan, found)
+    if problem:
+        raise dg.Failure(f"{migration.name}: {problem}", metadata=metadata, allow_retries=False)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _describe(plan: Plan) -> dict[str, Any]:
+    lines = describe_fidelity(plan)
+    return {
+        "fidelity": dg.MetadataValue.md(
+            "\n\n".join(filter(None, (to_markdown(lines), tell_transactions(plan))))
+        ),
+        "inexact": ", ".join(line.subject for line in lines if not line.exact) or "nothing",
+        "columns": dg.MetadataValue.md(_columns(plan)),
+        "dagster/column_schema": column_schema(plan.target),
+        "columns_left_out": ", ".join(plan.left_out) or "none",
+        "columns_left_unset": ", ".join(plan.left_unset) or "none",
+        "key_columns_lost": ", ".join(plan.lost_keys) or "none",
+        "times_compared": plan.migration.compare_writetime,
+    }
+
+
+def _describe_cost(plan: Plan, origin: Connection, target: DynamoDb) -> dict[str, Any]:
+    """Tell what a copy will consume: a table to read, and its numbers for Dagster to plot."""
+    migration = plan.migration
+    found = find_table(target, migration.target.table.table, retry_seconds=migration.retry_seconds)
+    cost = sample_cost(plan, origin, found, compile_rows)
+    metadata: dict[str, Any] = {
+        "cost": dg.MetadataValue.md(
+            write_table(
+                ("what", "estimate", "how it is counted"),
+                tell_cost(cost, migration, found, scans=len(plan.layers)),
+            )
+        ),
+        "estimated_items": round(cost.items.value),
+        "estimated_write_units": round(cost.write_units.value),
+        "estimated_index_write_units": round(cost.index_units.value),
+        "estimated_read_units_of_a_comparison": round(cost.read_units.value),
+        "estimated_storage_gb": round(cost.storage_bytes.value / GB, 6),
+        "average_item_bytes": round(cost.average_item),
+        "largest_item_bytes": cost.largest_item,
+        "sampled_items": cost.sampled,
+        "table_is_created": found is None,
+    }
+    if told := tell_table(plan, found):
+        metadata["table_differs"] = dg.MetadataValue.md("\n".join(f"- {line}" for line in told))
+    if cost.refused.value:
+        metadata["rows_that_no_item_can_hold"] = round(cost.refused.value)
+        metadata["no_item_can_hold"] = dg.MetadataValue.json(list(cost.refused_samples))
+    return metadata
+
+
+def _columns(plan: Plan) -> str:
+    said = {
+        "column": "{origin} ({origin_type})",
+        "constant": "a constant",
+        "json": "the property {json_property} of {origin}",
+        "map_key": "the keys of {origin}",
+        "map_value": "the values of {origin}",
+    }
+    # A partition's key is filled alike for rows and for static cells: one line is enough.
+    sources = dict.fromkeys(source for layer in plan.layers for source in layer.sources)
+    rows = [
+        (
+            quote(source.target) + (" (key)" if source.is_key else ""),
+            source.target_type,
+            said[source.kind].format(**vars(source)),
+        )
+        for source in sources
+    ]
+    return write_table(("target", "type", "filled by"), rows)
+
+
+def _describe_rehearsal(found: Rehearsal) -> dict[str, Any]:
+    counts = found.counts
+    metadata: dict[str, Any] = {
+        "rows_read": counts.read,
+        "rows_to_write": counts.read + counts.added - counts.skipped - counts.set_aside,
+        "rows_filtered": counts.filtered,
+        "bytes_read": counts.bytes_read,
+    }
+    if found.collisions.target_rows:
+        metadata |= _describe_collisions(found.collisions)
+    if counts.large_cells:
+        metadata["large_cells"] = dg.MetadataValue.json(dict(counts.large_cells))
+        metadata["large_samples"] = dg.MetadataValue.json(list(counts.large_samples))
+    bad = counts.set_aside + counts.statics_set_aside
+    if bad:
+        metadata["rows_that_cannot_be_written"] = bad
+        metadata["cannot_be_written"] = dg.MetadataValue.json(list(counts.set_aside_samples))
+    if found.failed:
+        reasons = {token_range.key: reason for token_range, reason in found.failed}
+        metadata["ranges_that_would_fail"] = dg.MetadataValue.json(reasons)
+    return metadata
+
+
+def _describe_collisions(found: Collisions) -> dict[str, Any]:
+    return {
+        "rows_that_collide": found.origin_rows,
+        "rows_that_they_land_on": found.target_rows,
+        "collisions": dg.MetadataValue.json(list(found.samples)),
+    }
+
+
+def _object_to(plan: Plan, found: Rehearsal) -> str:
+    """Say why a copy would fail; empty if it would not."""
+    parts: list[str] = []
+    if found.failed:
+        names = describe_ranges([token_range for token_range, _ in found.failed])
+        parts.append(f"{len(found.failed)} ranges would fail ({names}): {found.failed[0][1]}")
+    guardrails = plan.migration.guardrails
+    if guardrails and guardrails.action == "fail" and found.counts.large_cells:
+        parts.append(
+            f"cells of more than {guardrails.max_column_kb} KB would fail their ranges "
+            f"({_large(found.counts.large_cells)}), such as {found.counts.large_samples[0]}"
+        )
+    try:
+        refuse_collisions(plan, found.collisions)
+    except MigrationError as error:
+        parts.append(str(error))
+    return "; ".join(parts)
+
+
+def _large(cells: Sequence[tuple[str, int]]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in cells)

@@ -1,0 +1,527 @@
+"""What a run does with the ranges that it was given: copy, compare, judge, report.
+
+One step does it all, because its worker processes and connections serve every part. Each range's
+outcome is written to the event log the moment it is known, so a run that is killed loses only
+what was under way; therefore the step returns no asset results of its own.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterRunStatus, RunsFilter
+
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.comparing.scope import describe_scope
+from migration_platform.comparing.verdicts import difference_lines, form_lines
+from migration_platform.components.table import ended_runs, reporting, tracked_runs
+from migration_platform.components.table.checks import build_check_results
+from migration_platform.components.table.dead_letters import check_letters, tell_rejected
+from migration_platform.components.table.ledger import read_ranges_copied_before
+from migration_platform.components.table.reporting import Job, RangedRun
+from migration_platform.components.table.tracked_runs import Work
+from migration_platform.copying.collisions import refuse_collisions
+from migration_platform.copying.copy import CopyRange
+from migration_platform.copying.dead_letters import LetterSummary, read_summary
+from migration_platform.copying.rehearsal import rehearse
+from migration_platform.copying.replay import ensure_letters
+from migration_platform.counts import PieceReport, RangeCounts
+from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
+from migration_platform.resources import CassandraResource, DynamoDbResource
+from migration_platform.runs.resume import read_resume
+from migration_platform.runs.tracking import MIGRATE, PASS, VALIDATE
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.kinds import (
+    empty_target,
+    make_plan,
+    make_target,
+    refuse_missing_target,
+)
+from migration_platform.stores.work import Done, Failed, Reported, Started, tracking_cluster
+from migration_platform.token_ranges import TokenRange, range_of_key
+
+TAKES_ROWS = "truncate_target would take its rows"
+FEW_RANGES = 128
+LINE_SECONDS = 1.0
+"""A run of more than `FEW_RANGES` logs a line only so often: each range has its event as well."""
+MAX_LOGGED_LINES = 200
+"""So many lines a run logs of rows that differ; each is an entry of Dagster's event log."""
+
+
+def run_ranges(
+    context: dg.AssetExecutionContext,
+    job: Job,
+    *,
+    origin: CassandraResource,
+    target: CassandraResource | DynamoDbResource,
+    events: ended_runs.EventSettings | None,
+    truncate_target: bool | None,
+    resume: object = None,
+    run_id: int | None = None,
+    split_pending: int = 1,
+) -> Iterator[dg.AssetCheckResult]:
+    """Do what the run selected, and give the results of the selected checks.
+
+    `truncate_target` overrules what is declared, unless it is None. With `resume`, `auto` or the
+    id of a tracked run, what was done before is carried over, and only the rest is done.
+
+    Raises:
+        dagster.Failure: one sentence, when a range failed or differs or nothing could begin.
+    """
+    run = _begin(context, job, events)
+    try:
+        run.resume, run.own_id = read_resume(resume, split_pending), run_id
+        empties = _empties_target(run, truncate_target)
+        with ExitStack() as stack:
+            here = stack.enter_context(origin.connect())
+            there = stack.enter_context(target.connect())
+            cluster = tracking_cluster(job.migration, here, there)
+            run.plan = make_plan(job.migration, here, there)
+            if run.copying:
+                run.plan = make_target(run.plan, here, there, _build_waiting(run))
+            refuse_missing_target(run.plan)
+            run.scope = describe_scope(run.plan)
+            uses = Uses(copying=run.copying, comparing=run.comparing)
+            refuse_denied(run.plan, here, there, uses)
+            reporting.tell_plan(run)
+            repairing = run.comparing and bool(job.migration.repair)
+            if run.plan.has_counters and (run.copying or repairing):
+                refuse_other_runs(run, "two runs would both add the difference to a counter")
+            if empties:
+                _object_to_truncation(run)
+            elif run.copying or repairing:
+                refuse_truncating_runs(run)
+            if run.copying or repairing:
+                ensure_letters(cluster, job.migration)
+            copies, verdicts = Work({}, {}), Work({}, {})
+            if run.ranges and (run.copying or run.comparing):
+                tracked_runs.open_tracking(run, cluster)
+                stack.enter_context(tracked_runs.ending(run))
+                copies, verdicts = _carry_over(run)
+            if copies.todo or verdicts.todo:
+                pool = stack.enter_context(
+                    WorkerPool(
+                        run.plan,
+                        origin.to_settings(),
+                        target.to_settings(),
+                        workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
+                        look_again=partial(look_again, run.plan, here, there, uses),
+                    )
+                )
+                stack.enter_context(tracked_runs.watching(run, pool))
+                folder = Path(
+                    stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
+                )
+                winners = find_winners(run, pool, folder)
+                if copies.todo:
+                    if empties:
+                        # No budget holds this back, and much may have begun since the first look.
+                        if run.watch is not None:
+                            run.watch.wait_while_paused()
+                        refuse_other_runs(run, TAKES_ROWS)
+                    tracked_runs.begin_run(run, copies, MIGRATE, emptied=empties)
+                    if empties:
+                        _truncate_target(run, there, pool)
+                    _copy(run, pool, winners, copies, emptied=empties)
+                    tracked_runs.end_run(run, MIGRATE)
+                if verdicts.todo:
+                    _compare(run, pool, winners, verdicts)
+            yield from _judge_table(run, ended=True)
+            letters = read_summary(cluster, run.plan.migration, _windows(run, run.copied))
+            yield from check_letters(context, job, letters)
+    except MigrationError as error:
+        if isinstance(error, DeniedError):
+            # What it did until then counts, and what was found before is true no more.
+            yield from _judge_table(run, ended=False)
+        reporting.end(run, str(error))
+        raise _failure(run, str(error)) from None
+    except BaseException as error:
+        # Also a cancelled run reports its end; what it was comes out as it came in.
+        reporting.end(run, f"the run was stopped: {explain(error)}")
+        raise
+    reason = "; ".join(filter(None, (reporting.what_went_wrong(run), _rejection(run, letters))))
+    reporting.end(run, reason)
+    if reason:
+        raise _failure(run, reason)
+
+
+def _judge_table(run: RangedRun, *, ended: bool) -> Iterator[dg.AssetCheckResult]:
+    """Report what is known of all ranges now, and give the verdict on the table.
+
+    A run that `ended` well may claim that the table is copied.
+    """
+    assert run.plan is not None
+    states = reporting.read_ranges(run)
+    reporting.report_table(run, states, ended=ended)
+    yield from build_check_results(
+        run.context, run.job.target, run.job.diff, states, run.plan.migration, run.scope
+    )
+
+
+def _begin(
+    context: dg.AssetExecutionContext, job: Job, events: ended_runs.EventSettings | None
+) -> RangedRun:
+    selected = context.op_execution_context.selected_asset_keys
+    instance = context.instance
+    run = RangedRun(
+        context,
+        job,
+        events,
+        ranges=[range_of_key(key) for key in context.partition_keys] if selected else [],
+        copying=job.target in selected,
+        comparing=job.diff in selected,
+    )
+    # The tags come first: from here on, whoever finds this run dead knows what it owes.
+    tags = {ended_runs.PROCESS_TAG: ended_runs.process_mark()}
+    if run.copying:
+        tags[ended_runs.copies_tag(job.target)] = ended_runs.BEGUN
+    if run.comparing and job.migration.repair:
+        tags[ended_runs.repairs_tag(job.target)] = ended_runs.BEGUN
+    if events and run.copying:
+        tags[ended_runs.events_tag(job.target)] = ended_runs.PENDING
+    instance.add_run_tags(context.run.run_id, tags)
+    for run_id in ended_runs.fail_dead_runs(instance):
+        context.log.warning(f"Run {run_id} was found dead; it and its open ranges are now failed.")
+    if events:
+        for problem in ended_runs.settle_events(instance, job.target, events):
+            reporting.note_event_problem(run, problem)
+    if run.copying:
+        data = {"config": str(job.migration.name), "model": "CassandraMigratorJob"}
+        reporting.log_event(run, "JOB_START", f"{reporting.job_name(run)} Started executing", data)
+    return run
+
+
+# -- copying -----------------------------------------------------------------------------------
+
+
+def _empties_target(run: RangedRun, overruled: bool | None) -> bool:
+    if not run.copying:
+        return False
+    if run.resume is None:
+        return run.job.migration.truncate_target if overruled is None else overruled
+    if overruled:
+        raise DeclarationError(
+            "resume keeps what was copied before, and truncate_target would empty it; leave one "
+            "of them out"
+        )
+    return False
+
+
+def _carry_over(run: RangedRun) -> tuple[Work, Work]:
+    """Divide what was selected into what is to be done and what is carried over; report that."""
+    states = reporting.read_ranges(run, before=True) if run.resume else []
+    copies, verdicts = Work({}, {}), Work({}, {})
+    if run.copying:
+        copies = tracked_runs.divide_copy(run, states)
+        tracked_runs.carry_copies(run, copies, states)
+    if run.comparing:
+        verdicts = tracked_runs.divide_comparison(run, states, copies if run.copying else None)
+        tracked_runs.carry_verdicts(run, verdicts, states)
+    return copies, verdicts
+
+
+def _object_to_truncation(run: RangedRun) -> None:
+    everything = run.job.migration.ranges
+    if len(run.ranges) != len(everything):
+        raise DeclarationError(
+            f"truncate_target empties the whole of {run.job.migration.target.table}, but this run "
+            f"covers {len(run.ranges)} of {len(everything)} ranges; select all ranges, or launch "
+            "with the op config truncate_target: false to copy these on top of what is there"
+        )
+    # Noted before it looks: of two runs that begin together, at least one sees the other.
+    tag = ended_runs.truncates_tag(run.job.target)
+    run.context.instance.add_run_tags(run.context.run.run_id, {tag: ended_runs.BEGUN})
+    refuse_other_runs(run, TAKES_ROWS)
+
+
+def refuse_truncating_runs(run: RangedRun) -> None:
+    """Refuse to write beside a run that empties the same table.
+
+    Raises:
+        DeclarationError: there is one.
+    """
+    why = "it would take the rows of this one"
+    _refuse_beside(run, why, (ended_runs.truncates_tag, "empties and copies"))
+
+
+def refuse_other_runs(run: RangedRun, why: str) -> None:
+    """Refuse to begin beside another run that writes the same table.
+
+    Raises:
+        DeclarationError: there is one; `why` says what would go wrong.
+    """
+    kinds = (ended_runs.copies_tag, "copies"), (ended_runs.repairs_tag, "repairs")
+    _refuse_beside(run, why, *kinds)
+
+
+def _refuse_beside(
+    run: RangedRun, why: str, *kinds: tuple[Callable[[dg.AssetKey], str], str]
+) -> None:
+    states = [DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    others = [
+        (other.run_id, verb)
+        for tag, verb in kinds
+        for other in run.context.instance.get_runs(
+            RunsFilter(statuses=states, tags={tag(run.job.target): ended_runs.BEGUN})
+        )
+        if other.run_id != run.context.run.run_id
+    ]
+    if others:
+        other, verb = others[0]
+        raise DeclarationError(
+            f"run {other} {verb} {run.job.migration.target.table} already, and {why}; "
+            "wait for it or terminate it"
+        )
+
+
+def _build_waiting(run: RangedRun) -> Callable[[str], None]:
+    """Build what tells of the table that is being made, each status once."""
+    told: set[str] = set()
+
+    def tell(status: str) -> None:
+        if status not in told:
+            told.add(status)
+            run.context.log.info(f"Waiting for {run.job.migration.target.table}: {status}")
+
+    return tell
+
+
+def _truncate_target(run: RangedRun, connection: Connection | DynamoDb, pool: WorkerPool) -> None:
+    # Noted before it is done: from now on no range counts as copied until it is copied again.
+    for token_range in run.ranges:
+        reporting.observe(run, run.job.target, token_range, {"emptied": True})
+    assert run.plan is not None
+    log, name = run.context.log, run.job.migration.target.table
+    count = empty_target(
+        run.plan,
+        connection,
+        pool.target_budget,
+        lambda error: log.warning(f"Trying again: {explain(error)}"),
+    )
+    log.info(f"Emptied {name}" + ("." if count is None else f" of {count:,} items."))
+
+
+def find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
+    """Where the target's key does not keep rows apart, say which of them are to be written.
+
+    Raises:
+        PreflightError: there are such rows, and nothing says which one wins.
+        MigrationError: the origin could not be read.
+    """
+    plan, log = run.plan, run.context.log
+    assert plan is not None
+    if not plan.lost_keys:
+        return None
+    log.info(
+        f"The key of {plan.target.name} does not hold {', '.join(plan.lost_keys)}: looking for "
+        "rows that would land on one another, in all ranges"
+    )
+    path = folder / "keys.sqlite"
+    progress = reporting.build_progress(run.context, "Ranges read")
+    found = rehearse(pool, plan, run.job.migration.ranges, path, progress)
+    if found.failed:
+        token_range, reason = found.failed[0]
+        raise MigrationError(f"collisions could not be looked for in {token_range.key}: {reason}")
+    refuse_collisions(plan, found.collisions)
+    if not found.collisions.target_rows:
+        return None
+    log.warning(f"{found.collisions}; the {plan.migration.collisions} of each wins")
+    return str(path)
+
+
+def _copy(
+    run: RangedRun, pool: WorkerPool, winners: str | None, work: Work, *, emptied: bool
+) -> None:
+    log = run.context.log
+    assert run.plan is not None
+    before = (
+        read_ranges_copied_before(
+            run.context.instance, run.job.target, run.ranges, run.plan.fingerprint
+        )
+        if run.plan.has_counters and not emptied
+        else frozenset()
+    )
+    tasks = [
+        CopyRange(
+            token_range,
+            again=token_range in before,
+            winners=winners,
+            pieces=pieces,
+            run_id=run.context.run.run_id,
+        )
+        for token_range, pieces in work.todo.items()
+    ]
+    underway: dict[TokenRange, RangeCounts] = {}
+    reading = set(work.todo)
+    processes: dict[TokenRange, int] = {}
+    observed: dict[TokenRange, float] = {}
+    table_observed = copy_started = time.monotonic()
+    line_due = 0.0
+    done = RangeCounts()
+    for event in pool.run(tasks):
+        token_range = event.task.token_range
+        now = time.monotonic()
+        if isinstance(event, Started):
+            observed[token_range] = now
+            processes[token_range] = event.process_id
+        elif isinstance(event, Reported) and isinstance(event.value, PieceReport):
+            tracked_runs.note_piece(run, event.value, processes[token_range])
+            continue
+        elif isinstance(event, Reported):
+            known = underway.get(token_range, RangeCounts())
+            underway[token_range] = event.value
+            if event.value.retries > known.retries:
+                log.warning(f"{token_range.key}: trying again: {event.value.last_retry}")
+            if now - observed[token_range] >= reporting.PROGRESS_SECONDS:
+                observed[token_range] = now
+                log.info(f"{token_range.key}: {reporting.counts_line(event.value)} so far")
+                reporting.observe(
+                    run, run.job.target, token_range, reporting.counts_metadata(event.value)
+                )
+        elif isinstance(event, Done):
+            underway.pop(token_range, None)
+            run.copied.append(token_range)
+            done += event.result
+            carried = work.carried.get(token_range)
+            counts = tracked_runs.carried_counts(carried) + event.result
+            told = {
+                **tracked_runs.carried_metadata(carried),
+                **tracked_runs.tracked_metadata(run, token_range, PASS),
+            }
+            reporting.materialize_copy(run, token_range, counts, told)
+            tracked_runs.note_range(run, token_range)
+            if len(tasks) <= FEW_RANGES or now >= line_due or len(run.copied) == len(run.ranges):
+                line_due = now + LINE_SECONDS
+                log.info(
+                    f"{token_range.key}: {reporting.counts_line(event.result)} "
+                    f"({len(run.copied)} of {len(run.ranges)} ranges)"
+                )
+            if event.result.left_alone and not run.plan.has_counters:
+                log.info(
+                    f"{token_range.key}: {event.result.left_alone:,} items of the target are newer "
+                    "than the origin's rows and were left alone"
+                )
+            elif event.result.left_alone:
+                log.warning(
+                    f"{token_range.key}: {event.result.left_alone:,} rows have counters that the "
+                    "target lacks although this range was copied before; they may have been "
+                    "deleted there and were left alone. If they are to be written after all, set "
+                    "diff.repair: [counters]"
+                )
+        elif isinstance(event, Failed):
+            counts = underway.pop(token_range, RangeCounts())
+            done += counts
+            run.failed[token_range] = event.reason
+            failed = {
+                "failed": event.reason,
+                "next_step": f"materialize {token_range.key} again; what it wrote is kept",
+                # An emptied range stays one: nothing that was there before is.
+                **({"emptied": True} if emptied else {}),
+                **reporting.counts_metadata(counts),
+            }
+            reporting.observe(run, run.job.target, token_range, failed)
+            tracked_runs.note_range(run, token_range, failed=counts)
+            log.error(f"{token_range.key} failed: {event.reason}")
+        if token_range in reading and _has_read(event):
+            reading.discard(token_range)
+            if not reading:
+                read = sum((c.read for c in underway.values()), start=done.read)
+                milliseconds = int((now - copy_started) * 1000)
+                data = {"timeTaken": milliseconds, "count": read}
+                reporting.log_event(run, "JOB_LOG", "Time to fetch data cassandra data", data)
+        run.counts = sum(underway.values(), start=done)
+        if now - table_observed >= reporting.PROGRESS_SECONDS:
+            table_observed = now
+            slowed = pool.target_budget.slowed_to
+            unit = run.job.migration.target.size_unit
+            log.info(
+                f"All ranges: {reporting.counts_line(run.counts)} so far"
+                + (f"; the target throttles: slowed to {slowed:,.0f} {unit}/s" if slowed else "")
+            )
+            reporting.report_table(run, reporting.read_ranges(run))
+    run.counts = done
+    run.copy_seconds = time.monotonic() - copy_started
+    if not run.failed:
+        data = {"timeTaken": int(run.copy_seconds * 1000)}
+        reporting.log_event(run, "JOB_LOG", "Time to complete migration of cassandra table", data)
+
+
+def _has_read(event: Any) -> bool:
+    return isinstance(event, Done) or (isinstance(event, Reported) and event.value.reading_ended)
+
+
+# -- comparing ---------------------------------------------------------------------------------
+
+
+def _compare(
+    run: RangedRun,
+    pool: WorkerPool,
+    winners: str | None,
+    work: Work,
+) -> None:
+    assert run.plan is not None
+    ranges = [token_range for token_range in work.todo if token_range not in run.failed]
+    todo = {token_range: work.todo[token_range] for token_range in ranges}
+    if not ranges:
+        return
+    tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
+    progress = reporting.build_progress(run.context, "Comparing, scans")
+    lines_left = form_lines_left = MAX_LOGGED_LINES
+    retries = reporting.build_retry_log(run.context, "Comparing")
+    for verdict in diff_ranges(pool, run.plan, ranges, progress, winners, retries):
+        for line in islice(difference_lines(verdict), lines_left):
+            run.context.log.error(line)
+            lines_left -= 1
+        for line in islice(form_lines(verdict), form_lines_left):
+            run.context.log.info(line)
+            form_lines_left -= 1
+        metadata = reporting.verdict_metadata(verdict, one_way=run.scope.one_way)
+        metadata |= tracked_runs.count_verdict(run, verdict)
+        if verdict.matches:
+            reporting.materialize(run, run.job.diff, verdict.token_range, metadata)
+            if verdict.corrected:
+                key = verdict.token_range.key
+                run.context.log.warning(f"{key}: {reporting.verdict_line(verdict)}")
+        else:
+            reporting.observe(run, run.job.diff, verdict.token_range, metadata)
+            run.differing.append(verdict)
+            run.context.log.error(f"{verdict.token_range.key}: {reporting.verdict_line(verdict)}")
+        tracked_runs.note_verdict(run, verdict)
+    tracked_runs.end_run(run, VALIDATE)
+
+
+def _windows(run: RangedRun, ranges: Sequence[TokenRange]) -> list[TokenRange]:
+    windows = (run.job.migration.filter.window(token_range) for token_range in ranges)
+    return [window for window in windows if window is not None]
+
+
+def _rejection(run: RangedRun, letters: LetterSummary) -> str:
+    """Say that rows were rejected, as the reason to fail; empty if there is none."""
+    if not letters.within:
+        return ""
+    said = tell_rejected(run.job, letters)
+    if run.job.migration.dead_letters_fail_run:
+        return f"{said}; with dead_letters.fail_run: false a run succeeds in spite of such rows"
+    run.context.log.warning(f"{said}; dead_letters.fail_run is false, so the run succeeds")
+    return ""
+
+
+def _failure(run: RangedRun, reason: str) -> dg.Failure:
+    return dg.Failure(
+        description=f"{run.job.migration.name}: {reason}"
+        if not reason.startswith(run.job.migration.name)
+        else reason,
+        # Trying the whole step again would copy what is already green once more.
+        allow_retries=False,
+    )

@@ -1,0 +1,123 @@
+"""What the asset of a table's dead letters does: it copies the rows that were set aside."""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import dagster as dg
+
+from migration_platform.components.table import ended_runs, tracked_runs
+from migration_platform.components.table.dead_letters import (
+    describe_letters,
+    report_check,
+    tell_letters,
+)
+from migration_platform.components.table.ranged_run import (
+    find_winners,
+    refuse_other_runs,
+    refuse_truncating_runs,
+)
+from migration_platform.components.table.reporting import PROGRESS_SECONDS, Job, RangedRun
+from migration_platform.copying.dead_letters import LetterSummary, open_letters
+from migration_platform.copying.replay import ReplayCounts, replay
+from migration_platform.errors import MigrationError
+from migration_platform.resources import CassandraResource, DynamoDbResource
+from migration_platform.runs.control import CONTROL_TABLES
+from migration_platform.runs.tracking import open_tables
+from migration_platform.runs.workers import WorkerPool
+from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
+from migration_platform.stores.kinds import make_plan, refuse_missing_target
+from migration_platform.stores.work import tracking_cluster
+
+
+def replay_letters(
+    context: dg.AssetExecutionContext,
+    job: Job,
+    *,
+    origin: CassandraResource,
+    target: CassandraResource | DynamoDbResource,
+) -> dg.MaterializeResult:
+    """Copy the rows that were set aside, as they are at the origin now.
+
+    Raises:
+        dagster.Failure: one sentence, when rows could not be written again or nothing could begin.
+    """
+    migration = job.migration
+    run = RangedRun(context, job, None, ranges=[], copying=False, comparing=False)
+    tags = {
+        ended_runs.PROCESS_TAG: ended_runs.process_mark(),
+        ended_runs.repairs_tag(job.target): ended_runs.BEGUN,
+    }
+    context.instance.add_run_tags(context.run.run_id, tags)
+    try:
+        with ExitStack() as stack:
+            here = stack.enter_context(origin.connect())
+            there = stack.enter_context(target.connect())
+            run.plan = make_plan(migration, here, there)
+            refuse_missing_target(run.plan)
+            uses = Uses(comparing=False)
+            refuse_denied(run.plan, here, there, uses)
+            cluster = tracking_cluster(migration, here, there)
+            refuse_truncating_runs(run)
+            if run.plan.has_counters:
+                refuse_other_runs(run, "two runs would both add the difference to a counter")
+            store = open_letters(cluster, migration)
+            slices = store.slices() if store else []
+            counts, remaining, error = ReplayCounts(), LetterSummary(), ""
+            if slices:
+                folder = stack.enter_context(
+                    tempfile.TemporaryDirectory(prefix="migration-platform-")
+                )
+                if migration.tracking:
+                    run.tables = open_tables(cluster, migration, CONTROL_TABLES)
+                workers = min(len(slices), migration.workers or os.cpu_count() or 1)
+                pool = stack.enter_context(
+                    WorkerPool(
+                        run.plan,
+                        origin.to_settings(),
+                        target.to_settings(),
+                        workers=workers,
+                        look_again=partial(look_again, run.plan, here, there, uses),
+                    )
+                )
+                stack.enter_context(tracked_runs.watching(run, pool))
+                found = replay(
+                    pool,
+                    cluster,
+                    migration,
+                    run_id=context.run.run_id,
+                    winners=find_winners(run, pool, Path(folder)),
+                    on_progress=_build_progress(context),
+                )
+                counts, remaining, error = found.counts, found.remaining, found.error
+            report_check(context, job, remaining)
+    except MigrationError as failure:
+        raise dg.Failure(f"{migration.name}: {failure}", allow_retries=False) from None
+    metadata = {
+        "replayed": counts.replayed,
+        "gone": counts.gone,
+        **describe_letters(remaining),
+    }
+    if error or remaining.count:
+        reason = error or tell_letters(remaining)
+        raise dg.Failure(f"{migration.name}: {reason}", metadata=metadata, allow_retries=False)
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def _build_progress(context: dg.AssetExecutionContext) -> Callable[[ReplayCounts], None]:
+    told = time.monotonic()
+
+    def tell(counts: ReplayCounts) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            context.log.info(
+                f"{counts.done:,} letters done: {counts.replayed:,} rows replayed, "
+                f"{counts.gone:,} gone, {counts.failed:,} failed again"
+            )
+
+    return tell

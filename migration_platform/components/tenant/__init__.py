@@ -1,0 +1,1 @@
+"""A `TenantMove` as Dagster sees it: steps, plans, backups, checks."""

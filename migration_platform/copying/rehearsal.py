@@ -1,0 +1,222 @@
+"""A copy without its writes: every row read, filtered and converted, and what would become of it.
+
+It finds what no look at the schemas can: cells beyond the guardrails, values that cannot be
+converted, keys that are null, and rows that would land on one another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from migration_platform.copying.collisions import Collisions, FoundKey, KeyFile
+from migration_platform.copying.transform import compile_rows
+from migration_platform.counts import MAX_SAMPLES, RangeCounts, Tally
+from migration_platform.cql.cell_times import read_row_time
+from migration_platform.cql.keys import show_key
+from migration_platform.cql.rows import NULL, split_cells
+from migration_platform.plan.model import Layer, Plan, Source
+from migration_platform.stores.cassandra.reads import prepare_range_read, read_pages
+from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
+from migration_platform.stores.dynamodb.shape import build_item_form
+from migration_platform.stores.work import Done, Event, Failed, OpenStores, Pool, Report, Reported
+from migration_platform.token_ranges import TokenRange
+
+
+@dataclass(frozen=True)
+class RehearseRange:
+    """The task of reading a range as a copy would; with `gathers_keys` target keys are reported.
+
+    Its result is the range's `RangeCounts`, in which nothing is written. Rows that cannot be
+    converted are counted as set aside, all of them.
+    """
+
+    token_range: TokenRange
+    gathers_keys: bool = False
+
+    def run(self, stores: OpenStores, report: Report) -> RangeCounts:
+        """Read the range.
+
+        Raises:
+            MigrationError: a page could not be read.
+        """
+        plan = _only_reporting(stores.plan)
+        window = plan.migration.filter.window(self.token_range)
+        counts = RangeCounts()
+        if window is not None:
+            for layer in plan.layers:
+                counts += _read_layer(stores, plan, layer, window, self.gathers_keys, report)
+        return counts
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a copy would come to: counts, collisions, and the ranges that would fail."""
+
+    counts: RangeCounts = field(default_factory=RangeCounts)
+    collisions: Collisions = field(default_factory=Collisions)
+    failed: tuple[tuple[TokenRange, str], ...] = ()
+
+
+def rehearse(
+    pool: Pool,
+    plan: Plan,
+    ranges: Sequence[TokenRange],
+    keys: Path | None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_event: Callable[[Event], None] = lambda event: None,
+) -> Rehearsal:
+    """Read the ranges as a copy would; `on_event` is told of each that begins and ends.
+
+    `keys` is where the keys that several rows have are kept, for the copy to ask; it makes sense
+    with all ranges only, because rows of one may land on a row of another.
+
+    Raises:
+        MigrationError: the disk is full.
+    """
+    file = KeyFile(keys, plan) if keys else None
+    counts, failed, done = RangeCounts(), [], 0
+    tasks = [RehearseRange(token_range, file is not None) for token_range in ranges]
+    try:
+        for event in pool.run(tasks):
+            on_event(event)
+            if isinstance(event, Reported) and file:
+                file.add(event.value)
+            elif isinstance(event, Failed):
+                failed.append((event.task.token_range, event.reason))
+            elif isinstance(event, Done):
+                counts += event.result
+                if reason := _too_many(plan, event.result):
+                    failed.append((event.task.token_range, reason))
+            if isinstance(event, Done | Failed):
+                done += 1
+                on_progress(done, len(tasks))
+        collisions = file.judge() if file else Collisions()
+    finally:
+        if file:
+            file.close()
+    return Rehearsal(counts, collisions, tuple(failed))
+
+
+def _too_many(plan: Plan, counts: RangeCounts) -> str:
+    """Say how many rows of a range cannot be written; empty if so many may be set aside."""
+    found, limit = counts.set_aside + counts.statics_set_aside, plan.migration.dead_letters_max_rows
+    if found <= limit:
+        return ""
+    more = f", and {found - 1:,} more" if found > 1 else ""
+    over = f"; dead_letters.max_rows is {limit:,}" if limit else ""
+    return f"{counts.set_aside_samples[0]}{more}{over}"
+
+
+def _only_reporting(plan: Plan) -> Plan:
+    """Let large cells be counted that a copy would fail on; rows that it skips stay skipped."""
+    guardrails = plan.migration.guardrails
+    if guardrails is None or guardrails.action != "fail":
+        return plan
+    told = replace(plan.migration, guardrails=replace(guardrails, action="report"))
+    return replace(plan, migration=told)
+
+
+def _read_layer(
+    stores: OpenStores,
+    plan: Plan,
+    layer: Layer,
+    window: TokenRange,
+    gathers_keys: bool,
+    report: Report,
+) -> RangeCounts:
+    migration, is_rows = plan.migration, layer.name == "rows"
+    keys: list[tuple[bytes, bytes]] = []
+
+    def note(target_key: bytes, origin_key: bytes) -> bool:
+        keys.append((target_key, origin_key))
+        return True
+
+    gathers_keys = gathers_keys and is_rows
+    sources = layer.ordered(plan.target.primary_key)
+    reader = compile_rows(
+        plan,
+        layer,
+        sources,
+        0,
+        null=NULL,
+        wins=note if gathers_keys else None,
+    )
+    select = prepare_range_read(
+        stores.origin,
+        plan.origin,
+        reader.columns,
+        times=reader.times.selections(),
+        where=migration.filter.where,
+        statics=not is_rows,
+        retry_seconds=migration.retry_seconds,
+    )
+    bad, samples = 0, []
+
+    def note_bad(told: str) -> None:
+        nonlocal bad
+        bad += 1
+        if len(samples) < MAX_SAMPLES:
+            samples.append(told)
+
+    tally, read, size = Tally(refuse=lambda row: note_bad(str(row))), 0, 0
+    reject = _compile_reject(plan, layer, sources)
+    for page in read_pages(
+        stores.origin,
+        select,
+        window,
+        consistency=migration.origin.consistency,
+        fetch_size=migration.origin.fetch_size,
+        budget=stores.origin_budget,
+        retry_seconds=migration.retry_seconds,
+        on_retry=lambda _: None,
+    ):
+        found: list[FoundKey] = []
+        for _, values, times, _ in reader.rows(page, tally):
+            if reject is not None and (why := reject(values)):
+                note_bad(why)
+            if gathers_keys:
+                # A row whose writetime no query tells is older than every other.
+                found.append((*keys[-1], read_row_time(times, 0)[0] or 0))
+        keys.clear()
+        if found:
+            report(found)
+        read += page.row_count
+        size += len(page.data)
+    return RangeCounts(
+        read=read if is_rows else 0,
+        added=tally.added if is_rows else 0,
+        skipped=tally.skipped if is_rows else 0,
+        set_aside=bad if is_rows else 0,
+        statics_set_aside=0 if is_rows else bad,
+        set_aside_samples=tuple(samples),
+        filtered=tally.filtered if is_rows else 0,
+        too_large=tally.too_large if is_rows else 0,
+        large_cells=tuple(sorted(tally.large.items())),
+        large_samples=tuple(tally.large_samples),
+        bytes_read=size,
+    )
+
+
+def _compile_reject(
+    plan: Plan, layer: Layer, sources: Sequence[Source]
+) -> Callable[[bytes], str] | None:
+    """Build what says why DynamoDB cannot hold a row, given its cells; empty if it can."""
+    if not plan.migration.target.dynamodb:
+        return None
+    form = build_item_form(plan, layer, tuple(sources))
+    to_item = compile_item(form)
+
+    def reject(values: bytes) -> str:
+        cells = split_cells(values, len(sources))
+        try:
+            to_item(cells, None, None)
+        except UnholdableRow as why:
+            key = [
+                (source.target, source.target_type, cell)
+                for source, cell in zip(sources, cells, strict=True)
+                if source.is_key
+            ]
+            return f"the row {show_key(key)} was refused: {why}"
+        return ""
+
+    return reject

@@ -1,0 +1,240 @@
+"""Rows that were set aside, read again by their key and copied under the present declaration.
+
+A letter is removed only after its row was acknowledged, so a replay that is killed begins again
+where it was: a row that is written twice is the same row, and a counter is added by difference.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+from migration_platform.copying.copy import Aside, copy_single_rows
+from migration_platform.copying.dead_letters import (
+    COLUMNS,
+    KEY,
+    TABLE,
+    Letter,
+    LetterStore,
+    LetterSummary,
+    open_letters,
+    summarize,
+    with_cause,
+)
+from migration_platform.counts import BadRow
+from migration_platform.cql.names import quote
+from migration_platform.cql.rows import Page, count_cells, split_cells
+from migration_platform.declaration.migration import MAX_SET_ASIDE, Migration
+from migration_platform.errors import MigrationError, PermanentError, PreflightError, explain
+from migration_platform.plan.model import Layer, Plan
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.cassandra.own_tables import TableForm, ensure_tables
+from migration_platform.stores.cassandra.reads import read_rows
+from migration_platform.stores.cassandra.transactions import keyed_level
+from migration_platform.stores.work import Done, Failed, OpenStores, Pool, Report, Reported
+from migration_platform.token_ranges import index_of_token
+
+LETTERS_AT_ONCE = 500
+"""So many rows are read, written and then removed from the letters: what a kill repeats."""
+
+
+def ensure_letters(connection: Connection, migration: Migration) -> None:
+    """Where rows may be set aside, make sure that there is a table for them.
+
+    Raises:
+        PreflightError: it cannot be made; one sentence with the way out.
+    """
+    if not migration.dead_letters_max_rows:
+        return
+    try:
+        ensure_tables(
+            connection,
+            migration.tracking_keyspace,
+            {TABLE: TableForm(COLUMNS, KEY)},
+            like=migration.tracked_at.table.keyspace,
+            retry_seconds=migration.retry_seconds,
+        )
+    except PreflightError as error:
+        raise PreflightError(
+            f"rows cannot be set aside in the keyspace {quote(migration.tracking_keyspace)} of the "
+            f"cluster of {migration.tracked_at.store}: {explain(error.__cause__ or error)}; grant "
+            "its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
+            "tracking_keyspace, or leave out dead_letters"
+        ) from error
+
+
+@dataclass(frozen=True)
+class ReplayCounts:
+    """What became of letters: `replayed` rows arrived, `gone` ones are no longer to be copied."""
+
+    replayed: int = 0
+    gone: int = 0
+    failed: int = 0
+
+    def __add__(self, other: "ReplayCounts") -> "ReplayCounts":
+        return ReplayCounts(
+            self.replayed + other.replayed, self.gone + other.gone, self.failed + other.failed
+        )
+
+    @property
+    def done(self) -> int:
+        """How many letters were looked at."""
+        return self.replayed + self.gone + self.failed
+
+
+@dataclass(frozen=True)
+class ReplaySlice:
+    """The task of replaying the letters in one slice of the ring; it reports `ReplayCounts`."""
+
+    slice_number: int
+    run_id: str = ""
+    winners: str | None = None
+
+    def run(self, stores: OpenStores, report: Report) -> ReplayCounts:
+        """Replay the letters, some hundreds at a time.
+
+        Raises:
+            MigrationError: a row could not be read or written, or its letter not be removed.
+        """
+        store = open_letters(stores.tracking, stores.plan.migration)
+        if store is None:
+            return ReplayCounts()
+        # However many rows cannot be written again, the others are.
+        lenient = replace(stores.plan.migration, dead_letters_max_rows=LETTERS_AT_ONCE)
+        stores = replace(stores, plan=replace(stores.plan, migration=lenient))
+        letters = store.read(self.slice_number)
+        total = ReplayCounts()
+        while some := list(islice(letters, LETTERS_AT_ONCE)):
+            found = _replay(stores, store, some, self.run_id, self.winners)
+            total += found
+            report(found)
+        return total
+
+
+def _replay(
+    stores: OpenStores,
+    store: LetterStore,
+    letters: Sequence[Letter],
+    run_id: str,
+    winners: str | None,
+) -> ReplayCounts:
+    bad: list[BadRow] = []
+    layers = {layer.name for layer in stores.plan.layers}
+    gone = [letter for letter in letters if letter.layer not in layers]
+    for layer in reversed(stores.plan.layers):
+        mine = [letter for letter in letters if letter.layer == layer.name]
+        wanted = [letter for letter in mine if _is_wanted(stores.plan, layer, letter)]
+        gone += [letter for letter in mine if not _is_wanted(stores.plan, layer, letter)]
+        if not wanted:
+            continue
+
+        missing: list[Letter] = []
+        read = partial(_read_origin, stores, layer, wanted, missing)
+        # One row may become many, each of which may be refused.
+        aside = Aside(MAX_SET_ASIDE * LETTERS_AT_ONCE, bad.extend)
+        copy_single_rows(stores, layer, read, lambda _: None, winners=winners, aside=aside)
+        gone += missing
+    known = {(letter.layer, letter.key): letter for letter in letters}
+    failed = {(b.layer, b.key): with_cause(known[b.layer, b.key], b, run_id) for b in bad}
+    store.add(list(failed.values()))
+    gone_keys = {(letter.layer, letter.key) for letter in gone}
+    arrived = [letter for place, letter in known.items() if place not in failed.keys() | gone_keys]
+    store.remove([*arrived, *gone])
+    return ReplayCounts(len(arrived), len(gone), len(failed))
+
+
+def _is_wanted(plan: Plan, layer: Layer, letter: Letter) -> bool:
+    """Say whether a copy of today would read the row."""
+    ranges = plan.migration.ranges
+    token_range = ranges[index_of_token([each.end for each in ranges], letter.token)]
+    window = plan.migration.filter.window(token_range)
+    # A table that was made anew may have another key.
+    return (
+        window is not None
+        and letter.token in window
+        and count_cells(letter.key) == len(layer.origin_key)
+    )
+
+
+def _read_origin(
+    stores: OpenStores,
+    layer: Layer,
+    letters: Sequence[Letter],
+    missing: list[Letter],
+    selected: tuple[str, ...],
+) -> Iterator[Page]:
+    """Read the rows of letters; those that are not there any more are `missing`."""
+    plan, migration = stores.plan, stores.plan.migration
+    name = f"replay {layer.name}"
+    if name not in stores.cache:
+        condition = " AND ".join(f"{quote(column)} = ?" for column in layer.origin_key)
+        distinct = "DISTINCT " if layer.name == "statics" else ""
+        select = (
+            f"SELECT {distinct}{', '.join(selected)} FROM {plan.origin.name} "  # noqa: S608
+            f"WHERE {condition}"
+        )
+        where = f" AND {migration.filter.where} ALLOW FILTERING" if migration.filter.where else ""
+        prepare = partial(stores.origin.prepare, retry_seconds=migration.retry_seconds)
+        try:
+            stores.cache[name] = prepare(select + where)
+        except PermanentError:
+            # A condition on the key cannot stand beside it; the row has met it when it was read.
+            if not where:
+                raise
+            stores.cache[name] = prepare(select)
+    for letter, page in read_rows(
+        stores.origin,
+        stores.cache[name],
+        ((letter, split_cells(letter.key, len(layer.origin_key))) for letter in letters),
+        consistency=keyed_level(plan),
+        retry_seconds=migration.retry_seconds,
+        on_retry=lambda _: None,
+    ):
+        stores.origin_budget.take(1, len(page.data))
+        if page.row_count:
+            yield page
+        else:
+            missing.append(letter)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a replay came to, and what is left; `error` is the first reason why it broke off."""
+
+    counts: ReplayCounts
+    remaining: LetterSummary
+    error: str = ""
+
+
+def replay(
+    pool: Pool,
+    connection: Connection,
+    migration: Migration,
+    *,
+    run_id: str = "",
+    winners: str | None = None,
+    on_progress: Callable[[ReplayCounts], None] = lambda counts: None,
+) -> Replay:
+    """Replay all letters of a migration.
+
+    Raises:
+        MigrationError: the letters could not be read.
+    """
+    store = open_letters(connection, migration)
+    counts, error = ReplayCounts(), ""
+    if store is None:
+        return Replay(counts, LetterSummary())
+    tasks = [ReplaySlice(number, run_id, winners) for number in store.slices()]
+    for event in pool.run(tasks):
+        if isinstance(event, Reported) and isinstance(event.value, ReplayCounts):
+            counts += event.value
+            on_progress(counts)
+        elif isinstance(event, Failed):
+            error = error or event.reason
+        elif isinstance(event, Done):
+            on_progress(counts)
+    try:
+        remaining = summarize(store.read_all())
+    except MigrationError as failure:
+        raise type(failure)(f"{error}; {failure}" if error else str(failure)) from failure
+    return Replay(counts, remaining, error)

@@ -1,0 +1,1 @@
+"""Dates and times as patterns of Java's DateTimeFormatter write them."""

@@ -1,0 +1,1 @@
+"""How fast and how patiently: rate budgets and retries."""

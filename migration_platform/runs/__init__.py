@@ -1,0 +1,1 @@
+"""What belongs to a run: worker processes, tracking, resuming, control, events."""

@@ -1,0 +1,1 @@
+"""Cassandra as an origin and a target: connection, reads, writes, counters, schemas."""
