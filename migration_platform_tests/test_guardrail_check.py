@@ -96,6 +96,9 @@ def test_only_what_the_filter_takes_is_read(connection, make):
 def test_a_check_that_would_read_what_the_table_does_not_hold_is_refused(roles):
     masked = roles.make("masked", "k int PRIMARY KEY, v text MASKED WITH mask_inner(1, 1)")
     roles.execute(f"INSERT INTO {{ks}}.masked (k, v) VALUES (1, '{'x' * 2 * KB}')")
+    plain = roles.make("plain", "k int PRIMARY KEY, v text")
+    with pytest.raises(PreflightError, match=r"cannot be checked: .*GRANT SELECT ON TABLE"):
+        measured(roles.connect(), plain)
     connection = roles.connect("SELECT ON KEYSPACE {ks}")
     with pytest.raises(PreflightError, match=r"cannot be checked: .* has masked columns \(v\)"):
         measured(connection, masked)

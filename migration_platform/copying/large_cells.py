@@ -8,6 +8,7 @@ from migration_platform.declaration.migration import Endpoint, Filter, Guardrail
 from migration_platform.errors import PreflightError
 from migration_platform.plan.model import Plan
 from migration_platform.plan.preflight import plan_tables
+from migration_platform.stores.cassandra.access import object_to_read
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.placement import object_to_place
 from migration_platform.stores.cassandra.planning import (
@@ -65,6 +66,9 @@ def plan_check(migration: Migration, origin: Connection) -> Plan:
     if plan is not None:
         objections += object_to_where(plan, origin)
         objections += object_to_hidden(plan, origin)
+    if plan is not None and not objections:
+        where = migration.filter.where
+        objections += object_to_read(plan, origin, plan.origin, migration.origin, where)
     if objections or plan is None:
         raise PreflightError(f"{migration.name} cannot be checked: " + "; ".join(objections))
     return plan

@@ -116,7 +116,7 @@ def _object_to_use(
     migration = plan.migration
     if uses.copying or uses.comparing:
         where = migration.filter.where
-        yield from _object_to_read(plan, origin, plan.origin, migration.origin, where)
+        yield from object_to_read(plan, origin, plan.origin, migration.origin, where)
         if migration.origin.finish_transactions and not plan.has_counters:
             yield from _object_to_serial_reads(plan, origin)
     if not isinstance(target, Connection):
@@ -126,16 +126,19 @@ def _object_to_use(
         build_form(plan, layer, layer.ordered(())).lists for layer in plan.layers
     )
     if uses.comparing or (uses.copying and reads_first):
-        yield from _object_to_read(plan, target, plan.target, migration.target, None)
+        yield from object_to_read(plan, target, plan.target, migration.target, None)
     repairing = uses.comparing and bool(migration.repair)
     if uses.copying or repairing:
         yield from _object_to_write(plan, target, repairing=repairing)
 
 
-def _object_to_read(
+def object_to_read(
     plan: Plan, connection: Connection, table: Table, endpoint: Endpoint, where: str | None
 ) -> Iterator[str]:
-    """Read one token, as large a page as the run will ask for."""
+    """Refuse a read that the server would refuse of every range, for the user or by its settings.
+
+    One token is read, with as large a page as the run will ask for.
+    """
     side = "origin" if endpoint is plan.migration.origin else "target"
     wanted = plan.migration.origin.fetch_size or MAX_PAGE_ROWS
 
