@@ -5,7 +5,7 @@ them. A row's content is its cells and, where times are compared, the writetimes
 whose time can be exact.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from struct import Struct
@@ -29,11 +29,9 @@ from migration_platform.cql.rows import NULL, Page, compile_splitter, join_cells
 from migration_platform.cql.types import Converter, CqlType, parse_type, sort_elements
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source, Table
 from migration_platform.plan.preflight import times_layout
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read
-from migration_platform.stores.cassandra.row_writes import build_form
-from migration_platform.stores.dynamodb.shape import build_item_form
-from migration_platform.stores.dynamodb.types import Canonical
+from migration_platform.plan.row_form import build_form
+from migration_platform.stores.interface import KeyForm, Selection
+from migration_platform.stores.kinds import kind_of
 
 SIDES = ("origin", "target")
 EXPIRY_TOLERANCE_SECONDS = 5
@@ -60,6 +58,7 @@ class ComparedRows:
     """
 
     table: Table
+    layer: Layer
     sources: tuple[Source, ...]
     keys: int
     columns: tuple[str, ...]
@@ -72,16 +71,35 @@ class ComparedRows:
     digested: Callable[[Page], Iterator[DigestedRow]]
     cells: Callable[[Page], Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]]
 
-    def prepare(self, connection: Connection, retry_seconds: float) -> RangeRead:
-        """Prepare the scan of a token range."""
-        return prepare_range_read(
-            connection,
+    @property
+    def target_keys(self) -> KeyForm:
+        """How keys come by which single rows of the target are read."""
+        return self._key_form({source.target: source.target for source in self._key_sources})
+
+    def origin_keys(self, plan: Plan) -> KeyForm:
+        """Say how keys come by which single rows of the origin are read: in the target's form."""
+        return self._key_form(plan.origin_names)
+
+    def _key_form(self, names: Mapping[str, str]) -> KeyForm:
+        at = {source.target: position for position, source in enumerate(self._key_sources)}
+        key_names = self.selection.key_names
+        return KeyForm(self.keys, tuple(at[names[name]] for name in key_names))
+
+    @property
+    def _key_sources(self) -> tuple[Source, ...]:
+        return self.sources[: self.keys]
+
+    @property
+    def selection(self) -> Selection:
+        """What is read of the side's table."""
+        return Selection(
             self.table,
             self.columns,
-            times=self.times.selections(),
-            where=self.where,
+            self.times,
             statics=self.statics,
-            retry_seconds=retry_seconds,
+            where=self.where,
+            layer=self.layer,
+            sources=self.sources,
         )
 
 
@@ -111,7 +129,7 @@ def compile_compared(
     }
     per_element, time_of = form.per_element, form.time_of
     is_origin = side == "origin"
-    canonical = _canonical_cells(plan, sources)
+    canonical = kind_of(plan.migration.target.kind).canonical_cells(plan, layer, sources)
     if is_origin:
         reader = compile_rows(
             plan,
@@ -219,6 +237,7 @@ def compile_compared(
     is_statics = layer.name == "statics"
     return ComparedRows(
         table=plan.origin if is_origin else plan.target,
+        layer=layer,
         sources=sources,
         keys=keys,
         columns=reader.columns,
@@ -239,10 +258,10 @@ def _find_forms(
     """Find the cells of which the bytes of one value may differ, and what gives the usual form.
 
     These are clustering columns, and elements that are cells of their own. A partition key is told
-    apart by its bytes. Items of DynamoDB have no key in any other form.
+    apart by its bytes. A store that takes no two bytes for one value has no other form.
     """
     found: dict[int, Converter] = {}
-    if plan.migration.target.dynamodb:
+    if not plan.migration.target.abilities.folds_equal_values:
         return found
     for position, source in enumerate(sources):
         cql_type = parse_type(source.target_type)
@@ -343,17 +362,7 @@ def _target_reader(
     return RowReader(names, layout, rows)
 
 
-def _canonical_cells(plan: Plan, sources: Sequence[Source]) -> dict[int, Canonical]:
-    """Say which cells an item of DynamoDB gives back in the one form of their value only."""
-    if not plan.migration.target.dynamodb:
-        return {}
-    layer = next(each for each in plan.layers if set(sources) <= set(each.sources))
-    item = build_item_form(plan, layer, tuple(sources))
-    found = {position: item.canonical(column) for position, column in enumerate(item.columns)}
-    return {position: change for position, change in found.items() if change is not None}
-
-
-def _with_canonical(reader: RowReader, columns: int, canonical: dict[int, Canonical]) -> RowReader:
+def _with_canonical(reader: RowReader, columns: int, canonical: dict[int, Converter]) -> RowReader:
     def rows(page: Page, tally: Tally) -> Iterator[Row]:
         for row in reader.rows(page, tally):
             key, values, times, entry = row

@@ -32,14 +32,10 @@ from migration_platform.comparing.rechecks import Kind, now_us, show_row
 from migration_platform.comparing.repair import SettleRows
 from migration_platform.comparing.verdicts import MAX_SAMPLES, DifferingRow, Findings, RangeVerdict
 from migration_platform.copying.collisions import open_winners
-from migration_platform.cql.rows import count_cells
+from migration_platform.cql.rows import Page, count_cells
 from migration_platform.errors import explain
 from migration_platform.plan.model import Layer, Plan
-from migration_platform.stores.cassandra.reads import RangeRead, read_pages
-from migration_platform.stores.cassandra.transactions import finish_transactions
-from migration_platform.stores.dynamodb.items import ItemForm
-from migration_platform.stores.dynamodb.rows import ItemRead, find_pages, scan_pages
-from migration_platform.stores.dynamodb.shape import build_item_form
+from migration_platform.stores.interface import KeyReader, Pace, RangeReader
 from migration_platform.stores.work import (
     Done,
     Event,
@@ -53,6 +49,7 @@ from migration_platform.stores.work import (
 from migration_platform.token_ranges import TokenRange
 
 ROWS_A_REPORT = 5_000
+ROWS_A_PAGE = 500
 RECHECKED_ROWS = 100_000
 """So many differing rows of a range are read again, and repaired: a range that differs in more is
 better copied again. What is beyond counts as the scans found it."""
@@ -82,7 +79,8 @@ class ScanSums:
         locator = _locator(stores, self.side, self.token_range, self.wanted)
         window = stores.plan.migration.filter.window(self.token_range)
         if self.side == "origin" and window is not None:
-            finish_transactions(stores, window, lambda error: report(explain(error)))
+            pace = stores.reading("origin", lambda error: report(explain(error)))
+            stores.origin.begin_range(stores.plan, window, pace)
         for layer in stores.plan.layers:
             rows = _scan(stores, layer, self.side, self.token_range, self.winners, report)
             add_rows(sums, rows, locator, counted=layer.name == "rows")
@@ -504,7 +502,7 @@ def _slices(plan: Plan, side: str, ranges: Sequence[TokenRange]) -> Sequence[Tok
 
 
 def _is_by_range(plan: Plan, side: str) -> bool:
-    """Say whether a side is read by the origin's ranges: of DynamoDB, item by item."""
+    """Say whether a side is read by the origin's ranges, row by row if it has no ranges."""
     return side == "origin" or plan.migration.looks_up
 
 
@@ -558,50 +556,50 @@ def _scan(
     """
     plan, migration = stores.plan, stores.plan.migration
     is_origin = side == "origin"
-    endpoint = migration.origin if is_origin else migration.target
     # Only what the filter's window leaves of a range was copied.
     whole = not is_origin and not plan.keys_agree
     window = token_range if whole else migration.filter.window(token_range)
     if window is None:
         return
+    looks_up = migration.looks_up and not is_origin
     name = f"scan {side} {layer.name} {winners}"
     if name not in stores.cache:
         wins = open_winners(winners) if winners else None
         compared = compile_compared(plan, layer, side, wins=wins)
-        stores.cache[name] = (compared, _prepare(stores, layer, compared, is_origin))
-    rows, statement = stores.cache[name]
-
-    def on_retry(error: BaseException) -> None:
-        report(explain(error))
-
-    if isinstance(statement, ItemForm):
-        if migration.looks_up:
-            found = _scan(stores, layer, "origin", token_range, winners, report)
-            keys = (row[0] for row in found if needs(row))
-            pages = find_pages(stores, ItemRead(statement, rows.keys), keys, on_retry)
-        else:
-            pages = scan_pages(stores, statement, token_range, on_retry)
-        for page in pages:
-            yield from rows.digested(page)
-        return
-    connection = stores.origin if is_origin else stores.target_cluster
-    for page in read_pages(
-        connection,
-        statement,
-        window,
-        consistency=endpoint.consistency,
-        fetch_size=migration.origin.fetch_size,
-        budget=stores.origin_budget if is_origin else stores.target_budget,
-        retry_seconds=migration.retry_seconds,
-        on_retry=on_retry,
-    ):
+        stores.cache[name] = (compared, _prepare(stores, compared, is_origin, looks_up))
+    rows, reader = stores.cache[name]
+    pace = stores.reading(side, lambda error: report(explain(error)))
+    if looks_up:
+        found = _scan(stores, layer, "origin", token_range, winners, report)
+        pages = _look_up(reader, (row[0] for row in found if needs(row)), pace)
+    else:
+        pages = reader.pages(token_range if whole else window, pace)
+    for page in pages:
         yield from rows.digested(page)
 
 
 def _prepare(
-    stores: OpenStores, layer: Layer, compared: ComparedRows, is_origin: bool
-) -> RangeRead | ItemForm:
-    if stores.plan.migration.target.dynamodb and not is_origin:
-        return build_item_form(stores.plan, layer, compared.sources)
-    connection = stores.origin if is_origin else stores.target_cluster
-    return compared.prepare(connection, stores.plan.migration.retry_seconds)
+    stores: OpenStores, compared: ComparedRows, is_origin: bool, looks_up: bool
+) -> RangeReader | KeyReader:
+    plan, selection = stores.plan, compared.selection
+    if looks_up:
+        return stores.target.prepare_keys(plan, selection, compared.target_keys)
+    return (stores.origin if is_origin else stores.target).prepare_ranges(plan, selection)
+
+
+def _look_up(reader: KeyReader, keys: Iterator[bytes], pace: Pace) -> Iterator[Page]:
+    """Give the rows of those keys that have one, some hundred a page."""
+    rows: list[Page] = []
+    for _, page in reader.rows(keys, pace):
+        if page.row_count:
+            rows.append(page)
+        if len(rows) == ROWS_A_PAGE:
+            yield _join(rows)
+            rows = []
+    if rows:
+        yield _join(rows)
+
+
+def _join(rows: list[Page]) -> Page:
+    data = b"".join(page.data for page in rows)
+    return Page(data, sum(page.row_count for page in rows), None, rows[0].asked_us)

@@ -7,11 +7,8 @@ read again; where a key is changed on the way, what the scans found stands.
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from struct import Struct
 from typing import Literal
-
-from cassandra.query import PreparedStatement
 
 from migration_platform.comparing.compared_rows import (
     NO_CONTENT,
@@ -31,40 +28,19 @@ from migration_platform.cql.rows import Page, count_cells, split_cells
 from migration_platform.cql.types import Converter, parse_type, shorten, show_value
 from migration_platform.declaration.migration import Filter
 from migration_platform.errors import PermanentError
-from migration_platform.plan.model import Layer, Plan, Table
+from migration_platform.plan.model import Layer, Plan
 from migration_platform.plan.preflight import times_layout
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.reads import read_rows
-from migration_platform.stores.cassandra.transactions import keyed_level
-from migration_platform.stores.dynamodb.rows import ItemRead
-from migration_platform.stores.dynamodb.rows import read_rows as read_items
-from migration_platform.stores.dynamodb.shape import build_item_form
+from migration_platform.stores.interface import NO_TIMES, Cells, KeyReader
 from migration_platform.stores.work import OpenStores
 
 SHOWN_CHARACTERS = 100
 _LONG = Struct(">q")
-_NO_ROW = Page(b"", 0, None)
 _UNWRITABLE = "(cannot be written as declared)"
 
 Kind = Literal["agree", "missing", "extra", "mismatched", "other_form"]
 """How a row differs; `other_form` is the same for the server, with other bytes in its key or in
 elements."""
 Retried = Callable[[BaseException], None]
-Cells = list[bytes | None]
-
-
-@dataclass(frozen=True)
-class KeyedRead:
-    """The read of single rows; `positions` say which cells of a row's key are bound, in order."""
-
-    statement: PreparedStatement
-    positions: tuple[int, ...]
-    key_cells: int
-
-    def bind(self, key: bytes) -> list[bytes | None]:
-        """Give what is bound for a row."""
-        cells = split_cells(key, self.key_cells)
-        return [cells[position] for position in self.positions]
 
 
 @dataclass(frozen=True)
@@ -79,8 +55,8 @@ class Side:
 
     rows: ComparedRows
     where: str | None
-    read: KeyedRead | ItemRead
-    newest: KeyedRead | None
+    read: KeyReader
+    newest: KeyReader | None
     times: TimesLayout
     entry: tuple[int, Converter] | None = None
 
@@ -162,73 +138,33 @@ def without_filter(plan: Plan) -> Plan:
     return replace(plan, migration=replace(migration, filter=Filter(), guardrails=None))
 
 
-def prepare_keyed_read(
-    connection: Connection,
-    plan: Plan,
-    rows: ComparedRows,
-    selected: Sequence[str],
-    *,
-    is_origin: bool,
-    where: str | None = None,
-) -> KeyedRead:
-    """Prepare the read of single rows of a side, whose keys come in the target's form."""
-    table, names = rows.table, plan.origin_names
-    if rows.statics:
-        # A DISTINCT read has to name the whole partition key.
-        selected = tuple(dict.fromkeys((*selected, *map(quote, table.partition_key))))
-    key_names = table.partition_key if rows.statics else table.primary_key
-    at = {source.target: position for position, source in enumerate(rows.sources[: rows.keys])}
-    statement = connection.prepare(
-        keyed_select(table, selected, key_names, statics=rows.statics, where=where),
-        retry_seconds=plan.migration.retry_seconds,
-    )
-    positions = tuple(at[names[name] if is_origin else name] for name in key_names)
-    return KeyedRead(statement, positions, rows.keys)
-
-
-def keyed_select(
-    table: Table,
-    selected: Sequence[str],
-    key_names: Sequence[str],
-    *,
-    statics: bool,
-    where: str | None,
-) -> str:
-    """Write the SELECT of one row, or of one partition's static cells."""
-    condition = " AND ".join(f"{quote(name)} = ?" for name in key_names)
-    return (
-        f"SELECT {'DISTINCT ' if statics else ''}{', '.join(selected)} FROM {table.name} "  # noqa: S608
-        f"WHERE {condition}" + (f" AND {where} ALLOW FILTERING" if where else "")
-    )
-
-
 def _open_side(stores: OpenStores, plan: Plan, layer: Layer, side: str) -> Side:
     is_origin = side == "origin"
     rows = compile_compared(plan, layer, side)
-    if plan.migration.target.dynamodb and not is_origin:
-        # An item has no times that a query would tell.
-        read = ItemRead(build_item_form(plan, layer, rows.sources), rows.keys)
-        return Side(rows, None, read, None, TimesLayout((), (), ttls=False))
-    connection = stores.origin if is_origin else stores.target_cluster
-    selected = (*map(quote, rows.columns), *rows.times.selections())
-    where = rows.where
+    store, endpoint = (
+        (stores.origin, plan.migration.origin)
+        if is_origin
+        else (stores.target, plan.migration.target)
+    )
+    keys = rows.origin_keys(plan) if is_origin else rows.target_keys
+    selection = rows.selection
     try:
-        read = prepare_keyed_read(
-            connection, plan, rows, selected, is_origin=is_origin, where=where
-        )
+        read = store.prepare_keys(plan, selection, keys)
     except PermanentError:
         # A condition on a column of the key is one too many where the key itself is given.
-        if where is None:
+        if selection.where is None:
             raise
-        where = None
-        read = prepare_keyed_read(connection, plan, rows, selected, is_origin=is_origin)
-    values = [source for source in rows.sources if not source.is_key]
-    names = {source.origin if is_origin else source.target for source in values} - {""}
-    times = times_layout(rows.table, sorted(names - set(rows.table.primary_key)), ttls=False)
-    newest = None
+        selection = replace(selection, where=None)
+        read = store.prepare_keys(plan, selection, keys)
+    newest, times = None, NO_TIMES
+    if endpoint.abilities.cell_times:
+        values = [source for source in rows.sources if not source.is_key]
+        names = {source.origin if is_origin else source.target for source in values} - {""}
+        times = times_layout(rows.table, sorted(names - set(rows.table.primary_key)), ttls=False)
     if times.simple or times.multi:
-        newest = prepare_keyed_read(connection, plan, rows, times.selections(), is_origin=is_origin)
-    return Side(rows, where, read, newest, times, _find_entry(rows))
+        only_times = replace(selection, columns=(), times=times, where=None)
+        newest = store.prepare_keys(plan, only_times, keys)
+    return Side(rows, selection.where, read, newest, times, _find_entry(rows))
 
 
 def _find_entry(rows: ComparedRows) -> tuple[int, Converter] | None:
@@ -238,43 +174,6 @@ def _find_entry(rows: ComparedRows) -> tuple[int, Converter] | None:
         if source.kind == "map_key" and order_is_known(cql_type):
             return position, comparable_element(cql_type)
     return None
-
-
-def read_side(
-    stores: OpenStores,
-    side: str,
-    read: KeyedRead | ItemRead,
-    keys: Sequence[bytes],
-    on_retry: Retried,
-) -> Iterator[tuple[bytes, Page]]:
-    """Read single rows of a side, at its consistency and within its budget, in the given order.
-
-    A key that no row can have, because the server refuses it, is read as one without a row.
-
-    Raises:
-        PermanentError, TransientError: a row could not be read.
-    """
-    if isinstance(read, ItemRead):
-        yield from read_items(stores, read, keys, on_retry)
-        return
-    is_origin, migration = side == "origin", stores.plan.migration
-    endpoint = migration.origin if is_origin else migration.target
-    budget = stores.origin_budget if is_origin else stores.target_budget
-
-    asked = iter(keys)
-    for key, page in read_rows(
-        stores.origin if is_origin else stores.target_cluster,
-        read.statement,
-        ((key, read.bind(key)) for key in keys),
-        consistency=keyed_level(stores.plan) if is_origin else endpoint.consistency,
-        retry_seconds=migration.retry_seconds,
-        on_retry=on_retry,
-        on_refused=lambda key, why: None,
-    ):
-        yield from ((refused, _NO_ROW) for refused in takewhile(lambda k, key=key: k != key, asked))
-        budget.take(1, len(page.data))
-        yield key, page
-    yield from ((refused, _NO_ROW) for refused in asked)
 
 
 def recheck(
@@ -291,8 +190,8 @@ def recheck(
     looks_for_extra = stores.plan.migration.diff_mode != "origin_only"
     for reads, chosen in by_layer(open_reads(stores), keys):
         origin, target = reads.origin, reads.target
-        here = read_side(stores, "origin", origin.read, chosen, on_retry)
-        there = read_side(stores, "target", target.read, chosen, on_retry)
+        here = origin.read.rows(chosen, stores.reading("origin", on_retry))
+        there = target.read.rows(chosen, stores.reading("target", on_retry))
         for (key, page), (_, other) in zip(here, there, strict=True):
             row = origin.find(page, key)
             if origin.where != origin.rows.where and key in extra:
@@ -349,7 +248,7 @@ def find_newer(
             if side.newest is None:
                 continue
             count = len(side.times.simple)
-            for key, page in read_side(stores, name, side.newest, chosen, on_retry):
+            for key, page in side.newest.rows(chosen, stores.reading(name, on_retry)):
                 if not page.row_count:
                     continue
                 cells = split_cells(page.data, count + len(side.times.multi))

@@ -119,8 +119,7 @@ def _passed_over(plan: Plan) -> Iterator[str]:
         yield f"what the target held already in {_list(names)}"
     if plan.left_unset:
         yield f"the target's {_columns(plan.left_unset)}, which nothing fills"
-    if migration.target.dynamodb:
-        yield "attributes that no column fills"
+    yield from migration.target.declared.passed_over
     yield from _times(plan)
 
 

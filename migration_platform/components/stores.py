@@ -1,5 +1,6 @@
 """The component that declares connections by name."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,8 +66,25 @@ Neo4jAttributes = _attributes_of(Neo4jResource, "Neo4jAttributes")
 SunbirdSyncAttributes = _attributes_of(SunbirdSyncResource, "SunbirdSyncAttributes")
 
 
+_RESOURCES: dict[str, type[dg.ConfigurableResource]] = {
+    "cassandra": CassandraResource,
+    "dynamodb": DynamoDbResource,
+    "kafka": KafkaResource,
+    "neo4j": Neo4jResource,
+    "sunbird_sync": SunbirdSyncResource,
+}
+
+
+class DeclaresStores(dg.Component):
+    """A component that declares connections by name."""
+
+    @abstractmethod
+    def kinds(self) -> dict[str, str]:
+        """Give the kind of each store that it declares, as the table of kinds names it."""
+
+
 @dg.scaffold_with(StoresScaffolder)
-class Stores(dg.Component, dg.Model, NamedAttributes):
+class Stores(DeclaresStores, dg.Model, NamedAttributes):
     """Connections by name, for the migrations of this project to use.
 
     Secrets are given as the name of an environment variable, `password: {env: NAME}`, and are
@@ -90,17 +108,15 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
         default_factory=dict, description="Sunbird's sync and search APIs."
     )
 
+    def kinds(self) -> dict[str, str]:
+        """Give the kind of each store, as its attribute is called."""
+        return {name: kind for kind in _RESOURCES for name in getattr(self, kind)}
+
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build one resource for each connection."""
         resources: dict[str, Any] = {}
-        for declared, resource in (
-            (self.cassandra, CassandraResource),
-            (self.dynamodb, DynamoDbResource),
-            (self.kafka, KafkaResource),
-            (self.neo4j, Neo4jResource),
-            (self.sunbird_sync, SunbirdSyncResource),
-        ):
-            for name, attributes in declared.items():
+        for kind, resource in _RESOURCES.items():
+            for name, attributes in getattr(self, kind).items():
                 if name in resources:
                     raise ValueError(f"two stores are called {name}; names must differ")
                 resources[name] = resource(**_to_fields(attributes))
@@ -110,9 +126,8 @@ class Stores(dg.Component, dg.Model, NamedAttributes):
 def kinds_of_stores(tree: dg.ComponentTree) -> dict[str, str]:
     """Give the kind of each store that a project declares, as `cassandra`."""
     kinds: dict[str, str] = {}
-    for stores in tree.get_all_components(Stores):
-        for kind in ("cassandra", "dynamodb", "kafka", "neo4j", "sunbird_sync"):
-            kinds |= dict.fromkeys(getattr(stores, kind), kind)
+    for stores in tree.get_all_components(DeclaresStores):
+        kinds |= stores.kinds()
     return kinds
 
 

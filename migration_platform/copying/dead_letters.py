@@ -113,8 +113,10 @@ def letters_key(migration: Migration) -> str:
     return f"{origin.store}/{origin.table} to {target.store}/{target.table}"
 
 
-def open_letters(connection: Connection, migration: Migration) -> "LetterStore | None":
+def open_letters(connection: Connection | None, migration: Migration) -> "LetterStore | None":
     """Give the letters of a migration; None where no row was ever set aside in this cluster."""
+    if connection is None:
+        return None
     keyspace = connection.cluster.metadata.keyspaces.get(migration.tracking_keyspace)
     if keyspace is None or TABLE not in keyspace.tables:
         return None
@@ -310,7 +312,7 @@ def summarize(letters: Iterable[Letter], places: Sequence[TokenRange] = ()) -> L
 
 
 def read_summary(
-    connection: Connection, migration: Migration, places: Sequence[TokenRange] = ()
+    connection: Connection | None, migration: Migration, places: Sequence[TokenRange] = ()
 ) -> LetterSummary:
     """Read how many rows are set aside, here and there; none where there is no store of them.
 

@@ -5,18 +5,6 @@ itself, and a rehearsal of that plan reads every cell as it is.
 """
 
 from migration_platform.declaration.migration import Endpoint, Filter, Guardrails, Migration
-from migration_platform.errors import PreflightError
-from migration_platform.plan.model import Plan
-from migration_platform.plan.preflight import plan_tables
-from migration_platform.stores.cassandra.access import object_to_read
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.placement import object_to_place
-from migration_platform.stores.cassandra.planning import (
-    object_to_hidden,
-    object_to_ring,
-    object_to_where,
-)
-from migration_platform.stores.cassandra.tables import describe_table
 
 
 def declare_check(
@@ -51,24 +39,3 @@ def declare_check(
         retry_seconds=retry_seconds,
         reads_only=True,
     )
-
-
-def plan_check(migration: Migration, origin: Connection) -> Plan:
-    """Hold a check against the table that is really there.
-
-    Raises:
-        PreflightError: one message with every reason why it cannot run.
-    """
-    table = describe_table(origin, migration.origin.table)
-    plan, objections = plan_tables(migration, table, table)
-    place = object_to_place(origin, table, migration.origin, is_target=False)
-    objections = [*place, *object_to_ring(migration, table), *objections]
-    if plan is not None:
-        objections += object_to_where(plan, origin)
-        objections += object_to_hidden(plan, origin)
-    if plan is not None and not objections:
-        where = migration.filter.where
-        objections += object_to_read(plan, origin, plan.origin, migration.origin, where)
-    if objections or plan is None:
-        raise PreflightError(f"{migration.name} cannot be checked: " + "; ".join(objections))
-    return plan

@@ -9,15 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from migration_platform.copying.collisions import Collisions, FoundKey, KeyFile
-from migration_platform.copying.transform import compile_rows
+from migration_platform.copying.transform import compile_rows, select_origin
 from migration_platform.counts import MAX_SAMPLES, RangeCounts, Tally
 from migration_platform.cql.cell_times import read_row_time
 from migration_platform.cql.keys import show_key
 from migration_platform.cql.rows import NULL, split_cells
 from migration_platform.plan.model import Layer, Plan, Source
-from migration_platform.stores.cassandra.reads import prepare_range_read, read_pages
-from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
-from migration_platform.stores.dynamodb.shape import build_item_form
+from migration_platform.stores.kinds import kind_of
 from migration_platform.stores.work import Done, Event, Failed, OpenStores, Pool, Report, Reported
 from migration_platform.token_ranges import TokenRange
 
@@ -124,7 +122,7 @@ def _read_layer(
     gathers_keys: bool,
     report: Report,
 ) -> RangeCounts:
-    migration, is_rows = plan.migration, layer.name == "rows"
+    is_rows = layer.name == "rows"
     keys: list[tuple[bytes, bytes]] = []
 
     def note(target_key: bytes, origin_key: bytes) -> bool:
@@ -141,15 +139,7 @@ def _read_layer(
         null=NULL,
         wins=note if gathers_keys else None,
     )
-    select = prepare_range_read(
-        stores.origin,
-        plan.origin,
-        reader.columns,
-        times=reader.times.selections(),
-        where=migration.filter.where,
-        statics=not is_rows,
-        retry_seconds=migration.retry_seconds,
-    )
+    ranges = stores.origin.prepare_ranges(plan, select_origin(plan, layer, reader))
     bad, samples = 0, []
 
     def note_bad(told: str) -> None:
@@ -160,16 +150,7 @@ def _read_layer(
 
     tally, read, size = Tally(refuse=lambda row: note_bad(str(row))), 0, 0
     reject = _compile_reject(plan, layer, sources)
-    for page in read_pages(
-        stores.origin,
-        select,
-        window,
-        consistency=migration.origin.consistency,
-        fetch_size=migration.origin.fetch_size,
-        budget=stores.origin_budget,
-        retry_seconds=migration.retry_seconds,
-        on_retry=lambda _: None,
-    ):
+    for page in ranges.pages(window, stores.reading("origin", lambda _: None)):
         found: list[FoundKey] = []
         for _, values, times, _ in reader.rows(page, tally):
             if reject is not None and (why := reject(values)):
@@ -200,23 +181,21 @@ def _read_layer(
 def _compile_reject(
     plan: Plan, layer: Layer, sources: Sequence[Source]
 ) -> Callable[[bytes], str] | None:
-    """Build what says why DynamoDB cannot hold a row, given its cells; empty if it can."""
-    if not plan.migration.target.dynamodb:
+    """Build what says why the target cannot hold a row, given its cells; empty if it can."""
+    find_why = kind_of(plan.migration.target.kind).compile_rejection(plan, layer, sources)
+    if find_why is None:
         return None
-    form = build_item_form(plan, layer, tuple(sources))
-    to_item = compile_item(form)
 
     def reject(values: bytes) -> str:
         cells = split_cells(values, len(sources))
-        try:
-            to_item(cells, None, None)
-        except UnholdableRow as why:
-            key = [
-                (source.target, source.target_type, cell)
-                for source, cell in zip(sources, cells, strict=True)
-                if source.is_key
-            ]
-            return f"the row {show_key(key)} was refused: {why}"
-        return ""
+        why = find_why(cells)
+        if not why:
+            return ""
+        key = [
+            (source.target, source.target_type, cell)
+            for source, cell in zip(sources, cells, strict=True)
+            if source.is_key
+        ]
+        return f"the row {show_key(key)} was refused: {why}"
 
     return reject

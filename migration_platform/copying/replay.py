@@ -23,14 +23,13 @@ from migration_platform.copying.dead_letters import (
 )
 from migration_platform.counts import BadRow
 from migration_platform.cql.names import quote
-from migration_platform.cql.rows import Page, count_cells, split_cells
+from migration_platform.cql.rows import Page, count_cells
 from migration_platform.declaration.migration import MAX_SET_ASIDE, Migration
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, explain
 from migration_platform.plan.model import Layer, Plan
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.own_tables import TableForm, ensure_tables
-from migration_platform.stores.cassandra.reads import read_rows
-from migration_platform.stores.cassandra.transactions import keyed_level
+from migration_platform.stores.interface import KeyForm, KeyReader, Selection
 from migration_platform.stores.work import Done, Failed, OpenStores, Pool, Report, Reported
 from migration_platform.token_ranges import index_of_token
 
@@ -38,13 +37,13 @@ LETTERS_AT_ONCE = 500
 """So many rows are read, written and then removed from the letters: what a kill repeats."""
 
 
-def ensure_letters(connection: Connection, migration: Migration) -> None:
+def ensure_letters(connection: Connection | None, migration: Migration) -> None:
     """Where rows may be set aside, make sure that there is a table for them.
 
     Raises:
         PreflightError: it cannot be made; one sentence with the way out.
     """
-    if not migration.dead_letters_max_rows:
+    if connection is None or not migration.dead_letters_max_rows:
         return
     try:
         ensure_tables(
@@ -96,7 +95,7 @@ class ReplaySlice:
         Raises:
             MigrationError: a row could not be read or written, or its letter not be removed.
         """
-        store = open_letters(stores.tracking, stores.plan.migration)
+        store = open_letters(stores.records, stores.plan.migration)
         if store is None:
             return ReplayCounts()
         # However many rows cannot be written again, the others are.
@@ -161,36 +160,26 @@ def _read_origin(
     layer: Layer,
     letters: Sequence[Letter],
     missing: list[Letter],
-    selected: tuple[str, ...],
+    selection: Selection,
 ) -> Iterator[Page]:
     """Read the rows of letters; those that are not there any more are `missing`."""
-    plan, migration = stores.plan, stores.plan.migration
     name = f"replay {layer.name}"
     if name not in stores.cache:
-        condition = " AND ".join(f"{quote(column)} = ?" for column in layer.origin_key)
-        distinct = "DISTINCT " if layer.name == "statics" else ""
-        select = (
-            f"SELECT {distinct}{', '.join(selected)} FROM {plan.origin.name} "  # noqa: S608
-            f"WHERE {condition}"
+        width = len(layer.origin_key)
+        prepare = partial(
+            stores.origin.prepare_keys, stores.plan, keys=KeyForm(width, tuple(range(width)))
         )
-        where = f" AND {migration.filter.where} ALLOW FILTERING" if migration.filter.where else ""
-        prepare = partial(stores.origin.prepare, retry_seconds=migration.retry_seconds)
         try:
-            stores.cache[name] = prepare(select + where)
+            stores.cache[name] = prepare(selection)
         except PermanentError:
             # A condition on the key cannot stand beside it; the row has met it when it was read.
-            if not where:
+            if not selection.where:
                 raise
-            stores.cache[name] = prepare(select)
-    for letter, page in read_rows(
-        stores.origin,
-        stores.cache[name],
-        ((letter, split_cells(letter.key, len(layer.origin_key))) for letter in letters),
-        consistency=keyed_level(plan),
-        retry_seconds=migration.retry_seconds,
-        on_retry=lambda _: None,
-    ):
-        stores.origin_budget.take(1, len(page.data))
+            stores.cache[name] = prepare(replace(selection, where=None))
+    read: KeyReader = stores.cache[name]
+    pace = stores.reading("origin", lambda _: None)
+    rows = read.rows((letter.key for letter in letters), pace, refuses=True)
+    for letter, (_, page) in zip(letters, rows, strict=True):
         if page.row_count:
             yield page
         else:
@@ -208,7 +197,7 @@ class Replay:
 
 def replay(
     pool: Pool,
-    connection: Connection,
+    connection: Connection | None,
     migration: Migration,
     *,
     run_id: str = "",

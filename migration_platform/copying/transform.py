@@ -38,6 +38,7 @@ from migration_platform.cql.types import (
 )
 from migration_platform.declaration.migration import Columns
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source
+from migration_platform.stores.interface import Selection
 
 KILOBYTE = 1000
 """As the Cassandra Data Migrator counts."""
@@ -488,3 +489,14 @@ def _read_json(cell: bytes | None, sources: Sequence[Source]) -> list[bytes | No
         text = f"cannot be converted: {quote(column)}: "
         raise _Bad(column, text + told, text + str(error)) from error
     return found
+
+
+def select_origin(plan: Plan, layer: Layer, reader: RowReader) -> Selection:
+    """Say what a reader of a layer's rows needs of the origin's table."""
+    return Selection(
+        plan.origin,
+        reader.columns,
+        reader.times,
+        statics=layer.name != "rows",
+        where=plan.migration.filter.where,
+    )

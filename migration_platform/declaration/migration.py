@@ -11,6 +11,7 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from migration_platform.cql.names import TableName, quote
+from migration_platform.declaration.stores import Abilities, StoreDeclaration
 from migration_platform.declaration.validation import (
     is_name,
     is_number,
@@ -80,7 +81,7 @@ class Endpoint:
     """One side of a migration: a store by name, a table in it, and how to talk to it.
 
     `finish_transactions`, of an origin, has lightweight transactions finished that nobody did.
-    `dynamodb` says that the table is DynamoDB's, and how it is written: a `DynamoDbTarget`.
+    `declared` is what only the store's kind has, and says which kind that is.
     """
 
     store: str
@@ -90,17 +91,28 @@ class Endpoint:
     bytes_per_second: int | None = None
     fetch_size: int | None = None
     finish_transactions: bool = False
-    dynamodb: Any = None
+    declared: StoreDeclaration = field(default_factory=StoreDeclaration)
+
+    @property
+    def kind(self) -> str:
+        """The store's kind, as the table of kinds names it."""
+        return self.declared.kind
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the store's kind can do."""
+        return self.declared.abilities
 
     @property
     def size_per_second(self) -> int | None:
-        """The limit of bytes, or of the write units that DynamoDB counts in."""
-        return self.dynamodb.write_units_per_second if self.dynamodb else self.bytes_per_second
+        """The limit of bytes, or of what else the store counts in."""
+        limit = self.declared.write_size_per_second
+        return self.bytes_per_second if limit is None else limit
 
     @property
     def size_unit(self) -> str:
         """What that limit counts."""
-        return "write units" if self.dynamodb else "bytes"
+        return self.declared.size_unit
 
 
 @dataclass(frozen=True)
@@ -269,7 +281,7 @@ class Migration:
             *self._wrong_columns(),
             *self._wrong_filter(),
             *self._wrong_guardrails(),
-            *self._wrong_target(),
+            *self._wrong_stores(),
         ]
         if wrong:
             raise DeclarationError("; ".join(wrong))
@@ -284,17 +296,35 @@ class Migration:
     @property
     def looks_up(self) -> bool:
         """Whether a comparison looks rows up by the origin's keys, and never sees the others."""
-        return self.target.dynamodb is not None and self.diff_mode == "origin_only"
+        return not self.target.abilities.reads_ranges and self.diff_mode == "origin_only"
 
     @property
     def tracked_at(self) -> Endpoint:
-        """The side whose cluster keeps what is known of runs, and rows that were set aside."""
-        return self.origin if self.target.dynamodb else self.target
+        """The side that keeps what is known of runs, and rows that were set aside."""
+        return self.target if self.target.abilities.keeps_records else self.origin
 
-    def _wrong_target(self) -> list[str]:
-        """Refuse what the kind of the target's store cannot do."""
-        declared = self.target.dynamodb if isinstance(self.target, Endpoint) else None
-        return [] if declared is None else declared.objections(self)
+    @property
+    def keeps_records(self) -> bool:
+        """Whether either side can keep them."""
+        return self.tracked_at.abilities.keeps_records
+
+    def _wrong_stores(self) -> list[str]:
+        """Refuse what the kinds of the stores cannot do."""
+        if not all(isinstance(side, Endpoint) for side in (self.origin, self.target)):
+            return []
+        wrong = [
+            *self.origin.declared.validate_origin(self),
+            *self.target.declared.validate_target(self),
+        ]
+        needed = (("tracking", self.tracking), ("dead_letters", self.dead_letters_max_rows))
+        return wrong + [
+            f"{name} is kept in tables of a Cassandra cluster, and neither {self.origin.store} "
+            f"nor {self.target.store} is one; {way_out}"
+            for (name, declared), way_out in zip(
+                needed, ("set tracking to false", "leave it out"), strict=True
+            )
+            if declared and not self.keeps_records
+        ]
 
     def _wrong_sides(self) -> list[str]:
         wrong = []

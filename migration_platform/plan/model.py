@@ -247,9 +247,7 @@ class Plan:
             "ttl": migration.ttl,
             "row_max": _declared(migration.row_max),
         }
-        if migration.target.dynamodb:
-            content["items"] = migration.target.dynamodb.form
-        return _digest(content)
+        return _digest(content | migration.target.declared.fingerprinted)
 
     @property
     def comparison(self) -> str:
@@ -271,10 +269,10 @@ def folds_forms(migration: Migration, origin: Table, target: Table, source: Sour
     """Say whether several values of a key at the origin may be one at the target.
 
     A partition key, and a text that becomes a number, is told apart by its bytes, a clustering
-    column by the order of its type, in which 1.5 and 1.50 are one. An item of DynamoDB has no key
-    in any form but one.
+    column by the order of its type, in which 1.5 and 1.50 are one. Not every store does so.
     """
-    if migration.target.dynamodb or source.target not in target.clustering_columns:
+    folds = migration.target.abilities.folds_equal_values
+    if not folds or source.target not in target.clustering_columns:
         return False
     here, there = parse_type(source.origin_type), parse_type(source.target_type)
     by_bytes = source.origin in origin.partition_key or build_codec(here, there, migration.columns)

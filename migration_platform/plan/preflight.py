@@ -66,7 +66,8 @@ def _object_to_names(migration: Migration, origin: Table, target: Table) -> list
     """Refuse columns that are named in the declaration and do not exist."""
     columns, chosen = migration.columns, migration.filter
     explode, extract = columns.explode_map, columns.extract_json
-    also = " or target.attributes" if migration.target.dynamodb else ""
+    also = migration.target.declared.renames_in
+    also = f" or {also}" if also else ""
     named = [
         (f"columns.skip{also}", columns.skip, origin),
         (f"columns.rename{also}", columns.rename, origin),

@@ -1,5 +1,7 @@
 """A Cassandra cluster as a Dagster resource."""
 
+from typing import ClassVar
+
 import dagster as dg
 from pydantic import Field
 
@@ -21,6 +23,8 @@ class TlsFiles(dg.Config):
 
 class CassandraResource(dg.ConfigurableResource):
     """How to reach a Cassandra cluster. Give the password as an environment variable."""
+
+    kind: ClassVar[str] = "cassandra"
 
     contact_points: list[str] = Field(["127.0.0.1"], description="Hosts to begin with.")
     port: int = Field(9042, description="Port of the native protocol.")

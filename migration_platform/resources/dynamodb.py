@@ -1,5 +1,7 @@
 """DynamoDB as a Dagster resource."""
 
+from typing import ClassVar
+
 import dagster as dg
 from pydantic import Field
 
@@ -8,6 +10,8 @@ from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSett
 
 class DynamoDbResource(dg.ConfigurableResource):
     """How to reach DynamoDB. What is left out, and all credentials, the AWS SDK's chain finds."""
+
+    kind: ClassVar[str] = "dynamodb"
 
     endpoint_url: str | None = Field(
         None, description="http(s)://host:port; default: the region's. For DynamoDB Local."

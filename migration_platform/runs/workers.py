@@ -32,17 +32,14 @@ from migration_platform.errors import (
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.pacing.retries import Attempts
 from migration_platform.plan.model import Plan
-from migration_platform.stores.cassandra.connection import CassandraSettings
-from migration_platform.stores.dynamodb.connection import DynamoDbSettings
+from migration_platform.stores.interface import Settings
+from migration_platform.stores.kinds import open_stores
 from migration_platform.stores.work import Done, Event, Failed, OpenStores, Reported, Started, Task
 
 _CONTEXT = multiprocessing.get_context("spawn")
 STOP_SECONDS = 5.0
 RETRY_SECONDS_AFTER_A_LOSS = 10.0
 """Long enough for a server that is just coming back; the next task that ends well resets it."""
-
-
-Settings = CassandraSettings | DynamoDbSettings
 
 
 class _Worker:
@@ -66,7 +63,7 @@ class WorkerPool:
     def __init__(
         self,
         plan: Plan,
-        origin: CassandraSettings,
+        origin: Settings,
         target: Settings,
         *,
         workers: int,
@@ -77,11 +74,10 @@ class WorkerPool:
         # owner here, and a process that is still starting would not find it.
         self.origin_budget = _open_budget(plan.migration.origin)
         self.target_budget = _open_budget(plan.migration.target)
-        # DynamoDB's read and write units are two budgets; of Cassandra's rows there is one.
-        dynamodb = plan.migration.target.dynamodb
+        there = plan.migration.target
         self.target_read_budget = (
-            RateBudget(_CONTEXT, size_per_second=dynamodb.read_units_per_second)
-            if dynamodb
+            RateBudget(_CONTEXT, size_per_second=there.declared.read_size_per_second)
+            if there.abilities.read_budget
             else self.target_budget
         )
         shared = (plan, origin, target, *self.budgets)
@@ -179,7 +175,7 @@ def _tell(worker: _Worker, message: Any) -> bool:
 def _work(
     pipe: pipes.Connection,
     plan: Plan,
-    origin: CassandraSettings,
+    origin: Settings,
     target: Settings,
     origin_budget: RateBudget,
     target_budget: RateBudget,
@@ -196,7 +192,7 @@ def _work(
         try:
             if stores is None:
                 seconds = current.migration.retry_seconds
-                stores = OpenStores(
+                stores = open_stores(
                     current,
                     _connect_patiently(origin, seconds),
                     _connect_patiently(target, seconds),
@@ -216,8 +212,8 @@ def _work(
             has_waited = False
             pipe.send(("done", result))
     if stores is not None:
-        stores.origin.close()
-        stores.target.close()
+        stores.origin.connection.close()
+        stores.target.connection.close()
 
 
 def _impatient(plan: Plan) -> Plan:

@@ -1,75 +1,100 @@
-"""Plans of migrations to whatever kind of store."""
+"""The table of kinds of stores: the one place that names them all.
 
-from collections.abc import Callable
+A kind from outside the package registers itself where its declaration is defined, so that every
+process which unpickles one knows it.
+"""
+
+from typing import Any
 
 from migration_platform.declaration.migration import Migration
-from migration_platform.errors import PreflightError
+from migration_platform.errors import DeclarationError
 from migration_platform.pacing.rate import RateBudget
-from migration_platform.plan.fidelity import Fidelity, describe_cells
+from migration_platform.plan.fidelity import Fidelity
 from migration_platform.plan.model import Plan
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.planning import build_plan
-from migration_platform.stores.cassandra.tables import truncate
-from migration_platform.stores.dynamodb.connection import DynamoDb, OnRetry, describe
-from migration_platform.stores.dynamodb.fidelity import describe_items
-from migration_platform.stores.dynamodb.shape import create_target, plan_items
-from migration_platform.stores.dynamodb.writes import empty_table
+from migration_platform.stores.cassandra.kind import CASSANDRA
+from migration_platform.stores.dynamodb.kind import DYNAMODB
+from migration_platform.stores.interface import Kind, Origin, Target
+from migration_platform.stores.planning import make_plan
+from migration_platform.stores.work import OpenStores
+
+_KINDS = {kind.name: kind for kind in (CASSANDRA, DYNAMODB)}
 
 
-def make_plan(migration: Migration, origin: Connection, target: Connection | DynamoDb) -> Plan:
-    """Hold a migration against the tables that are really there; nothing is made.
+def register(kind: Kind) -> None:
+    """Add a kind of store to those that the engine can read or write.
+
+    Raises:
+        ValueError: another kind has that name.
+    """
+    if _KINDS.setdefault(kind.name, kind) is not kind:
+        raise ValueError(f"there is a kind of store called {kind.name} already")
+
+
+def kind_of(name: str) -> Kind:
+    """Give a kind of store.
+
+    Raises:
+        DeclarationError: there is none of that name.
+    """
+    if name not in _KINDS:
+        raise DeclarationError(
+            f"there is no kind of store called {name}; valid are {', '.join(_KINDS)}"
+        )
+    return _KINDS[name]
+
+
+def origins() -> tuple[str, ...]:
+    """Name the kinds that can be read."""
+    return tuple(name for name, kind in _KINDS.items() if kind.open_origin)
+
+
+def targets() -> tuple[str, ...]:
+    """Name the kinds that can be written."""
+    return tuple(name for name, kind in _KINDS.items() if kind.open_target)
+
+
+def open_origin(migration: Migration, connection: Any) -> Origin:
+    """Give the origin that an open connection leads to."""
+    open_it = kind_of(migration.origin.kind).open_origin
+    assert open_it is not None
+    return open_it(connection)
+
+
+def open_target(migration: Migration, connection: Any) -> Target:
+    """Give the target that an open connection leads to."""
+    open_it = kind_of(migration.target.kind).open_target
+    assert open_it is not None
+    return open_it(connection)
+
+
+def plan_between(migration: Migration, origin: Any, target: Any) -> Plan:
+    """Hold a migration against the tables that two open connections lead to.
 
     Raises:
         PreflightError: one message with every reason why it cannot run.
     """
-    if isinstance(target, DynamoDb):
-        return plan_items(migration, origin, target)
-    return build_plan(migration, origin, target)
+    return make_plan(migration, open_origin(migration, origin), open_target(migration, target))
 
 
-def make_target(
-    plan: Plan, origin: Connection, target: Connection | DynamoDb, report: Callable[[str], None]
-) -> Plan:
-    """Create the target's table where it is missing and may be; give the plan of what is there.
-
-    Raises:
-        PreflightError: it cannot be created.
-    """
-    if plan.target.table_id or not isinstance(target, DynamoDb):
-        return plan
-    create_target(target, plan, report)
-    return plan_items(plan.migration, origin, target)
-
-
-def refuse_missing_target(plan: Plan) -> None:
-    """Refuse to work with a table that is still to be created.
-
-    Raises:
-        PreflightError: it is.
-    """
-    if not plan.target.table_id:
-        raise PreflightError(
-            f"the table {plan.target.name} is not made, or not yet as it was to be made; copy a "
-            "range, which sees to it"
-        )
-
-
-def empty_target(
-    plan: Plan, target: Connection | DynamoDb, budget: RateBudget, on_retry: OnRetry
-) -> int | None:
-    """Empty the target; give how many items there were, where they had to be deleted one by one.
-
-    Raises:
-        MigrationError: it was refused, or could not be finished; what is gone stays gone.
-    """
-    if isinstance(target, Connection):
-        truncate(target, plan.target.name)
-        return None
-    seconds = plan.migration.retry_seconds
-    table = describe(target, plan.target.name.table, retry_seconds=seconds)
-    return empty_table(target, table, budget=budget, retry_seconds=seconds, on_retry=on_retry)
+def open_stores(
+    plan: Plan,
+    origin: Any,
+    target: Any,
+    origin_budget: RateBudget,
+    target_budget: RateBudget,
+    target_read_budget: RateBudget,
+) -> OpenStores:
+    """Give what a process of a run holds, around the open connections of both sides."""
+    return OpenStores(
+        plan,
+        open_origin(plan.migration, origin),
+        open_target(plan.migration, target),
+        origin_budget,
+        target_budget,
+        target_read_budget,
+    )
 
 
 def describe_fidelity(plan: Plan) -> tuple[Fidelity, ...]:
     """Say of every column how it arrives, its values and its times."""
-    return describe_items(plan) if plan.migration.target.dynamodb else describe_cells(plan)
+    return kind_of(plan.migration.target.kind).describe_fidelity(plan)

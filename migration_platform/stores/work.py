@@ -10,17 +10,17 @@ from typing import Any, Protocol
 from migration_platform.declaration.migration import Migration
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Plan
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.interface import OnRetry, Origin, Pace, Target
 
 
-def tracking_cluster(
-    migration: Migration, origin: Connection, target: Connection | DynamoDb
-) -> Connection:
-    """Give the cluster that keeps what is known of runs, and rows that were set aside."""
-    cluster = origin if migration.tracked_at is migration.origin else target
-    assert isinstance(cluster, Connection)
-    return cluster
+def records_at(migration: Migration, origin: Any, target: Any) -> Any:
+    """Give the side that keeps what is known of runs, and the dead letters; None if neither can.
+
+    `origin` and `target` are the open connections, of which one is given back.
+    """
+    if not migration.keeps_records:
+        return None
+    return origin if migration.tracked_at is migration.origin else target
 
 
 @dataclass
@@ -28,23 +28,26 @@ class OpenStores:
     """What a worker process holds for the life of a run; `cache` keeps what is prepared once."""
 
     plan: Plan
-    origin: Connection
-    target: Connection | DynamoDb
+    origin: Origin
+    target: Target
     origin_budget: RateBudget
     target_budget: RateBudget
     target_read_budget: RateBudget
     cache: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def target_cluster(self) -> Connection:
-        """The target, where it is a Cassandra cluster."""
-        assert isinstance(self.target, Connection)
-        return self.target
+    def records(self) -> Any:
+        """The connection that keeps the dead letters; None if neither side can."""
+        return records_at(self.plan.migration, self.origin.connection, self.target.connection)
 
-    @property
-    def tracking(self) -> Connection:
-        """The cluster that keeps rows that were set aside."""
-        return tracking_cluster(self.plan.migration, self.origin, self.target)
+    def reading(self, side: str, on_retry: OnRetry) -> Pace:
+        """Say how fast and how patiently a side is read."""
+        budget = self.origin_budget if side == "origin" else self.target_read_budget
+        return Pace(budget, self.plan.migration.retry_seconds, on_retry)
+
+    def writing(self, on_retry: OnRetry) -> Pace:
+        """Say how fast and how patiently the target is written."""
+        return Pace(self.target_budget, self.plan.migration.retry_seconds, on_retry)
 
 
 Report = Callable[[Any], None]

@@ -24,7 +24,6 @@ from migration_platform.errors import DeclarationError, MigrationError, Prefligh
 from migration_platform.plan.fidelity import write_table
 from migration_platform.resources import CassandraResource
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.cassandra.schema import (
     Created,
     Difference,
@@ -36,6 +35,7 @@ from migration_platform.stores.cassandra.schema import (
     read_known_options,
     read_schema,
 )
+from migration_platform.stores.kinds import plan_between
 
 if TYPE_CHECKING:
     from migration_platform.components.keyspace.migration import KeyspaceMigration
@@ -233,7 +233,7 @@ def _compare(
             if about in bad or table.name not in here.tables:
                 continue
             try:
-                build_plan(migration, origin, target)
+                plan_between(migration, origin, target)
             except PreflightError as error:
                 found.append(Difference("error", about, str(error)))
     return sorted(found, key=lambda one: ("error", "warning", "note").index(one.severity))
@@ -403,7 +403,7 @@ def _judge_ranges(
     """
     job = table.job
     try:
-        plan = build_plan(job.migration, origin, target)
+        plan = plan_between(job.migration, origin, target)
     except PreflightError:
         return ["it cannot be copied as it is declared now"]
     states = read_states(

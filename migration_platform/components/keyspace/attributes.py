@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import BaseModel, Field, create_model
 
 from migration_platform.components.attributes import NamedAttributes
-from migration_platform.components.table.dynamodb_attributes import DynamoDbAttributes
+from migration_platform.components.table.kinds import OwnAttributes
 from migration_platform.components.table.migration import (
     OriginAttributes,
     TableMigration,
@@ -65,14 +65,14 @@ OriginKeyspaceAttributes = _derive(
 TargetKeyspaceAttributes = _derive(
     "TargetKeyspaceAttributes",
     TargetAttributes,
-    without={"table", *DynamoDbAttributes.model_fields},
+    without={"table", *OwnAttributes.model_fields},
     keyspace=(str | None, Field(None, description="Its name; default: the origin's.")),
 )
 OriginOfTable = _derive_optional("OriginOfTable", OriginAttributes, without={"store", "table"})
 TargetOfTable = _derive_optional(
     "TargetOfTable",
     TargetAttributes,
-    without={"store", "table", *DynamoDbAttributes.model_fields},
+    without={"store", "table", *OwnAttributes.model_fields},
     table=(str | None, Field(None, description="The table's name at the target.")),
 )
 TableAttributes = _derive_optional(

@@ -1,6 +1,7 @@
 """Attributes of a target that only a DynamoDB table has."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -99,38 +100,6 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
         default=None, description="DynamoDB: limit of write units for the whole run."
     )
 
-    def to_dynamodb(
-        self, renamed: Mapping[str, str], read_units_per_second: int | None
-    ) -> DynamoDbTarget:
-        """Give the declaration of the target; `renamed` are the columns of `columns.rename`."""
-        key, capacity = self.key or KeyAttributes(partition=[]), self.capacity
-        names = self._names(renamed)
-        return DynamoDbTarget(
-            partition=_to_names(key.partition),
-            sort=_to_names(key.sort),
-            partition_attribute=key.partition_attribute,
-            sort_attribute=key.sort_attribute,
-            create=self.create,
-            billing_mode=self.billing_mode,
-            read_units=capacity.read_units if capacity else None,
-            write_units=capacity.write_units if capacity else None,
-            indexes=tuple(_to_index(name, index) for name, index in self.indexes.items()),
-            ttl_attribute=self.ttl_attribute,
-            writetime_attribute=self.writetime_attribute,
-            attribute_types={
-                names[name]: each.type for name, each in self.attributes.items() if each.type
-            },
-            column_types={
-                names[name]: each.cql_type
-                for name, each in self.attributes.items()
-                if each.cql_type
-            },
-            nulls=self.nulls,
-            numbers=self.numbers,
-            write_units_per_second=self.write_units_per_second,
-            read_units_per_second=read_units_per_second,
-        )
-
     def _names(self, renamed: Mapping[str, str]) -> dict[str, str]:
         """Give the attribute that each column of `attributes` becomes."""
         return {
@@ -168,15 +137,34 @@ class DynamoDbAttributes(NamedAttributes, dg.Model):
             kept[attribute] = name
         return wrong
 
-    @property
-    def of_dynamodb(self) -> list[str]:
-        """The attributes that are set and mean nothing to another store."""
-        return [
-            name
-            for name in DynamoDbAttributes.model_fields
-            if getattr(self, name)
-            != DynamoDbAttributes.model_fields[name].get_default(call_default_factory=True)
-        ]
+
+def declare_dynamodb(
+    target: DynamoDbAttributes, diff: Any, renamed: Mapping[str, str]
+) -> DynamoDbTarget:
+    """Give the declaration of the target; `renamed` are the columns of `columns.rename`."""
+    key, capacity = target.key or KeyAttributes(partition=[]), target.capacity
+    names, attributes = target._names(renamed), target.attributes
+    return DynamoDbTarget(
+        partition=_to_names(key.partition),
+        sort=_to_names(key.sort),
+        partition_attribute=key.partition_attribute,
+        sort_attribute=key.sort_attribute,
+        create=target.create,
+        billing_mode=target.billing_mode,
+        read_units=capacity.read_units if capacity else None,
+        write_units=capacity.write_units if capacity else None,
+        indexes=tuple(_to_index(name, index) for name, index in target.indexes.items()),
+        ttl_attribute=target.ttl_attribute,
+        writetime_attribute=target.writetime_attribute,
+        attribute_types={names[name]: each.type for name, each in attributes.items() if each.type},
+        column_types={
+            names[name]: each.cql_type for name, each in attributes.items() if each.cql_type
+        },
+        nulls=target.nulls,
+        numbers=target.numbers,
+        write_units_per_second=target.write_units_per_second,
+        read_units_per_second=diff.read_units_per_second,
+    )
 
 
 def _to_names(given: str | list[str]) -> tuple[str, ...]:

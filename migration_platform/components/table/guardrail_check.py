@@ -15,7 +15,7 @@ from migration_platform.components.scaffolds import GuardrailCheckScaffolder
 from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.table.migration import OriginAttributes, asset_key, find_store
 from migration_platform.components.table.reporting import build_progress
-from migration_platform.copying.large_cells import declare_check, plan_check
+from migration_platform.copying.large_cells import declare_check
 from migration_platform.copying.rehearsal import Rehearsal, rehearse
 from migration_platform.counts import RangeCounts
 from migration_platform.cql.names import TableName
@@ -38,7 +38,8 @@ from migration_platform.runs.tracking import (
     parameter_lines,
 )
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.kinds import open_origin
+from migration_platform.stores.planning import plan_check
 from migration_platform.stores.work import Done, Event, Failed, Started
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange, describe_ranges
 
@@ -182,10 +183,10 @@ def count_large_cells(
     ranges, totals = list(pieces), Counter[str]()
     try:
         with ExitStack() as stack:
-            here = stack.enter_context(origin.connect())
-            plan = plan_check(migration, here)
+            cluster = stack.enter_context(origin.connect())
+            plan = plan_check(migration, open_origin(migration, cluster))
             tracked = stack.enter_context(
-                _tracked(context, plan, here, pieces.values(), run_id)
+                _tracked(context, plan, cluster, pieces.values(), run_id)
                 if migration.tracking
                 else nullcontext()
             )
@@ -221,7 +222,7 @@ def count_large_cells(
 def _tracked(
     context: dg.AssetExecutionContext,
     plan: Plan,
-    cluster: Connection,
+    cluster: Any,
     pieces: Collection[TokenRange],
     run_id: int | None,
 ) -> Iterator[TrackedRun]:

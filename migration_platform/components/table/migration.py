@@ -18,7 +18,12 @@ from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.table import ended_runs
 from migration_platform.components.table.checks import describe_checks
 from migration_platform.components.table.dead_letters import NO_DEAD_LETTERS, NO_DEAD_LETTERS_MEANS
-from migration_platform.components.table.dynamodb_attributes import DynamoDbAttributes
+from migration_platform.components.table.kinds import (
+    FORMS,
+    OwnAttributes,
+    find_strangers,
+    name_target,
+)
 from migration_platform.components.table.planning import plan_migration
 from migration_platform.components.table.ranged_run import run_ranges
 from migration_platform.components.table.replaying import replay_letters
@@ -37,8 +42,11 @@ from migration_platform.declaration.migration import (
     RowMax,
 )
 from migration_platform.declaration.step_names import asset_path, step_name
+from migration_platform.declaration.stores import StoreDeclaration
 from migration_platform.errors import DeclarationError
-from migration_platform.resources import CassandraResource, DynamoDbResource, KafkaResource
+from migration_platform.resources import KafkaResource
+from migration_platform.stores.interface import Resource
+from migration_platform.stores.kinds import kind_of, origins, targets
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -61,7 +69,7 @@ class OriginAttributes(NamedAttributes, dg.Model):
     bytes_per_second: int | None = Field(None, description="Limit for the whole run.")
 
 
-class TargetAttributes(DynamoDbAttributes, NamedAttributes, dg.Model):
+class TargetAttributes(OwnAttributes, NamedAttributes, dg.Model):
     """Where rows go to."""
 
     store: str = Field(description="Name of a store.")
@@ -396,23 +404,15 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             DeclarationError: one message with everything that is wrong.
         """
         wrong: list[str] = []
-        to_dynamodb = (kinds or {}).get(self.target.store) == "dynamodb"
+        kinds = kinds or {}
+        kind = kinds.get(self.target.store, StoreDeclaration.kind)
         origin = _try(lambda: TableName.parse(self.origin.table), wrong)
-        if to_dynamodb:
-            target = TableName("", self.target.table or "")
-            if self.target.table is None:
-                wrong.append("target.table is missing: the name of a DynamoDB table")
-        else:
-            there = self.target.table or self.origin.table
-            target = _try(lambda: TableName.parse(there), wrong)
-            of_dynamodb = [f"target.{name}" for name in self.target.of_dynamodb]
-            if self.diff.read_units_per_second is not None:
-                of_dynamodb.append("diff.read_units_per_second")
-            if of_dynamodb:
-                wrong.append(
-                    f"{', '.join(of_dynamodb)} mean something to DynamoDB only, but target.store "
-                    f"{self.target.store} is no dynamodb store; leave them out"
-                )
+        target = _try(lambda: name_target(kind, self.target.table, self.origin.table, wrong), wrong)
+        wrong += [
+            f"{', '.join(names)} mean something to {FORMS[other].title} only, but target.store "
+            f"{self.target.store} is no {other} store; leave them out"
+            for other, names in find_strangers(kind, self.target, self.diff)
+        ]
         wrong += self.target.conflicts(self.columns.rename)
         chosen = self._filter(wrong)
         _try(self._per_run, wrong)
@@ -421,7 +421,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 origin or TableName("unknown", "0"),
                 target or TableName("unknown", "1"),
                 chosen,
-                to_dynamodb,
+                self._declare(kinds.get(self.origin.store, StoreDeclaration.kind)),
+                self._declare(kind),
             ),
             wrong,
         )
@@ -429,11 +430,24 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             raise DeclarationError("; ".join(dict.fromkeys(wrong)))
         return migration
 
+    def _declare(self, kind: str) -> StoreDeclaration:
+        """Give what is declared of a table that only its kind of store has."""
+        form = FORMS.get(kind)
+        if form is None:
+            return kind_of(kind).declaration()
+        return form.declare(self.target, self.diff, self.columns.rename)
+
     def _migration(
-        self, origin: TableName, target: TableName, chosen: Filter, to_dynamodb: bool
+        self,
+        origin: TableName,
+        target: TableName,
+        chosen: Filter,
+        read: StoreDeclaration,
+        written: StoreDeclaration,
     ) -> Migration:
         limits = self.guardrails
-        times = ("now", "none") if to_dynamodb else ("cell", "cell")
+        both = read.abilities.cell_times and written.abilities.cell_times
+        times = ("cell", "cell") if both else ("now", "none")
         return Migration(
             origin=Endpoint(
                 store=self.origin.store,
@@ -443,6 +457,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 bytes_per_second=self.origin.bytes_per_second,
                 fetch_size=self.origin.fetch_size,
                 finish_transactions=self.origin.finish_transactions,
+                declared=read,
             ),
             target=Endpoint(
                 store=self.target.store,
@@ -450,11 +465,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 consistency=self.target.consistency,
                 rows_per_second=self.target.rows_per_second,
                 bytes_per_second=self.target.bytes_per_second,
-                dynamodb=self.target.to_dynamodb(
-                    self.columns.rename, self.diff.read_units_per_second
-                )
-                if to_dynamodb
-                else None,
+                declared=written,
             ),
             token_ranges=self.token_ranges,
             workers=self.workers,
@@ -549,8 +560,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     def _check_stores(self, kinds: Mapping[str, str]) -> None:
         """Refuse stores of the wrong kind; stores that are declared otherwise, a run refuses."""
         needed: list[tuple[str, str, tuple[str, ...]]] = [
-            ("origin", self.origin.store, ("cassandra",)),
-            ("target", self.target.store, ("cassandra", "dynamodb")),
+            ("origin", self.origin.store, origins()),
+            ("target", self.target.store, targets()),
             *([("events", self.events.store, ("kafka",))] if self.events else []),
         ]
         wrong = [
@@ -647,7 +658,7 @@ def build_origin_asset(*, job: Job, group: str) -> dg.AssetSpec:
         job.origin,
         description=f"`{endpoint.table}` in the store `{endpoint.store}`: read, never written.",
         group_name=group,
-        kinds={"cassandra"},
+        kinds={endpoint.kind},
         metadata={"dagster/table_name": str(endpoint.table)},
     )
 
@@ -662,7 +673,7 @@ def build_ranged_assets(
         "partitions_def": job.partitions,
         "group_name": declared.group,
         "owners": declared.owners,
-        "kinds": {_kind(migration)},
+        "kinds": {migration.target.kind},
         # Each range's event is written as it ends; the step itself returns none.
         "skippable": True,
     }
@@ -707,8 +718,8 @@ def build_ranged_assets(
         yield from run_ranges(
             context,
             job,
-            origin=find_store(context.resources, migration.origin.store, CassandraResource),
-            target=_target_store(context.resources, migration),
+            origin=find_side(context.resources, migration.origin),
+            target=find_side(context.resources, migration.target),
             events=_event_settings(declared.events, context.resources),
             truncate_target=config.truncate_target,
             resume=config.resume,
@@ -741,8 +752,8 @@ def build_plan_asset(*, declared: TableMigration, job: Job) -> dg.AssetsDefiniti
         return plan_migration(
             context,
             job,
-            origin=find_store(context.resources, migration.origin.store, CassandraResource),
-            target=_target_store(context.resources, migration),
+            origin=find_side(context.resources, migration.origin),
+            target=find_side(context.resources, migration.target),
             rehearses=config.rehearse,
         )
 
@@ -770,8 +781,8 @@ def build_dead_letters_asset(*, declared: TableMigration, job: Job) -> dg.Assets
         return replay_letters(
             context,
             job,
-            origin=find_store(context.resources, migration.origin.store, CassandraResource),
-            target=_target_store(context.resources, migration),
+            origin=find_side(context.resources, migration.origin),
+            target=find_side(context.resources, migration.target),
         )
 
     return dead_letters
@@ -858,13 +869,19 @@ def find_store(resources: Any, name: str, kind: type) -> Any:
     return store
 
 
-def _kind(migration: Migration) -> str:
-    return "dynamodb" if migration.target.dynamodb else "cassandra"
+def find_side(resources: Any, endpoint: Endpoint) -> Resource:
+    """Give the store of one side of a run.
 
-
-def _target_store(resources: Any, migration: Migration) -> Any:
-    kind = DynamoDbResource if migration.target.dynamodb else CassandraResource
-    return find_store(resources, migration.target.store, kind)
+    Raises:
+        DeclarationError: it is of another kind than is declared.
+    """
+    store = getattr(resources, endpoint.store)
+    if getattr(store, "kind", None) != endpoint.kind:
+        raise DeclarationError(
+            f"the store {endpoint.store} is a {type(store).__name__}, but a store of the kind "
+            f"{endpoint.kind} is needed here"
+        )
+    return store
 
 
 def _name(job: Job) -> str:
@@ -888,7 +905,7 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
         f"`{migration.origin.table}` in `{migration.origin.store}`.",
         "",
         f"- **Ranges**: {migration.token_ranges}, by the token of the origin's partition key",
-        *_describe_times(migration),
+        *migration.target.declared.describe(migration),
         f"- **Comparison**: `{migration.diff_mode}`",
     ]
     lines += _describe_changes(migration)
@@ -899,35 +916,6 @@ def _describe_target(declared: TableMigration, job: Job) -> str:
     if declared.events:
         lines.append(f"- **Events**: topic `{declared.events.topic}` in `{declared.events.store}`")
     return "\n".join(lines)
-
-
-def _describe_times(migration: Migration) -> list[str]:
-    """Say what becomes of writetimes and TTLs, and of DynamoDB what table it is."""
-    declared = migration.target.dynamodb
-    if declared is None:
-        return [f"- **Writetime and TTL**: `{migration.writetime}`, `{migration.ttl}`"]
-    lines = []
-    if declared.partition:
-        sort = f", sorted by {_codes(declared.sort)}" if declared.sort else ""
-        lines.append(f"- **Key**: {_codes(declared.partition)}{sort}")
-    if declared.create:
-        indexes = [index.name for index in declared.indexes]
-        with_them = f", with the indexes {_codes(indexes)}" if indexes else ""
-        lines.append(f"- **Created** where missing: `{declared.billing_mode}`{with_them}")
-    kept = [
-        f"{what} `{value}` in `{attribute}`"
-        for what, value, attribute in (
-            ("writetime", migration.writetime, declared.writetime_attribute),
-            ("TTL", migration.ttl, declared.ttl_attribute),
-        )
-        if attribute
-    ]
-    lines.append(f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}")
-    return lines
-
-
-def _codes(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 def _describe_changes(migration: Migration) -> list[str]:

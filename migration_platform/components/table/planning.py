@@ -18,17 +18,13 @@ from migration_platform.cql.names import quote
 from migration_platform.errors import MigrationError
 from migration_platform.plan.fidelity import tell_transactions, to_markdown, write_table
 from migration_platform.plan.model import Plan
-from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.runs.control import Watch, find_tables
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.access import look_again, refuse_denied
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
-from migration_platform.stores.dynamodb.cost import GB, tell_cost
-from migration_platform.stores.dynamodb.sample import sample_cost
-from migration_platform.stores.dynamodb.shape import tell_table
-from migration_platform.stores.kinds import describe_fidelity, make_plan
-from migration_platform.stores.work import tracking_cluster
+from migration_platform.stores.interface import Markdown, Resource
+from migration_platform.stores.kinds import describe_fidelity, open_origin, open_target
+from migration_platform.stores.planning import make_plan
+from migration_platform.stores.rights import look_again, refuse_denied
+from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import describe_ranges
 
 
@@ -36,8 +32,8 @@ def plan_migration(
     context: dg.AssetExecutionContext,
     job: Job,
     *,
-    origin: CassandraResource,
-    target: CassandraResource | DynamoDbResource,
+    origin: Resource,
+    target: Resource,
     rehearses: bool,
 ) -> dg.MaterializeResult:
     """Hold the declaration against the tables, and against every row where that can matter.
@@ -48,13 +44,13 @@ def plan_migration(
     migration = job.migration
     try:
         with ExitStack() as stack:
-            here = stack.enter_context(origin.connect())
-            there = stack.enter_context(target.connect())
+            here = open_origin(migration, stack.enter_context(origin.connect()))
+            there = open_target(migration, stack.enter_context(target.connect()))
             plan = make_plan(migration, here, there)
             refuse_denied(plan, here, there)
             metadata = _describe(plan)
-            if isinstance(there, DynamoDb):
-                metadata |= _describe_cost(plan, here, there)
+            for name, told in there.describe_cost(plan, here, compile_rows).items():
+                metadata[name] = _to_metadata(told)
             if not (rehearses or plan.lost_keys or migration.guardrails):
                 return dg.MaterializeResult(metadata=metadata)
             workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
@@ -68,7 +64,8 @@ def plan_migration(
                 )
             )
             # A plan makes no tables: where there are none, nothing was set yet.
-            tables = find_tables(tracking_cluster(migration, here, there), migration)
+            records = records_at(migration, here.connection, there.connection)
+            tables = find_tables(records, migration)
             if tables is not None:
                 stack.enter_context(Watch(tables, migration, pool.budgets, context.log.warning))
             folder = stack.enter_context(
@@ -107,34 +104,10 @@ def _describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _describe_cost(plan: Plan, origin: Connection, target: DynamoDb) -> dict[str, Any]:
-    """Tell what a copy will consume: a table to read, and its numbers for Dagster to plot."""
-    migration = plan.migration
-    found = find_table(target, migration.target.table.table, retry_seconds=migration.retry_seconds)
-    cost = sample_cost(plan, origin, found, compile_rows)
-    metadata: dict[str, Any] = {
-        "cost": dg.MetadataValue.md(
-            write_table(
-                ("what", "estimate", "how it is counted"),
-                tell_cost(cost, migration, found, scans=len(plan.layers)),
-            )
-        ),
-        "estimated_items": round(cost.items.value),
-        "estimated_write_units": round(cost.write_units.value),
-        "estimated_index_write_units": round(cost.index_units.value),
-        "estimated_read_units_of_a_comparison": round(cost.read_units.value),
-        "estimated_storage_gb": round(cost.storage_bytes.value / GB, 6),
-        "average_item_bytes": round(cost.average_item),
-        "largest_item_bytes": cost.largest_item,
-        "sampled_items": cost.sampled,
-        "table_is_created": found is None,
-    }
-    if told := tell_table(plan, found):
-        metadata["table_differs"] = dg.MetadataValue.md("\n".join(f"- {line}" for line in told))
-    if cost.refused.value:
-        metadata["rows_that_no_item_can_hold"] = round(cost.refused.value)
-        metadata["no_item_can_hold"] = dg.MetadataValue.json(list(cost.refused_samples))
-    return metadata
+def _to_metadata(told: Any) -> Any:
+    if isinstance(told, Markdown):
+        return dg.MetadataValue.md(told)
+    return dg.MetadataValue.json(told) if isinstance(told, list) else told
 
 
 def _columns(plan: Plan) -> str:

@@ -35,20 +35,14 @@ from migration_platform.copying.rehearsal import rehearse
 from migration_platform.copying.replay import ensure_letters
 from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
-from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.runs.resume import read_resume
 from migration_platform.runs.tracking import MIGRATE, PASS, VALIDATE
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.dynamodb.connection import DynamoDb
-from migration_platform.stores.kinds import (
-    empty_target,
-    make_plan,
-    make_target,
-    refuse_missing_target,
-)
-from migration_platform.stores.work import Done, Failed, Reported, Started, tracking_cluster
+from migration_platform.stores.interface import Pace, Resource, Target, Uses
+from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.planning import make_plan, make_target, refuse_missing_target
+from migration_platform.stores.rights import look_again, refuse_denied
+from migration_platform.stores.work import Done, Failed, Reported, Started, records_at
 from migration_platform.token_ranges import TokenRange, range_of_key
 
 TAKES_ROWS = "truncate_target would take its rows"
@@ -63,8 +57,8 @@ def run_ranges(
     context: dg.AssetExecutionContext,
     job: Job,
     *,
-    origin: CassandraResource,
-    target: CassandraResource | DynamoDbResource,
+    origin: Resource,
+    target: Resource,
     events: ended_runs.EventSettings | None,
     truncate_target: bool | None,
     resume: object = None,
@@ -84,9 +78,9 @@ def run_ranges(
         run.resume, run.own_id = read_resume(resume, split_pending), run_id
         empties = _empties_target(run, truncate_target)
         with ExitStack() as stack:
-            here = stack.enter_context(origin.connect())
-            there = stack.enter_context(target.connect())
-            cluster = tracking_cluster(job.migration, here, there)
+            here = open_origin(job.migration, stack.enter_context(origin.connect()))
+            there = open_target(job.migration, stack.enter_context(target.connect()))
+            records = records_at(job.migration, here.connection, there.connection)
             run.plan = make_plan(job.migration, here, there)
             if run.copying:
                 run.plan = make_target(run.plan, here, there, _build_waiting(run))
@@ -103,10 +97,10 @@ def run_ranges(
             elif run.copying or repairing:
                 refuse_truncating_runs(run)
             if run.copying or repairing:
-                ensure_letters(cluster, job.migration)
+                ensure_letters(records, job.migration)
             copies, verdicts = Work({}, {}), Work({}, {})
             if run.ranges and (run.copying or run.comparing):
-                tracked_runs.open_tracking(run, cluster)
+                tracked_runs.open_tracking(run, records)
                 stack.enter_context(tracked_runs.ending(run))
                 copies, verdicts = _carry_over(run)
             if copies.todo or verdicts.todo:
@@ -138,7 +132,7 @@ def run_ranges(
                 if verdicts.todo:
                     _compare(run, pool, winners, verdicts)
             yield from _judge_table(run, ended=True)
-            letters = read_summary(cluster, run.plan.migration, _windows(run, run.copied))
+            letters = read_summary(records, run.plan.migration, _windows(run, run.copied))
             yield from check_letters(context, job, letters)
     except MigrationError as error:
         if isinstance(error, DeniedError):
@@ -297,18 +291,18 @@ def _build_waiting(run: RangedRun) -> Callable[[str], None]:
     return tell
 
 
-def _truncate_target(run: RangedRun, connection: Connection | DynamoDb, pool: WorkerPool) -> None:
+def _truncate_target(run: RangedRun, target: Target, pool: WorkerPool) -> None:
     # Noted before it is done: from now on no range counts as copied until it is copied again.
     for token_range in run.ranges:
         reporting.observe(run, run.job.target, token_range, {"emptied": True})
     assert run.plan is not None
     log, name = run.context.log, run.job.migration.target.table
-    count = empty_target(
-        run.plan,
-        connection,
+    pace = Pace(
         pool.target_budget,
+        run.plan.migration.retry_seconds,
         lambda error: log.warning(f"Trying again: {explain(error)}"),
     )
+    count = target.empty(run.plan, pace)
     log.info(f"Emptied {name}" + ("." if count is None else f" of {count:,} items."))
 
 

@@ -25,21 +25,22 @@ from migration_platform.components.table.reporting import PROGRESS_SECONDS, Job,
 from migration_platform.copying.dead_letters import LetterSummary, open_letters
 from migration_platform.copying.replay import ReplayCounts, replay
 from migration_platform.errors import MigrationError
-from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.runs.control import CONTROL_TABLES
 from migration_platform.runs.tracking import open_tables
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
-from migration_platform.stores.kinds import make_plan, refuse_missing_target
-from migration_platform.stores.work import tracking_cluster
+from migration_platform.stores.interface import Resource, Uses
+from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.planning import make_plan, refuse_missing_target
+from migration_platform.stores.rights import look_again, refuse_denied
+from migration_platform.stores.work import records_at
 
 
 def replay_letters(
     context: dg.AssetExecutionContext,
     job: Job,
     *,
-    origin: CassandraResource,
-    target: CassandraResource | DynamoDbResource,
+    origin: Resource,
+    target: Resource,
 ) -> dg.MaterializeResult:
     """Copy the rows that were set aside, as they are at the origin now.
 
@@ -55,17 +56,17 @@ def replay_letters(
     context.instance.add_run_tags(context.run.run_id, tags)
     try:
         with ExitStack() as stack:
-            here = stack.enter_context(origin.connect())
-            there = stack.enter_context(target.connect())
+            here = open_origin(migration, stack.enter_context(origin.connect()))
+            there = open_target(migration, stack.enter_context(target.connect()))
             run.plan = make_plan(migration, here, there)
             refuse_missing_target(run.plan)
             uses = Uses(comparing=False)
             refuse_denied(run.plan, here, there, uses)
-            cluster = tracking_cluster(migration, here, there)
+            records = records_at(migration, here.connection, there.connection)
             refuse_truncating_runs(run)
             if run.plan.has_counters:
                 refuse_other_runs(run, "two runs would both add the difference to a counter")
-            store = open_letters(cluster, migration)
+            store = open_letters(records, migration)
             slices = store.slices() if store else []
             counts, remaining, error = ReplayCounts(), LetterSummary(), ""
             if slices:
@@ -73,7 +74,7 @@ def replay_letters(
                     tempfile.TemporaryDirectory(prefix="migration-platform-")
                 )
                 if migration.tracking:
-                    run.tables = open_tables(cluster, migration, CONTROL_TABLES)
+                    run.tables = open_tables(records, migration, CONTROL_TABLES)
                 workers = min(len(slices), migration.workers or os.cpu_count() or 1)
                 pool = stack.enter_context(
                     WorkerPool(
@@ -87,7 +88,7 @@ def replay_letters(
                 stack.enter_context(tracked_runs.watching(run, pool))
                 found = replay(
                     pool,
-                    cluster,
+                    records,
                     migration,
                     run_id=context.run.run_id,
                     winners=find_winners(run, pool, Path(folder)),

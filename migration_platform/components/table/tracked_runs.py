@@ -43,7 +43,6 @@ from migration_platform.runs.tracking import (
     verdict_counters,
 )
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.token_ranges import TokenRange, split_range
 
 Row = Mapping[str, Any]
@@ -61,7 +60,7 @@ class Work:
 # -- beginning -----------------------------------------------------------------------------------
 
 
-def open_tracking(run: RangedRun, target: Connection) -> None:
+def open_tracking(run: RangedRun, records: Any) -> None:
     """Make sure of the tracking tables, and settle runs of this migration that were killed.
 
     Raises:
@@ -76,7 +75,7 @@ def open_tracking(run: RangedRun, target: Connection) -> None:
                 "tracking: false; take that away, or leave them out"
             )
         return
-    run.tables = open_tables(target, migration, CONTROL_TABLES)
+    run.tables = open_tables(records, migration, CONTROL_TABLES)
     if run.own_id is not None:
         refuse_run_id(run.tables, migration.target.table.table, run.own_id)
     run.past = sorted(

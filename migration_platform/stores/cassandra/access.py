@@ -9,7 +9,6 @@ concerns some rows only, or passes, is left to the run.
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from cassandra import ConsistencyLevel, Unauthorized
 from cassandra.query import UNSET_VALUE, PreparedStatement
@@ -17,23 +16,19 @@ from cassandra.query import UNSET_VALUE, PreparedStatement
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.migration import Endpoint
 from migration_platform.errors import (
-    DeniedError,
     MigrationError,
-    PreflightError,
-    TransientError,
     explain,
     is_about_row,
     is_transient,
 )
 from migration_platform.plan.model import Plan, Table
+from migration_platform.plan.row_form import build_form
 from migration_platform.stores.cassandra.connection import MAX_PAGE_ROWS, Connection
 from migration_platform.stores.cassandra.counters import prepare_counters
-from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.cassandra.reads import prepare_range_read
-from migration_platform.stores.cassandra.row_writes import build_form, prepare_writes
-from migration_platform.stores.cassandra.tables import describe_table
+from migration_platform.stores.cassandra.row_writes import prepare_writes
 from migration_platform.stores.cassandra.transactions import PROMISES, serial_level, serial_select
-from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.interface import Uses
 
 _WAYS_OUT = {
     "user_timestamps": "set writetime: now and leave out diff.repair, or let the servers take "
@@ -46,81 +41,23 @@ _WAYS_OUT = {
 }
 """What helps against a guardrail of a server, by its name."""
 
-LOOKS = 3
-SECONDS_BETWEEN_LOOKS = 2.0
-
 _DENIED = re.compile(r"User (.+) has no (\w+) permission on <table (\w+)\.(.+?)> or any")
 
 
-@dataclass(frozen=True)
-class Uses:
-    """What a run is to do: whether it writes rows, and whether it compares them."""
-
-    copying: bool = True
-    comparing: bool = True
-
-
-def refuse_denied(
-    plan: Plan, origin: Connection, target: Connection | DynamoDb, uses: Uses | None = None
-) -> None:
-    """Refuse what the servers would refuse for every row, for the user or by their settings.
-
-    Raises:
-        PreflightError: one message with everything, and what to grant or to change.
-    """
-    uses = uses or Uses()
-    objections = list(dict.fromkeys(_object_to_use(plan, origin, target, uses)))
-    if objections:
-        name = plan.migration.name
-        raise PreflightError(f"{name} cannot be migrated: " + "; ".join(objections))
-
-
-def look_again(
-    plan: Plan, origin: Connection, target: Connection | DynamoDb, uses: Uses | None = None
-) -> None:
-    """Hold a run that is under way against the servers once more, after one of them refused.
-
-    Raises:
-        DeniedError: the run cannot go on: what it needs is gone, or is not allowed any more.
-    """
-    for look in range(1, LOOKS + 1):
-        try:
-            changed = _is_changed(plan, origin, target)
-            refuse_denied(plan, origin, target, uses)
-        except TransientError:
-            # The servers cannot be asked now: the tasks find out for themselves.
-            return
-        except PreflightError as error:
-            # A schema that is on its way, or a server that is busy, passes.
-            if look == LOOKS:
-                raise DeniedError(f"the run ended, because {error}") from error
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        else:
-            if changed:
-                raise DeniedError(
-                    f"the run ended, because {plan.origin.name} or {plan.target.name} was changed, "
-                    "or dropped and made anew, while it was copied; run it again"
-                )
-            return
-
-
-def _is_changed(plan: Plan, origin: Connection, target: Connection | DynamoDb) -> bool:
-    if isinstance(target, Connection):
-        return build_plan(plan.migration, origin, target).fingerprint != plan.fingerprint
-    return describe_table(origin, plan.origin.name).table_id != plan.origin.table_id
-
-
-def _object_to_use(
-    plan: Plan, origin: Connection, target: Connection | DynamoDb, uses: Uses
-) -> Iterator[str]:
+def validate_reads(plan: Plan, origin: Connection, uses: Uses) -> Iterator[str]:
+    """Refuse reads of the origin that the server would refuse of every range."""
     migration = plan.migration
-    if uses.copying or uses.comparing:
-        where = migration.filter.where
-        yield from object_to_read(plan, origin, plan.origin, migration.origin, where)
-        if migration.origin.finish_transactions and not plan.has_counters:
-            yield from _object_to_serial_reads(plan, origin)
-    if not isinstance(target, Connection):
+    if not (uses.copying or uses.comparing):
         return
+    where = migration.filter.where
+    yield from object_to_read(plan, origin, plan.origin, migration.origin, where)
+    if migration.origin.finish_transactions and not plan.has_counters:
+        yield from _object_to_serial_reads(plan, origin)
+
+
+def validate_writes(plan: Plan, target: Connection, uses: Uses) -> Iterator[str]:
+    """Refuse reads and writes of the target that the server would refuse of every row."""
+    migration = plan.migration
     # Counters and lists are read before they are written.
     reads_first = plan.has_counters or any(
         build_form(plan, layer, layer.ordered(())).lists for layer in plan.layers

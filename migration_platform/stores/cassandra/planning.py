@@ -1,54 +1,11 @@
 """What only a Cassandra can say of a migration: its tables, and whether it takes a condition."""
 
 from migration_platform.cql.names import quote
-from migration_platform.declaration.migration import Migration
-from migration_platform.errors import MigrationError, PreflightError
+from migration_platform.declaration.migration import Endpoint
+from migration_platform.errors import MigrationError
 from migration_platform.plan.model import Plan, Table
-from migration_platform.plan.preflight import _written, plan_tables
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.masks import object_to_masks
-from migration_platform.stores.cassandra.placement import object_to_place
-from migration_platform.stores.cassandra.tables import describe_table
-
-
-def build_plan(migration: Migration, origin: Connection, target: Connection) -> Plan:
-    """Hold a migration between Cassandra tables against those that are really there.
-
-    Raises:
-        PreflightError: one message with every reason why it cannot run.
-    """
-    objections: list[str] = []
-    misplaced: list[str] = []
-    tables: list[Table] = []
-    plan: Plan | None = None
-    for connection, endpoint in ((origin, migration.origin), (target, migration.target)):
-        is_target = endpoint is migration.target
-        try:
-            table = describe_table(connection, endpoint.table)
-            misplaced += object_to_place(connection, table, endpoint, is_target=is_target)
-            tables.append(table)
-        except PreflightError as error:
-            objections.append(str(error))
-    if tables and tables[0].name == migration.origin.table:
-        objections += object_to_ring(migration, tables[0])
-    if not objections:
-        plan, objections = plan_tables(migration, *tables)
-        if plan is not None:
-            objections += object_to_where(plan, origin)
-            objections += object_to_hidden(plan, origin)
-            objections += object_to_masks(
-                target, plan.target.name, migration.target.store, _written(plan)
-            )
-        # A restored snapshot may share the table's id with its source, but never the hosts' ids.
-        if tables[0].table_id == tables[1].table_id and origin.host_ids & target.host_ids:
-            objections.append(
-                f"origin and target are one table, {tables[0].name}: the stores "
-                f"{migration.origin.store} and {migration.target.store} are the same cluster"
-            )
-    objections = [*misplaced, *objections]
-    if objections or plan is None:
-        raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
-    return plan
 
 
 def object_to_hidden(plan: Plan, origin: Connection) -> list[str]:
@@ -59,12 +16,12 @@ def object_to_hidden(plan: Plan, origin: Connection) -> list[str]:
     return object_to_masks(origin, plan.origin.name, plan.migration.origin.store, read)
 
 
-def object_to_ring(migration: Migration, origin: Table) -> list[str]:
+def object_to_ring(endpoint: Endpoint, origin: Table) -> list[str]:
     """Refuse an origin of which no token range can be told."""
     if origin.is_murmur3:
         return []
     return [
-        f"the server of {migration.origin.store} hashes keys otherwise than Murmur3, so that "
+        f"the server of {endpoint.store} hashes keys otherwise than Murmur3, so that "
         "no token range of it can be told; such a server, YugabyteDB for instance, can be a "
         "target only"
     ]

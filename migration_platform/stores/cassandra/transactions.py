@@ -11,25 +11,23 @@ each replica notes of its promises, `system.paxos`, whose keys have the table's 
 # pyright: reportOptionalMemberAccess=false
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from cassandra import ConsistencyLevel
 from cassandra.cluster import Host
-from cassandra.query import PreparedStatement
 
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import split_cells
 from migration_platform.pacing.retries import Attempts
 from migration_platform.plan.model import Plan, Table
-from migration_platform.stores.cassandra.connection import near_hosts
+from migration_platform.stores.cassandra.connection import Connection, near_hosts
 from migration_platform.stores.cassandra.reads import (
-    RangeRead,
     prepare_range_read,
     read_pages,
     read_rows,
 )
-from migration_platform.stores.work import OpenStores
+from migration_platform.stores.interface import Pace
 from migration_platform.token_ranges import TokenRange, split_key
 
 PROMISES = (
@@ -38,8 +36,6 @@ PROMISES = (
 )
 """What a node has promised and accepted; only the node itself can be asked."""
 PROMISES_A_PAGE = 1_000
-
-Retried = Callable[[BaseException], None]
 
 
 def serial_level(consistency: str) -> str:
@@ -54,43 +50,29 @@ def keyed_level(plan: Plan) -> str:
     return serial_level(origin.consistency) if serially else origin.consistency
 
 
-def finish_transactions(stores: OpenStores, piece: TokenRange, on_retry: Retried) -> int:
+def finish_transactions(connection: Connection, plan: Plan, piece: TokenRange, pace: Pace) -> int:
     """Read each partition of a piece serially, where that is declared; give their number.
 
     Raises:
         PermanentError, TransientError: a partition, or what a node has promised, was not read.
     """
-    migration = stores.plan.migration
-    if not migration.origin.finish_transactions or stores.plan.has_counters:
+    migration = plan.migration
+    if not migration.origin.finish_transactions or plan.has_counters:
         return 0
-    seconds = migration.retry_seconds
-    tools: tuple[RangeRead, PreparedStatement] | None = stores.cache.get("transactions")
-    if tools is None:
-        tools = stores.cache["transactions"] = _prepare(stores)
-    keys_read, serial_read = tools
+    serial_read = connection.prepare(serial_select(plan.origin), retry_seconds=pace.retry_seconds)
     count = 0
     for key, page in read_rows(
-        stores.origin,
+        connection,
         serial_read,
-        ((key, key) for key in _keys(stores, keys_read, piece, on_retry)),
+        ((key, key) for key in _keys(connection, plan, piece, pace)),
         consistency=serial_level(migration.origin.consistency),
-        retry_seconds=seconds,
-        on_retry=on_retry,
+        retry_seconds=pace.retry_seconds,
+        on_retry=pace.on_retry,
     ):
         del key
-        stores.origin_budget.take(1, len(page.data))
+        pace.budget.take(1, len(page.data))
         count += 1
     return count
-
-
-def _prepare(stores: OpenStores) -> tuple[RangeRead, PreparedStatement]:
-    table, seconds = stores.plan.origin, stores.plan.migration.retry_seconds
-    return (
-        prepare_range_read(
-            stores.origin, table, table.partition_key, statics=True, retry_seconds=seconds
-        ),
-        stores.origin.prepare(serial_select(table), retry_seconds=seconds),
-    )
 
 
 def serial_select(table: Table) -> str:
@@ -101,20 +83,24 @@ def serial_select(table: Table) -> str:
 
 
 def _keys(
-    stores: OpenStores, read: RangeRead, piece: TokenRange, on_retry: Retried
+    connection: Connection, plan: Plan, piece: TokenRange, pace: Pace
 ) -> Iterator[list[bytes | None]]:
     """Give the keys of the partitions that are there, and of those that may come to be."""
-    migration, width = stores.plan.migration, len(stores.plan.origin.partition_key)
-    yield from _promised(stores, piece, on_retry)
+    table, declared = plan.origin, plan.migration.origin
+    width = len(table.partition_key)
+    yield from _promised(connection, table, piece, pace)
+    read = prepare_range_read(
+        connection, table, table.partition_key, statics=True, retry_seconds=pace.retry_seconds
+    )
     for page in read_pages(
-        stores.origin,
+        connection,
         read,
         piece,
-        consistency=migration.origin.consistency,
-        fetch_size=migration.origin.fetch_size,
-        budget=stores.origin_budget,
-        retry_seconds=migration.retry_seconds,
-        on_retry=on_retry,
+        consistency=declared.consistency,
+        fetch_size=declared.fetch_size,
+        budget=pace.budget,
+        retry_seconds=pace.retry_seconds,
+        on_retry=pace.on_retry,
     ):
         cells = split_cells(page.data, page.row_count * width)
         for at in range(0, len(cells), width):
@@ -122,17 +108,15 @@ def _keys(
 
 
 def _promised(
-    stores: OpenStores, piece: TokenRange, on_retry: Retried
+    connection: Connection, table: Table, piece: TokenRange, pace: Pace
 ) -> Iterator[list[bytes | None]]:
     """Give the keys of a piece of which a node has accepted what it has not carried out."""
-    connection, table = stores.origin, stores.plan.origin
-    seconds = stores.plan.migration.retry_seconds
-    bound = connection.prepare(PROMISES, retry_seconds=seconds).bind(piece.bounds)
+    bound = connection.prepare(PROMISES, retry_seconds=pace.retry_seconds).bind(piece.bounds)
     bound.consistency_level = ConsistencyLevel.ONE
     bound.fetch_size = PROMISES_A_PAGE
     seen: set[bytes] = set()
     for host in near_hosts(connection):
-        for key, table_id, accepted, done in _ask_node(stores, bound, host, on_retry):
+        for key, table_id, accepted, done in _ask_node(connection, bound, host, pace):
             is_open = accepted is not None and (done is None or done.time < accepted.time)
             if str(table_id) == table.table_id and is_open and key not in seen:
                 seen.add(key)
@@ -140,15 +124,15 @@ def _promised(
 
 
 def _ask_node(
-    stores: OpenStores, bound: Any, host: Host, on_retry: Retried
+    connection: Connection, bound: Any, host: Host, pace: Pace
 ) -> Iterator[tuple[Any, ...]]:
     """Read from one node, page by page; one that is away is asked for nothing.
 
     What a majority has accepted, each majority of those that are left knows.
     """
-    session, state = stores.origin.session, None
+    session, state = connection.session, None
     while True:
-        attempts = Attempts(stores.plan.migration.retry_seconds)
+        attempts = Attempts(pace.retry_seconds)
         while True:
             try:
                 found = session.execute(bound, host=host, paging_state=state)
@@ -157,7 +141,7 @@ def _ask_node(
                 if not host.is_up:
                     return
                 delay = attempts.delay_after(error)
-                on_retry(error)
+                pace.on_retry(error)
                 time.sleep(delay)
         yield from found.current_rows
         state = found.paging_state

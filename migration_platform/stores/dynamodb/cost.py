@@ -12,6 +12,7 @@ from math import ceil, inf, sqrt
 
 from migration_platform.declaration.migration import Migration
 from migration_platform.stores.dynamodb.connection import DynamoTable
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.items import Item, item_size, read_units, write_units
 
 STORED_BYTES_AN_ITEM = 100
@@ -222,8 +223,8 @@ def tell_cost(
 
     `scans` is how often a comparison reads the whole table, as the cost was estimated with.
     """
-    declared = migration.target.dynamodb
-    assert declared is not None
+    declared = migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     has_indexes = bool(found.indexes if found else declared.indexes)
     counted = (
         "every row was read"
@@ -285,8 +286,8 @@ def tell_cost(
 
 
 def _tell_duration(cost: Cost, migration: Migration, found: DynamoTable | None) -> tuple[str, str]:
-    declared = migration.target.dynamodb
-    assert declared is not None
+    declared = migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     capacity = found.write_units if found else declared.write_units
     limits = [
         (

@@ -1,10 +1,11 @@
 """What a migration declares of a DynamoDB table that it writes to."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
+from migration_platform.declaration.stores import Abilities, StoreDeclaration
 from migration_platform.declaration.validation import (
     is_name,
     object_to_choice,
@@ -36,7 +37,7 @@ class GlobalIndex:
 
 
 @dataclass(frozen=True)
-class DynamoDbTarget:
+class DynamoDbTarget(StoreDeclaration):
     """A DynamoDB table as a target.
 
     `partition` and `sort` are columns of the target: those of the origin's key unless named. Of
@@ -62,6 +63,35 @@ class DynamoDbTarget:
     numbers: str = "refuse"
     write_units_per_second: int | None = None
     read_units_per_second: int | None = None
+
+    kind: ClassVar[str] = "dynamodb"
+    abilities: ClassVar[Abilities] = Abilities(
+        cell_times=False,
+        reads_ranges=False,
+        keeps_records=False,
+        writes_whole_rows=True,
+        folds_equal_values=False,
+        counters=False,
+        read_budget=True,
+    )
+    size_unit: ClassVar[str] = "write units"
+    renames_in: ClassVar[str] = "target.attributes"
+    passed_over: ClassVar[tuple[str, ...]] = ("attributes that no column fills",)
+
+    @property
+    def write_size_per_second(self) -> int | None:
+        """The limit of write units."""
+        return self.write_units_per_second
+
+    @property
+    def read_size_per_second(self) -> int | None:
+        """The limit of read units."""
+        return self.read_units_per_second
+
+    @property
+    def fingerprinted(self) -> dict[str, object]:
+        """The form of every item."""
+        return {"items": self.form}
 
     @property
     def form(self) -> list[object]:
@@ -114,7 +144,7 @@ class DynamoDbTarget:
             wrong.append(f"target.key names {', '.join(both)} as partition and as sort; keep one")
         return wrong
 
-    def objections(self, migration: Any) -> list[str]:
+    def validate_target(self, migration: Any) -> list[str]:
         """Refuse what a DynamoDB table cannot keep: it has one time for an item, or none."""
         wrong = [*self.wrong(), *object_to_table_name(migration.target.table.table)]
         if migration.writetime not in ("now", "row_max"):
@@ -192,6 +222,30 @@ class DynamoDbTarget:
                 "name mismatched instead"
             )
         return wrong
+
+    def describe(self, migration: Any) -> list[str]:
+        """Say which key the table has, whether it is created, and what its items keep of times."""
+        lines = []
+        if self.partition:
+            sort = f", sorted by {_codes(self.sort)}" if self.sort else ""
+            lines.append(f"- **Key**: {_codes(self.partition)}{sort}")
+        if self.create:
+            indexes = [index.name for index in self.indexes]
+            with_them = f", with the indexes {_codes(indexes)}" if indexes else ""
+            lines.append(f"- **Created** where missing: `{self.billing_mode}`{with_them}")
+        kept = [
+            f"{what} `{value}` in `{attribute}`"
+            for what, value, attribute in (
+                ("writetime", migration.writetime, self.writetime_attribute),
+                ("TTL", migration.ttl, self.ttl_attribute),
+            )
+            if attribute
+        ]
+        return [*lines, f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}"]
+
+
+def _codes(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _object_to_capacity(

@@ -6,13 +6,14 @@ from migration_platform.cql.names import quote
 from migration_platform.cql.types import CqlType
 from migration_platform.plan.fidelity import Fidelity, _counting, _rows_of_a_view, _values_of
 from migration_platform.plan.model import Plan
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.shape import build_item_form
 
 
 def describe_items(plan: Plan) -> tuple[Fidelity, ...]:
     """Say of each attribute of an item, and of the item's times, what arrives as it was."""
-    declared = plan.migration.target.dynamodb
-    assert declared is not None
+    declared = plan.migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     found: dict[str, Fidelity] = {}
     for layer in plan.layers:
         sources = layer.ordered(())
@@ -60,8 +61,8 @@ def _holds(cql_type: CqlType, names: Sequence[str]) -> bool:
 
 
 def _times_of_items(plan: Plan) -> Fidelity:
-    declared, migration, rules = plan.migration.target.dynamodb, plan.migration, plan.rules
-    assert declared is not None
+    declared, migration, rules = plan.migration.target.declared, plan.migration, plan.rules
+    assert isinstance(declared, DynamoDbTarget)
     written = (
         f"the row's newest writetime{_counting(migration.row_max, 'writetime')} in "
         f"{quote(declared.writetime_attribute)}, and the newest item wins"

@@ -7,13 +7,15 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 
+from migration_platform.cql.cell_times import read_row_time
 from migration_platform.cql.rows import NULL, Page, join_cells, split_cells
-from migration_platform.stores.cassandra.writes import Item, OnRefused
+from migration_platform.errors import UnreadableError
+from migration_platform.plan.model import Layer, Plan, Row, Source
 from migration_platform.stores.dynamodb.connection import (
     DynamoDb,
     DynamoTable,
-    describe,
     get_items,
     scan_items,
 )
@@ -27,66 +29,57 @@ from migration_platform.stores.dynamodb.items import (
     write_units,
 )
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items
-from migration_platform.stores.work import OpenStores
+from migration_platform.stores.interface import Cells, OnRejected, Pace
 from migration_platform.token_ranges import TokenRange
 
-OnRetry = Callable[[BaseException], None]
-ROWS_A_PAGE = 500
 _SMALL = 1024
 """So many characters of ASCII are never more than one unit: JSON is longer than what it says."""
 
 
-def open_table(stores: OpenStores) -> tuple[DynamoDb, DynamoTable]:
-    """Give the connection to the target, and its table as it is; it is described once a process.
+@dataclass(frozen=True)
+class ItemWrites:
+    """What is prepared once to write the rows of a layer as items."""
 
-    Raises:
-        PreflightError: there is no such table any more.
-    """
-    connection = stores.target
-    assert isinstance(connection, DynamoDb)
-    table = stores.cache.get("dynamodb table")
-    if table is None:
-        migration = stores.plan.migration
-        table = describe(
-            connection, migration.target.table.table, retry_seconds=migration.retry_seconds
-        )
-        stores.cache["dynamodb table"] = table
-    return connection, table
+    connection: DynamoDb
+    table: DynamoTable
+    layer: Layer
+    form: ItemForm
+    sources: tuple[Source, ...]
+    leading: int = 0
+    """Items travel together whatever their keys are."""
+
+    def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> "RowWriter":
+        """Begin to write; an item that is there already is replaced."""
+        del again
+        return RowWriter(self, plan, pace, on_rejected)
 
 
 class RowWriter:
-    """Writes rows as items; it has the shape of Cassandra's `Writer`.
+    """Writes rows as items.
 
-    With `has_rows` off, what is written are static cells and counts as no rows. A row that no
-    item can hold, or that is refused for its values, is handed to `on_refused`.
+    A row that no item can hold, or that is refused for its values, is handed to `on_rejected`.
     """
 
-    def __init__(
-        self,
-        stores: OpenStores,
-        form: ItemForm,
-        *,
-        on_retry: OnRetry,
-        on_refused: OnRefused,
-        has_rows: bool = True,
-    ):
-        migration = stores.plan.migration
-        connection, table = open_table(stores)
-        self.parts_expired = 0
-        self._has_rows = has_rows
+    def __init__(self, writes: ItemWrites, plan: Plan, pace: Pace, on_rejected: OnRejected):
+        migration, form = plan.migration, writes.form
+        self.parts_expired = self.statics_taken = 0
+        self._has_rows = writes.layer.name == "rows"
         self._cells = len(form.columns)
+        self._values = [at for at, source in enumerate(writes.sources) if not source.is_key]
+        self._keys = _key_positions(plan, writes)
+        self._rules = plan.rules
         self._to_item = compile_item(form)
-        self._on_refused = on_refused
+        self._on_rejected = on_rejected
         self._expired = 0
         self._ttl_seconds = migration.ttl if isinstance(migration.ttl, int) else None
         self._is_conditional = form.writetime_attribute is not None
         self._items = ItemWriter(
-            connection,
-            table,
-            budget=stores.target_budget,
-            retry_seconds=migration.retry_seconds,
-            on_retry=on_retry,
-            on_refused=lambda item, why: on_refused(item, True, why),
+            writes.connection,
+            writes.table,
+            budget=pace.budget,
+            retry_seconds=pace.retry_seconds,
+            on_retry=pace.on_retry,
+            on_refused=lambda cells, why: on_rejected(self._key_of(cells), why, True),
             writetime_attribute=form.writetime_attribute,
         )
 
@@ -100,18 +93,22 @@ class RowWriter:
         """Rows of which the table holds a newer item."""
         return self._items.rows_left_alone if self._has_rows else 0
 
-    def write_group(self, items: Sequence[Item], routing_key: bytes | None) -> None:
-        """Write some rows; `routing_key` says nothing here.
+    def write(self, rows: Iterable[Row], page: Page) -> None:
+        """Write the rows of a page.
 
         Raises:
-            PermanentError, TransientError: an earlier or this row could not be written.
+            PermanentError, TransientError: an earlier or one of these rows could not be written.
         """
-        for item in items:
-            values, writetime, expires = item, None, None
-            if not isinstance(item, bytes):
-                (part,) = item
-                values, (writetime, expires) = part.values, part.time
-            assert isinstance(values, bytes)
+        keeps, settle, asked_us = self._rules.keeps_times, self._rules.settle, page.asked_us
+        for _, values, times, _ in rows:
+            cells = split_cells(values, self._cells)
+            if not self._has_rows:
+                if all(cells[at] is None for at in self._values):
+                    continue
+                self.statics_taken += 1
+            writetime = expires = None
+            if keeps:
+                writetime, expires = settle(*read_row_time(times, asked_us))
             if self._is_conditional and writetime is None:
                 writetime = time.time_ns() // 1000
             if self._ttl_seconds is not None:
@@ -121,11 +118,14 @@ class RowWriter:
                 self._expired += 1
                 continue
             try:
-                text, key = self._to_item(split_cells(values, self._cells), expires, writetime)
+                text, key = self._to_item(cells, expires, writetime)
             except UnholdableRow as why:
-                self._on_refused(item, True, why)
+                self._on_rejected(self._key_of(cells), why, True)
                 continue
-            self._items.write(item, text, key, units_of(text), writetime)
+            self._items.write(cells, text, key, units_of(text), writetime)
+
+    def _key_of(self, cells: Cells) -> Cells:
+        return [cells[position] for position in self._keys]
 
     def flush(self) -> None:
         """Wait until every row is acknowledged.
@@ -143,32 +143,52 @@ def units_of(item_json: str) -> float:
     return write_units(item_size(json.loads(item_json)))
 
 
+def _key_positions(plan: Plan, writes: ItemWrites) -> list[int]:
+    """Say where a row's cells hold the target's key."""
+    names = [source.target for source in writes.sources]
+    is_rows = writes.layer.name == "rows"
+    key = plan.target.primary_key if is_rows else plan.target.partition_key
+    return [names.index(name) for name in key]
+
+
 # -- reading back --------------------------------------------------------------------------------
 
 
-def scan_pages(
-    stores: OpenStores,
-    form: ItemForm,
-    segment: TokenRange,
-    on_retry: OnRetry,
-) -> Iterator[Page]:
-    """Give the rows of one of the table's segments, expired ones left out.
+@dataclass(frozen=True)
+class ItemReader:
+    """Reads the table's segments, of which there are as many as ranges."""
 
-    Raises:
-        PermanentError, TransientError: a page could not be read, or an item is none of a row.
-    """
-    connection, table = open_table(stores)
-    read = compile_cells(form, now_seconds=time.time)
-    for items in scan_items(
-        connection,
-        table,
-        segment=segment.index,
-        total_segments=segment.count,
-        budget=stores.target_read_budget,
-        retry_seconds=stores.plan.migration.retry_seconds,
-        on_retry=on_retry,
-    ):
-        yield _to_page([cells for item in items if (cells := read(item)) is not None])
+    connection: DynamoDb
+    table: DynamoTable
+    form: ItemForm
+
+    def pages(
+        self,
+        piece: TokenRange,
+        pace: Pace,
+        *,
+        fetch_size: int | None = None,
+        on_piece: Callable[[TokenRange], None] = lambda piece: None,
+        on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None] = lambda piece, pieces: None,
+        on_unreadable: Callable[[TokenRange, UnreadableError], None] | None = None,
+    ) -> Iterator[Page]:
+        """Give the rows of the segment with the range's number, expired ones left out.
+
+        Raises:
+            PermanentError, TransientError: a page could not be read, or an item is none of a row.
+        """
+        del fetch_size, on_piece, on_split, on_unreadable
+        read = compile_cells(self.form, now_seconds=time.time)
+        for items in scan_items(
+            self.connection,
+            self.table,
+            segment=piece.index,
+            total_segments=piece.count,
+            budget=pace.budget,
+            retry_seconds=pace.retry_seconds,
+            on_retry=pace.on_retry,
+        ):
+            yield _to_page([cells for item in items if (cells := read(item)) is not None])
 
 
 def _to_page(rows: list[list[bytes | None]]) -> Page:
@@ -177,95 +197,77 @@ def _to_page(rows: list[list[bytes | None]]) -> Page:
 
 
 @dataclass(frozen=True)
-class ItemRead:
-    """The read of single items of a form; keys come as the form's first `key_cells` cells."""
+class ItemKeyReader:
+    """Reads single items; keys come as the form's first `key_cells` cells."""
 
+    connection: DynamoDb
+    table: DynamoTable
     form: ItemForm
     key_cells: int
 
+    def rows(
+        self, keys: Iterable[bytes], pace: Pace, *, refuses: bool = False
+    ) -> Iterator[tuple[bytes, Page]]:
+        """Read rows by their keys, as `KeyReader` says; a key that no item can have has no row.
 
-def read_rows(
-    stores: OpenStores, read: ItemRead, keys: Sequence[bytes], on_retry: OnRetry
-) -> Iterator[tuple[bytes, Page]]:
-    """Read single rows by their keys, in the given order; one that is not there has an empty page.
+        Raises:
+            PermanentError, TransientError: a row could not be read, or an item is none of a row.
+        """
+        del refuses
+        to_cells = compile_cells(self.form, now_seconds=time.time)
+        asked, wanted = tee(self.texts(keys))
+        answers = get_items(
+            self.connection,
+            self.table,
+            ((None, text) for _, text in wanted if text is not None),
+            budget=pace.budget,
+            retry_seconds=pace.retry_seconds,
+            on_retry=pace.on_retry,
+        )
+        for key, text in asked:
+            item = None if text is None else next(answers)[1]
+            cells = None if item is None else to_cells(item)
+            yield key, _to_page([] if cells is None else [cells])
 
-    A key that no item can have is one without a row.
-
-    Raises:
-        PermanentError, TransientError: a row could not be read.
-    """
-    connection, table = open_table(stores)
-    to_cells = compile_cells(read.form, now_seconds=time.time)
-    texts = list(_key_texts(read, keys))
-    answers = get_items(
-        connection,
-        table,
-        ((None, text) for text in texts if text is not None),
-        budget=stores.target_read_budget,
-        retry_seconds=stores.plan.migration.retry_seconds,
-        on_retry=on_retry,
-    )
-    for key, text in zip(keys, texts, strict=True):
-        item = None if text is None else next(answers)[1]
-        cells = None if item is None else to_cells(item)
-        yield key, _to_page([] if cells is None else [cells])
-
-
-def find_pages(
-    stores: OpenStores, read: ItemRead, keys: Iterable[bytes], on_retry: OnRetry
-) -> Iterator[Page]:
-    """Give the rows of those keys that have one, expired ones left out.
-
-    Raises:
-        PermanentError, TransientError: a row could not be read, or an item is none of a row.
-    """
-    connection, table = open_table(stores)
-    to_cells = compile_cells(read.form, now_seconds=time.time)
-    rows: list[list[bytes | None]] = []
-    for _, item in get_items(
-        connection,
-        table,
-        ((None, text) for text in _key_texts(read, keys) if text is not None),
-        budget=stores.target_read_budget,
-        retry_seconds=stores.plan.migration.retry_seconds,
-        on_retry=on_retry,
-    ):
-        cells = None if item is None else to_cells(item)
-        if cells is not None:
-            rows.append(cells)
-        if len(rows) == ROWS_A_PAGE:
-            yield _to_page(rows)
-            rows = []
-    if rows:
-        yield _to_page(rows)
+    def texts(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, str | None]]:
+        """Give each key as JSON too; None for one that no item can have."""
+        to_key = compile_key(self.form)
+        names = [column.name for column in self.form.columns[: self.key_cells]]
+        places = [names.index(name) for name in self.form.key_columns]
+        for key in keys:
+            cells = split_cells(key, self.key_cells)
+            try:
+                yield key, to_key([cells[place] for place in places])
+            except UnholdableRow:
+                yield key, None
 
 
-def _key_texts(read: ItemRead, keys: Iterable[bytes]) -> Iterator[str | None]:
-    to_key = compile_key(read.form)
-    names = [column.name for column in read.form.columns[: read.key_cells]]
-    places = [names.index(name) for name in read.form.key_columns]
-    for key in keys:
-        cells = split_cells(key, read.key_cells)
-        try:
-            yield to_key([cells[place] for place in places])
-        except UnholdableRow:
-            yield None
+@dataclass(frozen=True)
+class ItemDeletes:
+    """Deletes items by their keys; there are no cells to delete: an item is written as a whole."""
 
+    reader: ItemKeyReader
 
-def delete_rows(
-    stores: OpenStores, read: ItemRead, keys: Sequence[bytes], on_retry: OnRetry
-) -> None:
-    """Delete the items of keys; one that is not there any more is deleted.
+    def delete_rows(self, keys: Iterable[bytes], before_us: int, pace: Pace) -> None:
+        """Delete the items of keys; no item tells when it was written, so whatever is there goes.
 
-    Raises:
-        PermanentError, TransientError: an item could not be deleted.
-    """
-    connection, table = open_table(stores)
-    delete_items(
-        connection,
-        table,
-        (text for text in _key_texts(read, keys) if text is not None),
-        budget=stores.target_budget,
-        retry_seconds=stores.plan.migration.retry_seconds,
-        on_retry=on_retry,
-    )
+        Raises:
+            PermanentError, TransientError: an item could not be deleted.
+        """
+        del before_us
+        delete_items(
+            self.reader.connection,
+            self.reader.table,
+            (text for _, text in self.reader.texts(keys) if text is not None),
+            budget=pace.budget,
+            retry_seconds=pace.retry_seconds,
+            on_retry=pace.on_retry,
+        )
+
+    def delete_surplus(
+        self,
+        keys: Sequence[bytes],
+        read_origin: Callable[[Sequence[bytes]], Iterator[Cells | None]],
+        pace: Pace,
+    ) -> None:
+        """Do nothing."""

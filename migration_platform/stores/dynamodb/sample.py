@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from migration_platform.counts import BadRow, Tally
@@ -12,12 +12,17 @@ from migration_platform.cql.keys import show_key
 from migration_platform.cql.rows import NULL, Page, compile_splitter, split_cells
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Layer, Plan, RowReader, Source
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read, read_pages
 from migration_platform.stores.dynamodb.connection import DynamoTable
 from migration_platform.stores.dynamodb.cost import Cost, IndexShape, Sample, Window, estimate_cost
 from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
 from migration_platform.stores.dynamodb.shape import build_item_form, indexes_of
+from migration_platform.stores.interface import (
+    CompileRows,
+    Origin,
+    Pace,
+    RangeReader,
+    Selection,
+)
 from migration_platform.token_ranges import (
     TokenRange,
     serialize_key,
@@ -33,11 +38,8 @@ SHOWN = 5
 """So many rows that no item can hold are named."""
 
 
-CompileRows = Callable[..., RowReader]
-
-
 def sample_cost(
-    plan: Plan, connection: Connection, found: DynamoTable | None, compile_rows: CompileRows
+    plan: Plan, origin: Origin, found: DynamoTable | None, compile_rows: CompileRows
 ) -> Cost:
     """Estimate what a copy and a comparison consume; `found` is the target, if there is one.
 
@@ -47,16 +49,17 @@ def sample_cost(
     Raises:
         PermanentError, TransientError: the origin could not be read.
     """
-    migration, origin = plan.migration, plan.migration.origin
+    migration, declared = plan.migration, plan.migration.origin
     budget = RateBudget(
         multiprocessing.get_context("spawn"),
-        rows_per_second=origin.rows_per_second,
-        size_per_second=origin.size_per_second,
+        rows_per_second=declared.rows_per_second,
+        size_per_second=declared.size_per_second,
     )
+    pace = Pace(budget, migration.retry_seconds, lambda error: None)
     windows = _windows(plan)
     costs = []
     for layer in plan.layers:
-        sample = _sample_layer(plan, connection, layer, windows, budget, found, compile_rows)
+        sample = _sample_layer(plan, origin, layer, windows, pace, found, compile_rows)
         costs.append(
             estimate_cost(
                 sample,
@@ -83,10 +86,10 @@ def _windows(plan: Plan) -> list[TokenRange]:
 
 def _sample_layer(
     plan: Plan,
-    connection: Connection,
+    origin: Origin,
     layer: Layer,
     windows: Sequence[TokenRange],
-    budget: RateBudget,
+    pace: Pace,
     found: DynamoTable | None,
     compile_rows: CompileRows,
 ) -> Sample:
@@ -95,20 +98,19 @@ def _sample_layer(
     read_layer = layer if migration.filter.by_writetime else timeless
     sources = layer.ordered(())
     reader = compile_rows(plan, read_layer, sources, 0, null=NULL)
-    read = prepare_range_read(
-        connection,
+    selection = Selection(
         plan.origin,
         reader.columns,
-        times=reader.times.selections(),
-        where=migration.filter.where,
+        reader.times,
         statics=layer.name != "rows",
-        retry_seconds=migration.retry_seconds,
+        where=migration.filter.where,
     )
+    read = origin.prepare_ranges(plan, selection)
     items = _Items(plan, layer, sources, reader, found)
     step = -(-len(windows) // WINDOWS)
     counted, is_bounded = [], False
     for window in windows[::step]:
-        pages, tokens, has_more = _read_window(plan, connection, read, window, budget)
+        pages, tokens, has_more = _read_window(plan, selection, read, window, pace)
         counted.append(items.count(pages, tokens))
         is_bounded = is_bounded or has_more
     return Sample(
@@ -181,7 +183,7 @@ class _Items:
 
 
 def _read_window(
-    plan: Plan, connection: Connection, read: RangeRead, window: TokenRange, budget: RateBudget
+    plan: Plan, selection: Selection, read: RangeReader, window: TokenRange, pace: Pace
 ) -> tuple[list[Page], int, bool]:
     """Read whole partitions from a window's low end: their pages, and how many tokens these are.
 
@@ -189,42 +191,41 @@ def _read_window(
     """
     pages: list[Page] = []
     rows = size = 0
-    for page in read_pages(
-        connection,
-        read,
-        window,
-        consistency=plan.migration.origin.consistency,
-        fetch_size=plan.migration.origin.fetch_size or ROWS_A_WINDOW,
-        budget=budget,
-        retry_seconds=plan.migration.retry_seconds,
-        on_retry=lambda _: None,
-    ):
+    fetch_size = plan.migration.origin.fetch_size or ROWS_A_WINDOW
+    for page in read.pages(window, pace, fetch_size=fetch_size):
         pages.append(page)
         rows, size = rows + page.row_count, size + len(page.data)
         if rows >= ROWS_A_WINDOW or size >= BYTES_A_WINDOW:
             break
     else:
         return pages, window.end - window.start, False
-    last = read.last_key(pages[-1])
+    last = _last_key(pages[-1], selection)
     token = token_of_key(serialize_key(last))
-    whole = _without(pages, read, last)
+    whole = _without(pages, selection, last)
     if not whole:
         return pages, token - window.start, True
     # The rows before the last partition fill the tokens up to it.
     return whole, token - 1 - window.start, False
 
 
-def _without(pages: list[Page], read: RangeRead, key: list[bytes]) -> list[Page]:
+def _last_key(page: Page, selection: Selection) -> list[bytes]:
+    """Give the partition key of a page's last row."""
+    starts = compile_splitter(selection.cells, 0)(page.data, page.row_count).starts
+    row = split_cells(page.data[starts[-2] :], selection.cells)
+    return [row[position] or b"" for position in selection.partition]
+
+
+def _without(pages: list[Page], selection: Selection, key: list[bytes]) -> list[Page]:
     """Leave the rows of the last partition out, of which there may be more."""
-    split = compile_splitter(read.cells, 0)
+    split = compile_splitter(selection.cells, 0)
     whole = list(pages)
     while whole:
         page = whole.pop()
         starts = split(page.data, page.row_count).starts
         row = page.row_count
         while row:
-            cells = split_cells(page.data[starts[row - 1] :], read.cells)
-            if [cells[position] or b"" for position in read.key_positions] != key:
+            cells = split_cells(page.data[starts[row - 1] :], selection.cells)
+            if [cells[position] or b"" for position in selection.partition] != key:
                 return [*whole, replace(page, data=page.data[: starts[row]], row_count=row)]
             row -= 1
     return []

@@ -5,31 +5,19 @@ own. No column is made of cells that have times of their own.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from migration_platform.cql.names import quote
 from migration_platform.cql.types import freeze, parse_type
 from migration_platform.declaration.migration import Migration
-from migration_platform.errors import DeclarationError, MigrationError, PreflightError
+from migration_platform.errors import DeclarationError
 from migration_platform.plan.model import Column, Layer, Plan, Source, Table
-from migration_platform.plan.preflight import plan_tables
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.placement import object_to_place
-from migration_platform.stores.cassandra.planning import (
-    object_to_hidden,
-    object_to_ring,
-    object_to_where,
-)
-from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.stores.dynamodb.connection import (
     DynamoDb,
     DynamoTable,
     Index,
     KeyAttribute,
     create_table,
-    describe,
-    find_table,
     holds_items,
 )
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
@@ -42,17 +30,8 @@ from migration_platform.stores.dynamodb.items import (
     key_schema,
 )
 
-_USABLE = ("ACTIVE", "UPDATING")
+USABLE = ("ACTIVE", "UPDATING")
 _CONSTANTS = ((bool, "boolean"), (int, "bigint"), (float, "double"))
-
-
-def shape_origin(origin: Table) -> Table:
-    """Give the origin as what its values are: a counter is a number that nothing adds to."""
-    columns = tuple(
-        replace(column, cql_type="bigint") if column.cql_type == "counter" else column
-        for column in origin.columns
-    )
-    return replace(origin, columns=columns)
 
 
 def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
@@ -61,8 +40,8 @@ def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
     Raises:
         DeclarationError: the key names what is no column, or a type is none.
     """
-    declared = migration.target.dynamodb
-    assert declared is not None
+    declared = migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     types = _types_of(migration, origin)
     for name, text in declared.column_types.items():
         try:
@@ -141,8 +120,8 @@ def _type_of_constant(value: Any) -> str:
 
 
 def _key_of(migration: Migration, origin: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    declared = migration.target.dynamodb
-    assert declared is not None
+    declared = migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     if declared.partition:
         return declared.partition, declared.sort
     rename: Mapping[str, str] = migration.columns.rename
@@ -154,64 +133,15 @@ def _key_of(migration: Migration, origin: Table) -> tuple[tuple[str, ...], tuple
     return partition, (*sort, explode.key) if explode else sort
 
 
-def plan_items(migration: Migration, origin: Connection, target: DynamoDb) -> Plan:
-    """Hold a migration to DynamoDB against the tables that are really there.
-
-    A table that is to be created, or is not yet as it was to be created, has no id in the plan:
-    create it, and plan again.
-
-    Raises:
-        PreflightError: one message with every reason why it cannot run.
-    """
-    declared, name = migration.target.dynamodb, migration.target.table.table
-    assert declared is not None
-    objections: list[str] = []
-    plan: Plan | None = None
-    table: Table | None = None
-    found: DynamoTable | None = None
-    ready: DynamoTable | None = None
-    try:
-        described = describe_table(origin, migration.origin.table)
-        objections += object_to_place(origin, described, migration.origin, is_target=False)
-        table = shape_origin(described)
-        objections += object_to_ring(migration, table)
-    except PreflightError as error:
-        objections.append(str(error))
-    try:
-        if declared.create:
-            found = find_table(target, name, retry_seconds=migration.retry_seconds)
-        else:
-            found = describe(target, name, retry_seconds=migration.retry_seconds)
-        ready = _ready(target, found, migration)
-    except PreflightError as error:
-        objections.append(str(error))
-    except MigrationError as error:
-        objections.append(f"cannot describe the table {name}: {error}")
-    if found is not None and not declared.create and found.status not in _USABLE:
-        objections.append(f"the table {name} is {found.status}; try again when it is ACTIVE")
-    if table is not None:
-        try:
-            shaped = shape_target(migration, table, ready.table_id if ready else "")
-            plan, more = plan_tables(migration, table, shaped)
-            objections += more
-        except DeclarationError as error:
-            objections.append(str(error))
-    if plan is not None:
-        objections += object_to_where(plan, origin)
-        objections += object_to_hidden(plan, origin)
-        objections += object_to_items(plan, found, ready)
-    if objections or plan is None:
-        raise PreflightError(f"{migration.name} cannot be migrated: " + "; ".join(objections))
-    return plan
-
-
-def _ready(target: DynamoDb, found: DynamoTable | None, migration: Migration) -> DynamoTable | None:
+def find_ready(
+    target: DynamoDb, found: DynamoTable | None, migration: Migration
+) -> DynamoTable | None:
     """Give a table unless there is none, or another run has not finished to create it."""
-    declared = migration.target.dynamodb
-    assert declared is not None
+    declared = migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     if found is None or not declared.create:
         return found
-    if found.status not in _USABLE:
+    if found.status not in USABLE:
         return None
     if declared.ttl_attribute is None or found.ttl_attribute is not None:
         return found
@@ -229,8 +159,8 @@ def build_item_form(plan: Plan, layer: Layer, sources: tuple[Source, ...]) -> It
     Raises:
         DeclarationError: names clash, or an attribute cannot have the type that is declared.
     """
-    declared, table = plan.migration.target.dynamodb, plan.target
-    assert declared is not None
+    declared, table = plan.migration.target.declared, plan.target
+    assert isinstance(declared, DynamoDbTarget)
     has_statics = any(each.name == "statics" for each in plan.layers)
     partition = _key_part(table.partition_key, declared.partition_attribute)
     if has_statics and declared.sort_attribute in {source.target for source in plan.rows.sources}:
@@ -291,8 +221,8 @@ def object_to_items(plan: Plan, found: DynamoTable | None, ready: DynamoTable | 
     """
     forms: list[ItemForm] = []
     objections: list[str] = []
-    declared = plan.migration.target.dynamodb
-    assert declared is not None
+    declared = plan.migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     for layer in plan.layers:
         try:
             forms.append(build_item_form(plan, layer, layer.ordered(())))
@@ -406,8 +336,8 @@ def _show(key: tuple[KeyAttribute, ...]) -> str:
 
 def tell_table(plan: Plan, found: DynamoTable | None) -> list[str]:
     """Tell where a table that is there is not what the declaration says of one that is created."""
-    declared = plan.migration.target.dynamodb
-    assert declared is not None
+    declared = plan.migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     if found is None:
         return []
     told = []
@@ -415,7 +345,7 @@ def tell_table(plan: Plan, found: DynamoTable | None) -> list[str]:
         told.append(
             f"{found.name} is there, but empty and without its TTL; a copy enables it by "
             f"{quote(declared.ttl_attribute or '')}"
-            if found.status in _USABLE
+            if found.status in USABLE
             else f"{found.name} is {found.status}; a copy waits for it"
         )
     wanted = declared.read_units, declared.write_units
@@ -469,8 +399,8 @@ def create_target(connection: DynamoDb, plan: Plan, report: Callable[[str], None
         DeclarationError: a column cannot be the key of an index.
         PreflightError: the table was refused, or does not become active.
     """
-    declared = plan.migration.target.dynamodb
-    assert declared is not None
+    declared = plan.migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     form = build_item_form(plan, plan.rows, plan.rows.ordered(()))
     return create_table(
         connection,
@@ -492,8 +422,8 @@ def indexes_of(plan: Plan) -> list[Index]:
     Raises:
         DeclarationError: a column cannot be the key of an index.
     """
-    declared = plan.migration.target.dynamodb
-    assert declared is not None
+    declared = plan.migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     form = build_item_form(plan, plan.rows, plan.rows.ordered(()))
     return [_to_index(form, index) for index in declared.indexes]
 
