@@ -29,11 +29,11 @@ from benchmarks.bench import machine
 from benchmarks.measuring import Family, Measured, Results, ratios, say, spend, wait_until_idle
 from benchmarks.report import FIGURES, NONE, command_line, lay_table, show_figure
 from benchmarks.tables import count_rows, open_writer, prepare_rows
-from migration_platform.copying.copy import GROUP_ROWS
 from migration_platform.cql.names import TableName
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Table
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
+from migration_platform.stores.cassandra.layer_writes import GROUP_ROWS
 from migration_platform.stores.cassandra.tables import describe_table, truncate
 from migration_platform.stores.cassandra.window import Window
 from migration_platform.stores.cassandra.writes import BATCH_PARTITIONS, Writer, WriteStatement

@@ -32,7 +32,6 @@ from benchmarks.report import command_line
 from benchmarks.requests_page import PACE, Turn, write_page
 from benchmarks.server_profile import Stacks, Watch, recorded
 from benchmarks.tables import QUORUM, open_writer, prepare_rows, read_table
-from migration_platform.copying.copy import GROUP_ROWS
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import NULL, UNSET, join_cells
 from migration_platform.demo import sample
@@ -46,6 +45,7 @@ from migration_platform.stores.cassandra.connection import (
     CassandraSettings,
     Connection,
 )
+from migration_platform.stores.cassandra.layer_writes import GROUP_ROWS
 from migration_platform.stores.cassandra.tables import describe_table, truncate
 from migration_platform.stores.cassandra.window import Window
 from migration_platform.stores.cassandra.writes import (

@@ -22,8 +22,8 @@ from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra import connection as store
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.dynamodb.connection import DynamoDb
+from migration_platform.stores.kinds import open_stores, plan_between
 from migration_platform.stores.work import OpenStores
 from migration_platform.token_ranges import TokenRange
 from migration_platform_tests.servers import PATIENCE_SECONDS
@@ -76,7 +76,7 @@ def declare(origin: TableName, target: TableName, **options: Any) -> Migration:
 
 def plan_copy(connection: Connection, origin: TableName, target: TableName, **options: Any) -> Plan:
     """Declare a migration and hold it against the tables."""
-    return build_plan(declare(origin, target, **options), connection, connection)
+    return plan_between(declare(origin, target, **options), connection, connection)
 
 
 def in_process(
@@ -93,7 +93,7 @@ def in_process(
         )
         for endpoint in (migration.origin, migration.target)
     )
-    return OpenStores(plan, origin, target or origin, reads, writes, writes)
+    return open_stores(plan, origin, target or origin, reads, writes, writes)
 
 
 def copy_ranges(stores: OpenStores, ranges: Iterable[TokenRange] | None = None) -> RangeCounts:

@@ -21,9 +21,10 @@ from migration_platform.local.servers import Cassandra
 from migration_platform.local.stack import Running
 from migration_platform.plan.model import Plan
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.interface import Origin, Target, Uses
+from migration_platform.stores.kinds import open_origin, open_target, plan_between
+from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import Done, Failed
 from migration_platform_tests.comparing import compare
 from migration_platform_tests.dagster_project import (
@@ -175,7 +176,11 @@ def make_tables(roles: Roles, body: str) -> None:
 
 def plan_as(roles: Roles, connection: Connection, **options: Any) -> Plan:
     tables = (TableName(roles.keyspace, name) for name in ("a", "b"))
-    return build_plan(declare(*tables, **options), connection, connection)
+    return plan_between(declare(*tables, **options), connection, connection)
+
+
+def sides(plan: Plan, connection: Connection) -> tuple[Origin, Target]:
+    return open_origin(plan.migration, connection), open_target(plan.migration, connection)
 
 
 def fails(plan: Plan, connection: Connection, uses: Uses) -> bool:
@@ -198,7 +203,7 @@ def test_what_is_refused_before_a_run_is_what_would_fail_in_it(roles, case):
     before = rows_at(roles, "b")
     said = ""
     try:
-        refuse_denied(plan, connection, connection, case.uses)
+        refuse_denied(plan, *sides(plan, connection), case.uses)
     except PreflightError as error:
         said = str(error)
     # Nothing was written to find that out.
@@ -224,11 +229,11 @@ def test_what_is_granted_as_told_lets_the_role_go_on(roles):
     plan = plan_as(roles, connection, **NEW_TIMES)
     for _ in range(3):
         try:
-            refuse_denied(plan, connection, connection)
+            refuse_denied(plan, *sides(plan, connection))
         except PreflightError as error:
             for part in str(error).split("; "):
                 roles.execute(part[part.index("GRANT") :])
-    refuse_denied(plan, connection, connection)
+    refuse_denied(plan, *sides(plan, connection))
     assert not fails(plan, connection, Uses())
 
 
@@ -246,7 +251,7 @@ def test_a_view_as_an_origin_asks_for_the_right_to_its_base_table(checking_cassa
         connection = roles.connect(WRITE, "SELECT ON TABLE {ks}.b")
         plan = plan_as(roles, connection)
         with pytest.raises(PreflightError) as refused:
-            refuse_denied(plan, connection, connection)
+            refuse_denied(plan, *sides(plan, connection))
         role = connection.settings.username
         assert str(refused.value).endswith(f"GRANT SELECT ON TABLE {roles.keyspace}.base TO {role}")
 
@@ -298,7 +303,7 @@ def test_what_is_taken_away_in_the_middle_ends_a_run_once(roles, what, comparing
     uses = COMPARE if comparing else COPY
 
     def look() -> None:
-        look_again(plan, connection, connection, uses)
+        look_again(plan, *sides(plan, connection), uses)
 
     done: list[int] = []
 
@@ -341,7 +346,7 @@ def test_a_failure_that_servers_do_not_confirm_leaves_the_other_ranges_to_go_on(
     def look() -> None:
         # Until it is asked, the right is back.
         roles.execute(f"GRANT SELECT ON KEYSPACE {{ks}} TO {settings.username}")
-        looked.append(look_again(plan, connection, connection, COPY))
+        looked.append(look_again(plan, *sides(plan, connection), COPY))
 
     roles.execute(f"REVOKE SELECT ON KEYSPACE {{ks}} FROM {settings.username}")
     with WorkerPool(plan, settings, settings, workers=1, look_again=look) as pool:

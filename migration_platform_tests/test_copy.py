@@ -22,9 +22,9 @@ from migration_platform.declaration.migration import CONSISTENCY_LEVELS, Guardra
 from migration_platform.demo import sample
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.cassandra.reads import PAGE_BYTES
 from migration_platform.stores.cassandra.tables import truncate
+from migration_platform.stores.kinds import plan_between
 from migration_platform.stores.work import Done
 from migration_platform.token_ranges import TokenRange, split_ring
 from migration_platform_tests.tables import (
@@ -292,7 +292,7 @@ def test_rows_live_for_ever_even_where_the_target_would_let_them_expire(
     found = list(reader.execute(f"SELECT ttl(v) AS t FROM {target}"))
     assert [row["t"] for row in found] == [None] * 3
     assert rows_of(reader, target) == rows_of(reader, origin)
-    assert build_plan(declare(origin, target), connection, connection).target.default_ttl_seconds
+    assert plan_between(declare(origin, target), connection, connection).target.default_ttl_seconds
 
 
 def test_deleted_rows_and_cells_stay_deleted(connection, reader, make):

@@ -33,7 +33,7 @@ from migration_platform.local.servers import Cassandra
 from migration_platform.plan.model import Plan
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.kinds import plan_between as plan_sides
 from migration_platform.stores.work import Reported
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, split_range, token_of_key
 from migration_platform_tests.comparing import OneProcess, compare, found, rehearse_all
@@ -98,7 +98,7 @@ def plan_between(
 ) -> Plan:  # fmt: skip
     options = {"dead_letters_max_rows": 10, "token_ranges": 2, **options}
     options["tracking_keyspace"] = target.keyspace
-    plan = build_plan(declare(origin, target, **options), origin_side, target_side)
+    plan = plan_sides(declare(origin, target, **options), origin_side, target_side)
     ensure_letters(target_side, plan.migration)
     return plan
 
@@ -181,7 +181,7 @@ def test_without_a_budget_the_first_bad_row_fails_the_range_and_nothing_is_kept(
     connection, make, keyspace
 ):
     origin, target = numbers(connection, make)
-    plan = build_plan(
+    plan = plan_sides(
         declare(origin, target, columns=NUMBERS, tracking_keyspace=keyspace, token_ranges=1),
         connection, connection,
     )  # fmt: skip
@@ -486,7 +486,7 @@ def test_letters_whose_rows_were_mended_go_when_their_range_is_copied_again(
     other = declare(
         origin, target, columns=NUMBERS, tracking_keyspace=keyspace, token_ranges=7
     )  # fmt: skip
-    copy_all(build_plan(other, connection, connection), connection)
+    copy_all(plan_sides(other, connection, connection), connection)
     assert told(connection, keyspace) == {}
 
 

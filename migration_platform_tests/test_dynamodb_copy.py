@@ -21,8 +21,8 @@ from migration_platform.stores.dynamodb import sample
 from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 from migration_platform.stores.dynamodb.sample import sample_cost
-from migration_platform.stores.dynamodb.shape import create_target, plan_items, tell_table
-from migration_platform.stores.kinds import describe_fidelity
+from migration_platform.stores.dynamodb.shape import create_target, tell_table
+from migration_platform.stores.kinds import describe_fidelity, open_origin, plan_between
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
 
@@ -47,7 +47,7 @@ def plan_to(connection: Connection, dynamo: DynamoDb) -> Plans:
         name = into or f"t{uuid.uuid4().hex}"
         migration = Migration(
             Endpoint("a", origin),
-            Endpoint("b", TableName("", name), dynamodb=declared),
+            Endpoint("b", TableName("", name), declared=declared),
             **{
                 "token_ranges": 3,
                 "retry_seconds": 20.0,
@@ -56,10 +56,10 @@ def plan_to(connection: Connection, dynamo: DynamoDb) -> Plans:
                 **options,
             },
         )
-        plan = plan_items(migration, connection, dynamo)
+        plan = plan_between(migration, connection, dynamo)
         if not plan.target.table_id:
             create_target(dynamo, plan, lambda _: None)
-            plan = plan_items(migration, connection, dynamo)
+            plan = plan_between(migration, connection, dynamo)
         return plan
 
     return plan
@@ -279,7 +279,7 @@ def test_the_cost_is_estimated_from_a_part_of_the_rows(
     fill(connection, table, "p, s", [(n, "static") for n in range(500)])
     plan = plan_to(table, dynamodb={"indexes": (GlobalIndex("by_v", "v", "c"),)})
 
-    cost = sample_cost(plan, connection, None, compile_rows)
+    cost = sample_cost(plan, open_origin(plan.migration, connection), None, compile_rows)
 
     assert not cost.is_complete
     assert not cost.is_bounded
@@ -291,7 +291,9 @@ def test_the_cost_is_estimated_from_a_part_of_the_rows(
 
     wide = create_table(connection, keyspace, "wide", "p int, c int, PRIMARY KEY (p, c)")
     fill(connection, wide, "p, c", [(1, n) for n in range(100)])
-    assert sample_cost(plan_to(wide), connection, None, compile_rows).is_bounded
+    plan = plan_to(wide)
+    origin = open_origin(plan.migration, connection)
+    assert sample_cost(plan, origin, None, compile_rows).is_bounded
 
 
 def test_what_was_copied_counts_as_long_as_items_would_be_the_same(connection, keyspace, plan_to):
@@ -384,7 +386,7 @@ def test_what_a_table_that_is_there_does_not_get_is_told(
     name = plan_to(table, dynamodb={"indexes": (by_v, by_n)}).target.name.table
 
     def told(**declared: Any) -> list[str]:
-        plan = plan_to(table, into=name, dynamodb=declared)
+        plan = plan_to(table, into=name, declared=declared)
         return tell_table(plan, find_table(dynamo, name))
 
     assert told(indexes=(by_v, by_n)) == []

@@ -23,7 +23,7 @@ def migration_with(**options) -> Migration:
     declared = DynamoDbTarget(**options.pop("dynamodb", {}))
     return Migration(
         Endpoint("a", TableName("k", "users")),
-        Endpoint("b", TableName("", "Users"), dynamodb=declared),
+        Endpoint("b", TableName("", "Users"), declared=declared),
         **{"writetime": "now", "ttl": "none", **options},
     )
 

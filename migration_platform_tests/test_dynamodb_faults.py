@@ -14,7 +14,8 @@ from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
-from migration_platform.stores.kinds import make_plan, make_target
+from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.planning import make_plan, make_target
 from migration_platform_tests.comparing import OneProcess, compare, found
 from migration_platform_tests.dynamodb_faults import (
     Answered,
@@ -52,14 +53,14 @@ def plan(connection: Connection, through: DynamoDb, keyspace: str) -> Plan:
     fill(connection, origin, "p, c, v", [(n % 11, n, f"v{n}") for n in range(ROWS)])
     migration = Migration(
         Endpoint("a", origin),
-        Endpoint("b", TableName("", f"t{uuid.uuid4().hex}"), dynamodb=DynamoDbTarget(create=True)),
+        Endpoint("b", TableName("", f"t{uuid.uuid4().hex}"), declared=DynamoDbTarget(create=True)),
         token_ranges=2,
         writetime="now",
         ttl="none",
         retry_seconds=20.0,
     )
-    plan = make_plan(migration, connection, through)
-    return make_target(plan, connection, through, lambda status: None)
+    sides = open_origin(migration, connection), open_target(migration, through)
+    return make_target(make_plan(migration, *sides), *sides, lambda status: None)
 
 
 def storm(seed: int, share: float):

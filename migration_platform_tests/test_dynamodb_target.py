@@ -19,7 +19,7 @@ def why_refused(**declared: Any) -> str:
     with pytest.raises(DeclarationError) as refused:
         Migration(
             Endpoint("a", TableName("k", "users")),
-            Endpoint("b", TableName("", "Users"), dynamodb=DynamoDbTarget(**declared), **target),
+            Endpoint("b", TableName("", "Users"), declared=DynamoDbTarget(**declared), **target),
             **{"writetime": "now", "ttl": "none", **options},
         )
     return str(refused.value)

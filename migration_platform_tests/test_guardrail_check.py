@@ -8,12 +8,14 @@ from click.testing import CliRunner
 
 from migration_platform.cli import main
 from migration_platform.components.table.guardrail_check import check_key
-from migration_platform.copying.large_cells import declare_check, plan_check
+from migration_platform.copying.large_cells import declare_check
 from migration_platform.copying.rehearsal import rehearse
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Filter
 from migration_platform.declaration.step_names import step_name
 from migration_platform.errors import DeclarationError, PreflightError
+from migration_platform.stores.kinds import open_origin
+from migration_platform.stores.planning import plan_check
 from migration_platform_tests.comparing import OneProcess
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
@@ -32,9 +34,13 @@ def make(connection, keyspace):
     return lambda name, body: create_table(connection, keyspace, name, body)
 
 
+def planned(migration, connection):
+    return plan_check(migration, open_origin(migration, connection))
+
+
 def measured(connection, table, limit=1, **options):
     migration = declare_check(Endpoint("a", table), limit, token_ranges=4, **options)
-    plan = plan_check(migration, connection)
+    plan = planned(migration, connection)
     found = rehearse(OneProcess(plan, connection), plan, migration.ranges, None)  # type: ignore
     assert found.failed == ()
     return found.counts
@@ -110,10 +116,10 @@ def test_a_check_that_would_read_what_the_table_does_not_hold_is_refused(roles):
 def test_a_check_that_no_replicas_can_answer_is_refused(connection, make):
     origin = Endpoint("a", make("a", "k int PRIMARY KEY"), consistency="THREE")
     with pytest.raises(PreflightError, match=r"cannot be checked: origin\.consistency THREE"):
-        plan_check(declare_check(origin, 1), connection)
+        planned(declare_check(origin, 1), connection)
     own = Endpoint("a", TableName("system", "local"))
     with pytest.raises(PreflightError, match="is a table that each node keeps for itself"):
-        plan_check(declare_check(own, 1), connection)
+        planned(declare_check(own, 1), connection)
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ from migration_platform.local.servers import Cassandra
 from migration_platform.stores.cassandra import masks
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.masks import find_masked, object_to_masks
-from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
-from migration_platform.stores.dynamodb.shape import plan_items
+from migration_platform.stores.kinds import plan_between
 from migration_platform.tenant.rows import organisation_exists, shape_table
 from migration_platform_tests.roles import CHECKING, Roles
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
@@ -49,7 +48,7 @@ def why_not(
 ) -> str:
     """Say why a role cannot migrate; empty if it can."""
     try:
-        build_plan(declare(origin, target, **options), connection, connection)
+        plan_between(declare(origin, target, **options), connection, connection)
     except PreflightError as error:
         return str(error)
     return ""
@@ -172,13 +171,13 @@ def test_a_view_has_masks_and_permissions_of_its_own(roles, tables):
 def test_a_masked_table_is_refused_on_its_way_to_dynamodb(roles, tables, dynamo):
     migration = Migration(
         Endpoint("a", tables[0]),
-        Endpoint("b", TableName("x", "masked"), dynamodb=DynamoDbTarget(create=True)),
+        Endpoint("b", TableName("x", "masked"), declared=DynamoDbTarget(create=True)),
         writetime="now",
         ttl="none",
     )
     with pytest.raises(PreflightError, match=r"masked columns \(n, v\)"):
-        plan_items(migration, roles.connect(READS), dynamo)
-    plan_items(migration, roles.connect(READS, "UNMASK ON KEYSPACE {ks}"), dynamo)
+        plan_between(migration, roles.connect(READS), dynamo)
+    plan_between(migration, roles.connect(READS, "UNMASK ON KEYSPACE {ks}"), dynamo)
 
 
 def test_a_tenants_move_is_refused_where_it_would_write_masks_back(roles, tmp_path):
@@ -217,7 +216,7 @@ def test_where_everybody_may_read_everything_masks_are_no_reason_to_refuse(tmp_p
         for settings in [named] if password else [named, CassandraSettings(port=running.port)]:
             with Connection(settings) as connection:
                 assert rows_of(connection, masked)[0][2] == "secret"
-                build_plan(declare(masked, plain), connection, connection)
+                plan_between(declare(masked, plain), connection, connection)
 
 
 def test_a_server_that_knows_no_masks_is_asked_for_no_permissions(

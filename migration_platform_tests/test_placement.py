@@ -9,8 +9,7 @@ from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import CONSISTENCY_LEVELS
 from migration_platform.errors import PreflightError
 from migration_platform.stores.cassandra.placement import _needs
-from migration_platform.stores.cassandra.planning import build_plan
-from migration_platform.stores.kinds import describe_fidelity
+from migration_platform.stores.kinds import describe_fidelity, plan_between
 from migration_platform.tenant.rows import shape_table
 from migration_platform_tests.tables import copy_ranges, declare, in_process, plan_copy
 from migration_platform_tests.tenants import ORGANISATION, USER, Tenants, users_of
@@ -35,7 +34,7 @@ def view(roles) -> TableName:
 def test_a_view_as_a_target_is_refused_in_one_sentence_that_names_its_base_table(roles, view):
     origin = roles.make("origin", BY_W)
     with pytest.raises(PreflightError) as refused:
-        build_plan(declare(origin, view), roles.admin, roles.admin)
+        plan_between(declare(origin, view), roles.admin, roles.admin)
     assert str(refused.value) == (
         f"{view} cannot be migrated: {view} is a materialized view, which takes no writes: the "
         f"server fills it from its base table {roles.keyspace}.base; name that instead"
@@ -73,7 +72,7 @@ def test_a_table_that_each_node_keeps_for_itself_is_neither_origin_nor_target(
     connection.session.execute(f"CREATE TABLE {plain} ({BODY})")
     for pair in ((own, plain), (plain, own)):
         with pytest.raises(PreflightError, match=f"{name} is a table that each node keeps for its"):
-            build_plan(declare(*pair), connection, connection)
+            plan_between(declare(*pair), connection, connection)
 
 
 SIMPLE = "{'class': 'SimpleStrategy', 'replication_factor': %d}"
@@ -111,10 +110,10 @@ def test_a_level_is_refused_exactly_where_the_server_can_never_serve_it(
             for side, pair in (("origin", (name, plain)), ("target", (plain, name))):
                 options = {f"{side}_consistency": level}
                 if answers:
-                    build_plan(declare(*pair, **options), connection, connection)
+                    plan_between(declare(*pair, **options), connection, connection)
                     continue
                 with pytest.raises(PreflightError, match=f"{side}.consistency {level} takes"):
-                    build_plan(declare(*pair, **options), connection, connection)
+                    plan_between(declare(*pair, **options), connection, connection)
     finally:
         connection.session.execute(f"DROP KEYSPACE {name.keyspace}", timeout=60)
 

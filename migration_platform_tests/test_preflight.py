@@ -15,7 +15,7 @@ from migration_platform.declaration.migration import (
 )
 from migration_platform.errors import PreflightError
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.kinds import plan_between
 from migration_platform_tests.tables import (
     copy_table,
     create_table,
@@ -412,7 +412,7 @@ def test_a_cluster_whose_ring_is_not_murmur3_is_refused(guarded_cassandra):
     settings = CassandraSettings(port=port, username="cassandra", password="cassandra")
     name = TableName("system", "local")
     with Connection(settings) as connection, pytest.raises(PreflightError) as refused:
-        build_plan(Migration(Endpoint("a", name), Endpoint("b", name)), connection, connection)
+        plan_between(Migration(Endpoint("a", name), Endpoint("b", name)), connection, connection)
     assert (
         str(refused.value).count(
             f"the cluster at 127.0.0.1 port {port} uses RandomPartitioner; "

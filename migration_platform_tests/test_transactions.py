@@ -27,8 +27,8 @@ from migration_platform.errors import PreflightError
 from migration_platform.plan.fidelity import tell_transactions
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.cassandra.transactions import finish_transactions, serial_level
+from migration_platform.stores.kinds import plan_between
 from migration_platform.token_ranges import serialize_key, split_key
 from migration_platform_tests.comparing import compare
 from migration_platform_tests.servers import Node, run_cluster
@@ -128,7 +128,7 @@ def unfinished(cluster: list[Node], request) -> Iterator[Unfinished]:
 def plan_of(unfinished: Unfinished, *, finish: bool, target: str = "b", **options) -> Plan:
     tables = (TableName(unfinished.keyspace, name) for name in ("a", target))
     declared = declare(*tables, origin_finish_transactions=finish, token_ranges=2, **options)
-    return build_plan(declared, unfinished.connection, unfinished.connection)
+    return plan_between(declared, unfinished.connection, unfinished.connection)
 
 
 def rows_of(unfinished: Unfinished, table: str) -> list[tuple]:
@@ -238,11 +238,11 @@ def test_a_letter_is_replayed_with_what_was_accepted(unfinished):
 def test_only_partitions_of_the_piece_are_read_and_each_of_them(unfinished):
     leave_some(unfinished)
     plan = plan_of(unfinished, finish=True)
-    stores = in_process(plan, unfinished.connection)
+    pace = in_process(plan, unfinished.connection).reading("origin", lambda error: None)
     first, second = plan.migration.ranges
-    finish_transactions(stores, first, lambda error: None)
+    finish_transactions(unfinished.connection, plan, first, pace)
     between = rows_of(unfinished, "a")
-    finish_transactions(stores, second, lambda error: None)
+    finish_transactions(unfinished.connection, plan, second, pace)
     assert rows_of(unfinished, "a") == NEW
     tokens = {
         (k, b): token
@@ -265,7 +265,7 @@ def test_a_view_has_no_transactions_of_its_own(roles):
     )
     pair = TableName(roles.keyspace, "v"), roles.make("t", "w int, k int, PRIMARY KEY (w, k)")
     with pytest.raises(PreflightError, match="lightweight transactions are those of its base"):
-        build_plan(declare(*pair, origin_finish_transactions=True), roles.admin, roles.admin)
+        plan_between(declare(*pair, origin_finish_transactions=True), roles.admin, roles.admin)
 
 
 @pytest.mark.parametrize("cells", [[b""], [b"a"], [b"", b"b"], [b"a\0b", b"", b"\0" * 300]])

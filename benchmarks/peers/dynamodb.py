@@ -24,8 +24,7 @@ from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.items import ItemColumn, ItemForm, KeyPart, compile_item
 from migration_platform.stores.dynamodb.rows import units_of
 from migration_platform.stores.dynamodb.writes import ItemWriter
-from migration_platform.stores.kinds import make_plan
-from migration_platform.stores.work import OpenStores
+from migration_platform.stores.kinds import open_stores, plan_between
 
 REGION = "local"
 IN_FLIGHT = 8
@@ -189,14 +188,14 @@ def serve_own(settings: DynamoDbSettings, port: int) -> None:
         def copy_users(table: str) -> int:
             migration = Migration(
                 Endpoint("cassandra", TableName(USERS_KEYSPACE, USERS_TABLE)),
-                Endpoint("dynamodb", TableName("", table), dynamodb=DynamoDbTarget()),
+                Endpoint("dynamodb", TableName("", table), declared=DynamoDbTarget()),
                 token_ranges=4,
                 writetime="now",
                 ttl="none",
             )
-            plan = make_plan(migration, origin, connection)
+            plan = plan_between(migration, origin, connection)
             budgets = RateBudget(CONTEXT), RateBudget(CONTEXT), RateBudget(CONTEXT)
-            stores = OpenStores(plan, origin, connection, *budgets)
+            stores = open_stores(plan, origin, connection, *budgets)
             ranges = migration.ranges
             return sum(copy_range(stores, each, lambda _: None).written for each in ranges)
 

@@ -19,7 +19,7 @@ from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.plan.model import Plan
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.cassandra.planning import build_plan
+from migration_platform.stores.kinds import plan_between
 from migration_platform.stores.work import Done, Failed
 from migration_platform.token_ranges import TokenRange
 
@@ -80,7 +80,7 @@ def main(
     if name == "own":
         migration = replace(migration, writetime="now", ttl="none", compare_writetime=False)
     with Connection(settings) as origin, Connection(settings) as target:
-        plan = build_plan(migration, origin, target)
+        plan = plan_between(migration, origin, target)
         with WorkerPool(plan, settings, settings, workers=workers) as pool:
             copies = (NEW_TIMES.name, OWN_TIMES.name)
 
