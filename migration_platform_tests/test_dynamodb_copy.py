@@ -18,10 +18,11 @@ from migration_platform.local.stack import Running
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.dynamodb import sample
-from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 from migration_platform.stores.dynamodb.sample import sample_cost
 from migration_platform.stores.dynamodb.shape import create_target, plan_items, tell_table
+from migration_platform.stores.dynamodb.tables import find_table
 from migration_platform.stores.kinds import describe_fidelity
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows

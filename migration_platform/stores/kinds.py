@@ -10,9 +10,11 @@ from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.cassandra.tables import truncate
-from migration_platform.stores.dynamodb.connection import DynamoDb, OnRetry, describe
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.fidelity import describe_items
+from migration_platform.stores.dynamodb.retries import OnRetry
 from migration_platform.stores.dynamodb.shape import create_target, plan_items
+from migration_platform.stores.dynamodb.tables import describe
 from migration_platform.stores.dynamodb.writes import empty_table
 
 

@@ -23,10 +23,11 @@ from migration_platform.runs.control import Watch, find_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.access import look_again, refuse_denied
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.cost import GB, tell_cost
 from migration_platform.stores.dynamodb.sample import sample_cost
 from migration_platform.stores.dynamodb.shape import tell_table
+from migration_platform.stores.dynamodb.tables import find_table
 from migration_platform.stores.kinds import describe_fidelity, make_plan
 from migration_platform.stores.work import tracking_cluster
 from migration_platform.token_ranges import describe_ranges

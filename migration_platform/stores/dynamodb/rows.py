@@ -10,13 +10,7 @@ from dataclasses import dataclass
 
 from migration_platform.cql.rows import NULL, Page, join_cells, split_cells
 from migration_platform.stores.cassandra.writes import Item, OnRefused
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoTable,
-    describe,
-    get_items,
-    scan_items,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.items import (
     ItemForm,
     UnholdableRow,
@@ -26,6 +20,8 @@ from migration_platform.stores.dynamodb.items import (
     item_size,
     write_units,
 )
+from migration_platform.stores.dynamodb.reads import get_items, scan_items
+from migration_platform.stores.dynamodb.tables import DynamoTable, describe
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items
 from migration_platform.stores.work import OpenStores
 from migration_platform.token_ranges import TokenRange

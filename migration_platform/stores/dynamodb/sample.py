@@ -14,10 +14,10 @@ from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Layer, Plan, RowReader, Source
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read, read_pages
-from migration_platform.stores.dynamodb.connection import DynamoTable
 from migration_platform.stores.dynamodb.cost import Cost, IndexShape, Sample, Window, estimate_cost
 from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
 from migration_platform.stores.dynamodb.shape import build_item_form, indexes_of
+from migration_platform.stores.dynamodb.tables import DynamoTable
 from migration_platform.token_ranges import (
     TokenRange,
     serialize_key,

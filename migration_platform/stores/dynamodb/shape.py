@@ -22,16 +22,7 @@ from migration_platform.stores.cassandra.planning import (
     object_to_where,
 )
 from migration_platform.stores.cassandra.tables import describe_table
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoTable,
-    Index,
-    KeyAttribute,
-    create_table,
-    describe,
-    find_table,
-    holds_items,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 from migration_platform.stores.dynamodb.items import (
     MAX_PARTITION_BYTES,
@@ -40,6 +31,15 @@ from migration_platform.stores.dynamodb.items import (
     ItemForm,
     KeyPart,
     key_schema,
+)
+from migration_platform.stores.dynamodb.reads import holds_items
+from migration_platform.stores.dynamodb.tables import (
+    DynamoTable,
+    Index,
+    KeyAttribute,
+    create_table,
+    describe,
+    find_table,
 )
 
 _USABLE = ("ACTIVE", "UPDATING")
