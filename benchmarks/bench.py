@@ -50,11 +50,8 @@ from migration_platform.local.stack import Running, home_folder, jars_cache, run
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.tables import truncate
 from migration_platform.stores.dynamodb.connection import DynamoDb as DynamoConnection
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDbSettings,
-    KeyAttribute,
-    create_table,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDbSettings
+from migration_platform.stores.dynamodb.tables import KeyAttribute, create_table
 
 # A program that hangs must not hold up the others; 10^7 rows are done long before.
 WORK_LIMIT_SECONDS = 4 * 3600
@@ -242,7 +239,7 @@ class Bench:
             arrived = count_items(self.dynamodb_connection, name)
         finally:
             # It holds its tables in memory.
-            self.dynamodb_connection.call("DeleteTable", json.dumps({"TableName": name}))
+            self.dynamodb_connection.administer("delete_table", TableName=name)
         return Measured(
             spent, None, served.family.peak_mb, served.family.largest_mb, arrived=arrived
         )

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from migration_platform.comparing.diff import RangeVerdict, diff_ranges
-from migration_platform.comparing.verdicts import Findings
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.comparing.verdicts import Findings, RangeVerdict
 from migration_platform.copying.copy import copy_range
 from migration_platform.copying.rehearsal import Rehearsal, rehearse
 from migration_platform.counts import RangeCounts

@@ -18,7 +18,7 @@ from migration_platform.local.servers import DynamoDb as DynamoDbLocal
 from migration_platform.local.stack import Running
 from migration_platform.pacing import retries
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.dynamodb import connection as dynamodb_store
+from migration_platform.stores.dynamodb import retries as dynamodb_retries
 from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform_tests.dynamodb_faults import FaultyDynamoDb, faults_before
 from migration_platform_tests.dynamodb_tables import dynamodb_settings, settings_of
@@ -106,7 +106,7 @@ def dynamo(dynamodb: Running) -> Iterator[DynamoDb]:
 @pytest.fixture
 def faulty(dynamodb: Running, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyDynamoDb]:
     """A proxy before DynamoDB Local, at first without faults; the delays of retries are short."""
-    for module in (retries, dynamodb_store):
+    for module in (retries, dynamodb_retries):
         monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.02)
     with faults_before(dynamodb.port) as proxy:
         yield proxy

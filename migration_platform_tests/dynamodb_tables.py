@@ -11,13 +11,8 @@ import boto3
 
 from migration_platform.local.servers import LOCALHOST
 from migration_platform.pacing.rate import RateBudget
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoDbSettings,
-    DynamoTable,
-    KeyAttribute,
-    create_table,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
+from migration_platform.stores.dynamodb.tables import DynamoTable, KeyAttribute, create_table
 
 REGION = "local"
 CONTEXT = multiprocessing.get_context("spawn")

@@ -18,10 +18,11 @@ from migration_platform.local.stack import Running
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.dynamodb import sample
-from migration_platform.stores.dynamodb.connection import DynamoDb, find_table
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 from migration_platform.stores.dynamodb.sample import sample_cost
 from migration_platform.stores.dynamodb.shape import create_target, tell_table
+from migration_platform.stores.dynamodb.tables import find_table
 from migration_platform.stores.kinds import describe_fidelity, open_origin, plan_between
 from migration_platform_tests.comparing import compare, found, rehearse_all
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
@@ -386,7 +387,7 @@ def test_what_a_table_that_is_there_does_not_get_is_told(
     name = plan_to(table, dynamodb={"indexes": (by_v, by_n)}).target.name.table
 
     def told(**declared: Any) -> list[str]:
-        plan = plan_to(table, into=name, declared=declared)
+        plan = plan_to(table, into=name, dynamodb=declared)
         return tell_table(plan, find_table(dynamo, name))
 
     assert told(indexes=(by_v, by_n)) == []

@@ -11,10 +11,11 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,20 +24,17 @@ from migration_platform.errors import MigrationError, PermanentError, PreflightE
 from migration_platform.local.servers import LOCALHOST, free_port
 from migration_platform.resources import DynamoDbResource
 from migration_platform.stores.dynamodb import connection as store
-from migration_platform.stores.dynamodb.connection import (
-    API,
-    CONTENT_TYPE,
-    DynamoDb,
-    DynamoDbSettings,
+from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
+from migration_platform.stores.dynamodb.reads import get_items, scan_items
+from migration_platform.stores.dynamodb.session import Sdk, open_sdk
+from migration_platform.stores.dynamodb.signing import API, CONTENT_TYPE, Signer
+from migration_platform.stores.dynamodb.tables import (
     DynamoTable,
     Index,
     KeyAttribute,
-    _Signer,
     create_table,
     describe,
     find_table,
-    get_items,
-    scan_items,
 )
 from migration_platform.stores.dynamodb.writes import ItemWriter
 from migration_platform_tests.dynamodb_faults import (
@@ -46,6 +44,7 @@ from migration_platform_tests.dynamodb_faults import (
     answer_with,
     cut_off,
     damage,
+    delay,
     drop,
     fail,
     leave_unprocessed,
@@ -83,8 +82,7 @@ def wide(dynamo: DynamoDb) -> DynamoTable:
 
 
 def billing_mode_of(connection: DynamoDb, table: DynamoTable) -> str:
-    body = json.dumps({"TableName": table.name})
-    found = connection.call("DescribeTable", body)["Table"]
+    found = connection.administer("describe_table", TableName=table.name)["Table"]
     return found.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED")
 
 
@@ -130,9 +128,19 @@ def test_a_table_paid_per_request_has_no_units(dynamo):
 def test_a_table_that_is_there_is_kept_and_one_made_anew_is_another(dynamo):
     table = new_table(dynamo)
     assert create_table(dynamo, table.name, table.key) == table
-    dynamo.call("DeleteTable", json.dumps({"TableName": table.name}))
+    dynamo.administer("delete_table", TableName=table.name)
     time.sleep(0.01)
     assert create_table(dynamo, table.name, table.key).table_id != table.table_id
+
+
+def test_a_table_is_known_again_by_what_the_service_itself_writes(dynamo):
+    """Runs that were noted before find the same id, in its very characters."""
+    table = new_table(dynamo)
+    told = dynamo.call("DescribeTable", json.dumps({"TableName": table.name}))["Table"]
+    assert table.table_id in (
+        told.get("TableId"),
+        f"{told['TableArn']} {told['CreationDateTime']}",
+    )
 
 
 def test_a_table_that_is_deleted_while_it_is_described_is_none(faulty, through):
@@ -164,6 +172,65 @@ def test_the_wait_for_a_table_ends(faulty, through):
 def test_a_creation_whose_answer_was_lost_is_no_fault(faulty, through):
     faulty.suffer("CreateTable", [swallow])
     assert create_table(through, "lost", [KeyAttribute("id", "S")]).status == "ACTIVE"
+
+
+@pytest.mark.parametrize("fault", [throttle, fail, drop, swallow, cut_off, damage, shorten])
+@pytest.mark.parametrize("operation", ["DescribeTable", "DescribeTimeToLive"])
+def test_a_description_is_whole_or_asked_for_again(faulty, through, operation, fault):
+    table = new_table(through)
+    faulty.suffer(operation, [fault, fault])
+    assert find_table(through, table.name, retry_seconds=10) == table
+
+
+@pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
+def test_the_sdk_itself_tries_nothing_again(faulty, dynamo, monkeypatch, mode):
+    table = new_table(dynamo)
+    monkeypatch.setenv("AWS_RETRY_MODE", mode)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "7")
+    with settings_of(faulty.url).connect() as connection:
+        for fault in (throttle, fail, drop, damage):
+            faulty.asked.clear()
+            faulty.suffer("DescribeTable", [], then=fault)
+            with pytest.raises(TransientError):
+                find_table(connection, table.name)
+            assert len(faulty.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        (Answered(200, {}, b"<html>"), "an answer of http://.* was cut off"),
+        (Answered(200, {}, b"[]"), "an answer of http://.* was cut off"),
+        (Answered(200, {}, b'{"Table": {"TableName": "\xff"}}'), "an answer of .* was cut off"),
+        (Answered(301, {"Location": "http://127.0.0.1:1"}, b""), "HTTP 301 and is no DynamoDB"),
+        (Answered(400, {}, b"[]"), "HTTP 400 and is no DynamoDB endpoint"),
+        (Answered(400, {}, b'{"__type": 5}'), "HTTP 400 and is no DynamoDB endpoint"),
+        (Answered(403, {}, b"<html>"), "HTTP 403 and is no DynamoDB endpoint"),
+        (Answered(413, {}, b""), "the request: it is too large"),
+        (Answered(503, {}, b"<html>"), "answered HTTP 503"),
+    ],
+)
+def test_what_is_no_answer_of_dynamodb_is_told_in_one_sentence(faulty, through, told, sentence):
+    faulty.suffer("DescribeTable", [], then=lambda asked, forward: told)
+    with pytest.raises(PreflightError, match=f"^cannot describe the table t: .*{sentence}"):
+        describe(through, "t")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "sentence"),
+    [
+        ("AccessDeniedException", "arn:x may not", "the user lacks a permission: arn:x may not"),
+        ("ValidationException", "too short", "the server said: ValidationException: too short"),
+        ("SubscriptionRequiredException", "", "does not accept these credentials"),
+    ],
+)
+def test_a_table_that_may_not_be_made_says_why_in_one_sentence(
+    faulty, through, code, message, sentence
+):
+    faulty.suffer("CreateTable", [], then=refuse(code, message))
+    with pytest.raises(PreflightError, match=f"^cannot create the table t: .*{sentence}"):
+        create_table(through, "t", [KeyAttribute("id", "S")])
+    assert len(faulty.of("CreateTable")) == 1
 
 
 # -- scans -------------------------------------------------------------------------------------
@@ -419,6 +486,46 @@ def test_a_proxy_of_the_environment_is_used(faulty, monkeypatch):
         assert len(faulty.of("ListTables")) == 1
 
 
+def test_a_line_that_cannot_be_opened_is_named(faulty, monkeypatch):
+    with pytest.raises(PreflightError, match="speaks no TLS; its endpoint_url is http://"):
+        settings_of(faulty.url.replace("http:", "https:")).connect()
+    with pytest.raises(PreflightError, match=r"the name of http://dynamodb\.invalid is not known"):
+        settings_of("http://dynamodb.invalid").connect()
+    faulty.suffer("ListTables", [], then=delay(1))
+    with pytest.raises(PreflightError, match=r"did not answer within 0\.3 s"):
+        settings_of(faulty.url, read_timeout_seconds=0.3).connect()
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:s3cret@{LOCALHOST}:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    proxy = "the proxy for http://dynamodb.invalid cannot be reached; see HTTPS_PROXY"
+    with pytest.raises(PreflightError, match=proxy) as caught:
+        settings_of("http://dynamodb.invalid").connect()
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_tables_are_asked_about_where_items_are_written(aws_environment, monkeypatch):
+    """An address with the account's number in it is one that a firewall may not know."""
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    monkeypatch.setenv("AWS_ENABLE_ENDPOINT_DISCOVERY", "true")
+    sdk = open_sdk(
+        endpoint_url=None, region="eu-west-1", profile=None, role_arn=None,
+        connect_timeout_seconds=1, read_timeout_seconds=1,
+    )  # fmt: skip
+    addresses = []
+
+    def end(request: AWSPreparedRequest, **_: object) -> None:
+        addresses.append(request.url)
+        raise ConnectionError
+
+    sdk.client.meta.events.register("before-send.dynamodb", end)
+    for operation in ("describe_table", "create_table", "update_time_to_live"):
+        with pytest.raises(ConnectionError):
+            getattr(sdk.client, operation)(TableName="t")
+    sdk.client.close()
+    assert set(addresses) == {"https://dynamodb.eu-west-1.amazonaws.com/"}
+    assert sdk.client.meta.endpoint_url == "https://dynamodb.eu-west-1.amazonaws.com"
+
+
 PROXY = "the proxy that HTTPS_PROXY or HTTP_PROXY names is no URL; .* percent-encoded"
 
 
@@ -469,6 +576,25 @@ def test_an_expired_session_is_renewed_once(faulty, through, monkeypatch):
     faulty.fault = old
     with pytest.raises(PreflightError, match="the AWS session has expired"):
         describe(through, table.name)
+
+
+def test_threads_whose_session_expired_renew_it_once(faulty, through, wide, monkeypatch):
+    old = refuse("ExpiredTokenException")
+    faulty.fault = lambda asked, forward: (
+        forward(asked.body) if asked.access_key == "NEW" else old(asked, forward)
+    )
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NEW")
+    opened = []
+
+    def count(**settings: Any) -> Sdk:
+        opened.append(settings)
+        return open_sdk(**settings)
+
+    monkeypatch.setattr(store, "open_sdk", count)
+    found = list(read(through, wide, range(180)))
+    assert all(item is not None for _, item in found)
+    assert find_table(through, wide.name) == wide
+    assert len(opened) == 1
 
 
 ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
@@ -525,6 +651,43 @@ def test_a_role_is_assumed_and_anew_when_it_expires(faulty, monkeypatch):
             settings_of(faulty.url, role_arn=role).connect()
 
 
+def test_a_role_is_assumed_once_for_tables_and_items(faulty, wide, monkeypatch):
+    role = "arn:aws:iam::123456789012:role/migration"
+    with security_token_service([3600]) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        with settings_of(faulty.url, role_arn=role).connect() as dynamo:
+            assert describe(dynamo, wide.name) == wide
+            assert len(list(read(dynamo, wide, range(3)))) == 3
+    assert {asked.operation for asked in faulty.asked} >= {"DescribeTable", "BatchGetItem"}
+    assert {asked.access_key for asked in faulty.asked} == {"ROLE1"}
+
+
+def test_a_role_is_assumed_anew_for_tables_and_for_items(faulty, wide, monkeypatch):
+    # Each of these sessions is about to end, and is renewed before the next request.
+    with security_token_service([60] * 9) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+        role = "arn:aws:iam::123456789012:role/migration"
+        with settings_of(faulty.url, role_arn=role).connect() as dynamo:
+            for _ in range(2):
+                assert find_table(dynamo, wide.name) == wide
+                assert len(list(read(dynamo, wide, range(3)))) == 3
+    users = [asked.access_key for asked in faulty.asked]
+    assert len(users) == len(set(users)) == 7
+
+
+def test_what_was_found_shows_no_secret(aws_environment, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
+    sdk = open_sdk(
+        endpoint_url=None, region="local", profile=None, role_arn=None,
+        connect_timeout_seconds=1, read_timeout_seconds=1,
+    )  # fmt: skip
+    sdk.client.close()
+    shown = f"{sdk!r} {sdk} {sdk.client!r} {vars(sdk)}"
+    assert "s3cret" not in shown
+    assert TOKEN not in shown
+
+
 def test_a_session_that_has_expired_when_it_is_given_says_so(faulty, monkeypatch):
     with security_token_service([-60] * 9) as url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
@@ -541,11 +704,11 @@ def test_whatever_ends_a_connection_at_its_start_closes_it(faulty, monkeypatch):
         pools.append(open_pool(*arguments))
         return pools[0]
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **parameters: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(store, "_open_pool", keep)
-    monkeypatch.setattr(DynamoDb, "call", fail)
+    monkeypatch.setattr(DynamoDb, "administer", fail)
     with pytest.raises(KeyboardInterrupt):
         settings_of(faulty.url).connect()
     assert pools[0][0].pool is None
@@ -587,7 +750,7 @@ def test_whatever_fails_is_a_migration_error(faulty, through):
 def test_a_signature_is_the_sdks_own(url, region, body, token, now):
     data = body.encode(errors="replace")
     user = ReadOnlyCredentials("AKID", "secret", token)
-    ours = _Signer(url, region).sign("Scan", data, user, now)
+    ours = Signer(url, region).sign("Scan", data, user, now)
     headers = {"Content-Type": CONTENT_TYPE, "X-Amz-Target": f"{API}.Scan"}
     request = AWSRequest("POST", url, headers, data)
     moment = datetime.datetime.fromtimestamp(now, datetime.UTC)

@@ -15,14 +15,8 @@ from migration_platform.errors import PermanentError, TransientError
 from migration_platform.pacing import rate, retries
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.stores.dynamodb import connection as store
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoDbSettings,
-    DynamoTable,
-    Index,
-    KeyAttribute,
-    create_table,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
+from migration_platform.stores.dynamodb.tables import DynamoTable, Index, KeyAttribute, create_table
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items, empty_table
 from migration_platform_tests.dynamodb_faults import (
     Answered,
@@ -325,7 +319,7 @@ def test_a_refusal_that_nobody_wants_fails_the_run(dynamo, table, told):
 
 
 def test_a_table_that_is_gone_is_no_rows_fault(dynamo, table, told):
-    dynamo.call("DeleteTable", json.dumps({"TableName": table.name}))
+    dynamo.administer("delete_table", TableName=table.name)
     writer = told.writer(dynamo, table, on_refused=told.refuse)
     with pytest.raises(PermanentError, match="the table does not exist in region local"):
         write_all(writer, range(30))

@@ -19,10 +19,11 @@ from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.demo.sample import USERS_KEYSPACE, USERS_TABLE
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.stores.cassandra.connection import CassandraSettings
-from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings, describe
+from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.items import ItemColumn, ItemForm, KeyPart, compile_item
 from migration_platform.stores.dynamodb.rows import units_of
+from migration_platform.stores.dynamodb.tables import describe
 from migration_platform.stores.dynamodb.writes import ItemWriter
 from migration_platform.stores.kinds import open_stores, plan_between
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.peers import CHECKED_ROWS, PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
-from migration_platform.comparing.diff import RangeVerdict, diff_ranges
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.copying.copy import CopyRange
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
-from migration_platform.copying.copy import Aside, copy_single_rows
+from migration_platform.copying.aside import Aside
+from migration_platform.copying.copy import copy_single_rows
 from migration_platform.copying.dead_letters import (
     COLUMNS,
     KEY,

@@ -13,8 +13,8 @@ from typing import Any
 
 import dagster as dg
 
-from migration_platform.comparing.diff import RangeVerdict
 from migration_platform.comparing.scope import Scope
+from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.components.table import ended_runs
 from migration_platform.components.table.checks import ROWS_FOUND, show_ring
 from migration_platform.components.table.ledger import (

@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from migration_platform.comparing.diff import RangeVerdict
+from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.components.table import reporting
 from migration_platform.components.table.ledger import COPIED_EVENT, RangeState, read_tracked_pieces
 from migration_platform.components.table.reporting import RangedRun

@@ -11,9 +11,9 @@ from datetime import timedelta
 from math import ceil, inf, sqrt
 
 from migration_platform.declaration.migration import Migration
-from migration_platform.stores.dynamodb.connection import DynamoTable
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.items import Item, item_size, read_units, write_units
+from migration_platform.stores.dynamodb.tables import DynamoTable
 
 STORED_BYTES_AN_ITEM = 100
 """DynamoDB stores so many bytes more of each item, in the table and in each of its indexes.

@@ -13,12 +13,7 @@ from migration_platform.cql.cell_times import read_row_time
 from migration_platform.cql.rows import NULL, Page, join_cells, split_cells
 from migration_platform.errors import UnreadableError
 from migration_platform.plan.model import Layer, Plan, Row, Source
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoTable,
-    get_items,
-    scan_items,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.items import (
     ItemForm,
     UnholdableRow,
@@ -28,6 +23,8 @@ from migration_platform.stores.dynamodb.items import (
     item_size,
     write_units,
 )
+from migration_platform.stores.dynamodb.reads import get_items, scan_items
+from migration_platform.stores.dynamodb.tables import DynamoTable
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items
 from migration_platform.stores.interface import Cells, OnRejected, Pace
 from migration_platform.token_ranges import TokenRange

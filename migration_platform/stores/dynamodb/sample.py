@@ -12,10 +12,10 @@ from migration_platform.cql.keys import show_key
 from migration_platform.cql.rows import NULL, Page, compile_splitter, split_cells
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Layer, Plan, RowReader, Source
-from migration_platform.stores.dynamodb.connection import DynamoTable
 from migration_platform.stores.dynamodb.cost import Cost, IndexShape, Sample, Window, estimate_cost
 from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
 from migration_platform.stores.dynamodb.shape import build_item_form, indexes_of
+from migration_platform.stores.dynamodb.tables import DynamoTable
 from migration_platform.stores.interface import (
     CompileRows,
     Origin,

@@ -12,14 +12,7 @@ from migration_platform.cql.types import freeze, parse_type
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError
 from migration_platform.plan.model import Column, Layer, Plan, Source, Table
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoTable,
-    Index,
-    KeyAttribute,
-    create_table,
-    holds_items,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 from migration_platform.stores.dynamodb.items import (
     MAX_PARTITION_BYTES,
@@ -28,6 +21,13 @@ from migration_platform.stores.dynamodb.items import (
     ItemForm,
     KeyPart,
     key_schema,
+)
+from migration_platform.stores.dynamodb.reads import holds_items
+from migration_platform.stores.dynamodb.tables import (
+    DynamoTable,
+    Index,
+    KeyAttribute,
+    create_table,
 )
 
 USABLE = ("ACTIVE", "UPDATING")

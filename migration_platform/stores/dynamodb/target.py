@@ -9,12 +9,7 @@ from migration_platform.declaration.migration import Migration
 from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.plan.fidelity import write_table
 from migration_platform.plan.model import Layer, Plan, Source, Table
-from migration_platform.stores.dynamodb.connection import (
-    DynamoDb,
-    DynamoTable,
-    describe,
-    find_table,
-)
+from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.cost import GB, tell_cost
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
@@ -34,6 +29,7 @@ from migration_platform.stores.dynamodb.shape import (
     shape_target,
     tell_table,
 )
+from migration_platform.stores.dynamodb.tables import DynamoTable, describe, find_table
 from migration_platform.stores.dynamodb.writes import empty_table
 from migration_platform.stores.interface import (
     Cells,

@@ -15,18 +15,11 @@ from typing import Any
 from migration_platform.errors import PermanentError, is_about_row
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.pacing.retries import Attempts
-from migration_platform.stores.dynamodb.connection import (
-    REQUESTS_IN_FLIGHT,
-    ConditionFailedError,
-    DynamoDb,
-    DynamoTable,
-    OnRetry,
-    ThrottledError,
-    consumed_units,
-    delay_after,
-    identity,
-    scan_items,
-)
+from migration_platform.stores.dynamodb.connection import REQUESTS_IN_FLIGHT, DynamoDb
+from migration_platform.stores.dynamodb.failures import ConditionFailedError, ThrottledError
+from migration_platform.stores.dynamodb.reads import consumed_units, identity, scan_items
+from migration_platform.stores.dynamodb.retries import OnRetry, delay_after
+from migration_platform.stores.dynamodb.tables import DynamoTable
 
 BATCH_ITEMS = 25
 """The most that BatchWriteItem takes."""
