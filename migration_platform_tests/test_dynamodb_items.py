@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migration_platform.cql.types import (
-    CqlType,
-    encode_value,
-    parse_type,
-    write_elements,
-    write_entries,
-)
+from migration_platform.cql.elements import write_elements, write_entries
+from migration_platform.cql.types import CqlType, parse_type
+from migration_platform.cql.values import encode_value
 from migration_platform.errors import DeclarationError, PermanentError
 from migration_platform.local.servers import LOCALHOST
 from migration_platform.stores.dynamodb.items import (

@@ -11,15 +11,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from migration_platform.cql.types import (
-    CqlType,
-    encode_value,
-    parse_type,
-    show_value,
-    write_elements,
-    write_entries,
-    write_fields,
-)
+from migration_platform.cql.elements import write_elements, write_entries, write_fields
+from migration_platform.cql.types import CqlType, parse_type
+from migration_platform.cql.values import encode_value, show_value
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.dynamodb.types import (
     attribute_type_of,

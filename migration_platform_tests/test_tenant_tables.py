@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_platform.cql.names import TableName
-from migration_platform.cql.types import encode_value, parse_type
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import encode_value
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.plan.model import Column, Table
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
@@ -274,7 +275,7 @@ def _replace(names: list[str], which: str) -> list[str]:
     kind = parse_type("list<text>")
     found = change(encode_value(names, kind))
     assert encode_value([*names], kind) == encode_value(names, kind)
-    from migration_platform.cql.types import read_elements
+    from migration_platform.cql.elements import read_elements
 
     return [element.decode() for element in read_elements(found)]
 

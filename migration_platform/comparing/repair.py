@@ -37,16 +37,11 @@ from migration_platform.comparing.rechecks import (
 from migration_platform.comparing.verdicts import Findings
 from migration_platform.copying.copy import copy_single_rows
 from migration_platform.cql.cell_times import TimesLayout
+from migration_platform.cql.elements import read_elements, read_entries, read_fields
 from migration_platform.cql.forms import comparable_element, order_is_known
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import INT32, Page, split_cells
-from migration_platform.cql.types import (
-    CqlType,
-    parse_type,
-    read_elements,
-    read_entries,
-    read_fields,
-)
+from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import explain
 from migration_platform.pacing.retries import Attempts

@@ -15,17 +15,12 @@ from typing import Any
 from xxhash import xxh3_64_intdigest, xxh3_128_intdigest
 
 from migration_platform.comparing.digest import buckets_per_range
+from migration_platform.cql.conversion import sort_elements
+from migration_platform.cql.elements import read_elements, write_elements
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import INT32, Page, compile_splitter, split_cells
-from migration_platform.cql.types import (
-    CqlType,
-    encode_value,
-    parse_type,
-    read_elements,
-    show_value,
-    sort_elements,
-    write_elements,
-)
+from migration_platform.cql.types import CqlType, parse_type
+from migration_platform.cql.values import encode_value, show_value
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.model import Table

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from migration_platform.cql.cell_times import CellTime, PerElement, SettledTimes, TimeOf
-from migration_platform.cql.rows import UNSET, join_cells
-from migration_platform.cql.types import (
-    parse_type,
+from migration_platform.cql.elements import (
     read_elements,
     read_entries,
     read_fields,
     write_elements,
     write_entries,
 )
+from migration_platform.cql.rows import UNSET, join_cells
+from migration_platform.cql.types import parse_type
 from migration_platform.errors import MigrationError
 from migration_platform.plan.model import Layer, Plan, Source, Table, time_of
 from migration_platform.stores.cassandra.connection import Connection

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from migration_platform.cql.keys import NO_KEY
 from migration_platform.cql.names import quote
-from migration_platform.cql.types import CqlType, shorten
+from migration_platform.cql.types import CqlType
+from migration_platform.cql.values import shorten
 from migration_platform.errors import DeclarationError, PermanentError
 from migration_platform.stores.dynamodb.types import (
     MAX_LEVELS,

@@ -25,21 +25,20 @@ from typing import Any, Literal, get_args
 
 from cassandra.marshal import vints_pack, vints_unpack
 
-from migration_platform.cql.forms import one_nan, one_or_zero, shortest_varint, write_varint
-from migration_platform.cql.types import (
-    CqlType,
+from migration_platform.cql.elements import (
     read_elements,
     read_entries,
     read_fields,
     read_vector,
-    shorten,
-    show_double,
-    sort_key,
     write_elements,
     write_entries,
     write_fields,
     write_vector,
 )
+from migration_platform.cql.forms import one_nan, one_or_zero, shortest_varint, write_varint
+from migration_platform.cql.order import sort_key
+from migration_platform.cql.types import CqlType
+from migration_platform.cql.values import shorten, show_double
 from migration_platform.errors import DeclarationError
 
 AttributeType = Literal["S", "N", "B", "BOOL", "L", "M", "SS", "NS", "BS"]
