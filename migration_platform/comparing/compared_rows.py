@@ -34,7 +34,7 @@ from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read
 from migration_platform.stores.cassandra.row_writes import build_form
 from migration_platform.stores.dynamodb.shape import build_item_form
-from migration_platform.stores.dynamodb.types import Canonical
+from migration_platform.stores.dynamodb.texts import Canonical
 
 SIDES = ("origin", "target")
 EXPIRY_TOLERANCE_SECONDS = 5
