@@ -15,7 +15,7 @@ from migration_platform.cql.elements import write_elements, write_entries
 from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.cql.values import encode_value
 from migration_platform.errors import DeclarationError, PermanentError
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.ports import LOCALHOST
 from migration_platform.stores.dynamodb.codecs import compile_canonical
 from migration_platform.stores.dynamodb.items import (
     STATIC_SORT,

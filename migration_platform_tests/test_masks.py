@@ -15,7 +15,7 @@ from migration_platform.declaration.migration import (
     Migration,
 )
 from migration_platform.errors import PreflightError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.stores.cassandra import masks
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.masks import find_masked, object_to_masks
