@@ -22,7 +22,8 @@ from migration_platform.stores.cassandra.masks import find_masked, object_to_mas
 from migration_platform.stores.cassandra.planning import build_plan
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.dynamodb.shape import plan_items
-from migration_platform.tenant.rows import organisation_exists, shape_table
+from migration_platform.tenant.key_reads import organisation_exists
+from migration_platform.tenant.shape import shape_table
 from migration_platform_tests.roles import CHECKING, Roles
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, declare

@@ -15,9 +15,11 @@ from migration_platform.errors import DeclarationError, MigrationError, Prefligh
 from migration_platform.plan.model import Column, Table
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.tenant import steps
+from migration_platform.tenant.cell_changes import compile_change
 from migration_platform.tenant.declaration import Change, Lookup, Move
 from migration_platform.tenant.records import newest_plan, plans_of, sole_writer
-from migration_platform.tenant.rows import PlannedRow, compile_change, shape_table
+from migration_platform.tenant.rows import PlannedRow
+from migration_platform.tenant.shape import shape_table
 from migration_platform.tenant.steps import apply_table_range, read_progress
 from migration_platform_tests.servers import proxy_before
 from migration_platform_tests.tenants import (
