@@ -37,7 +37,8 @@ from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.runs.resume import read_resume
-from migration_platform.runs.tracking import MIGRATE, PASS, VALIDATE
+from migration_platform.runs.run_info import MIGRATE, VALIDATE
+from migration_platform.runs.tracking import PASS
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
 from migration_platform.stores.cassandra.connection import Connection

@@ -27,7 +27,7 @@ from migration_platform.copying.replay import ReplayCounts, replay
 from migration_platform.errors import MigrationError
 from migration_platform.resources import CassandraResource, DynamoDbResource
 from migration_platform.runs.control import CONTROL_TABLES
-from migration_platform.runs.tracking import open_tables
+from migration_platform.runs.tracking_tables import open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.access import Uses, look_again, refuse_denied
 from migration_platform.stores.kinds import make_plan, refuse_missing_target
