@@ -43,9 +43,10 @@ from benchmarks.report import Differing, Report, command_line, write_report
 from benchmarks.tables import count_rows
 from migration_platform.cql.names import TableName
 from migration_platform.demo import sample
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.dynamodb import DynamoDb
 from migration_platform.local.jars import LOCK_PATH as SERVERS_LOCK
 from migration_platform.local.jars import fetch, locked_jars, parse_lock
-from migration_platform.local.servers import Cassandra, DynamoDb
 from migration_platform.local.stack import Running, home_folder, jars_cache, running
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.tables import truncate

@@ -30,7 +30,7 @@ from benchmarks.tables import open_writer, prepare_rows
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import UNSET, join_cells
 from migration_platform.demo import sample
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.stack import available_disk_mb, home_folder, jars_cache, running
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.tables import describe_table

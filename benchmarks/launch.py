@@ -35,7 +35,8 @@ from benchmarks.measuring import Family, say, spend, wait_until_idle
 from benchmarks.report import command_line, lay_table
 from migration_platform.cql.names import TableName
 from migration_platform.demo import sample
-from migration_platform.local.servers import LOCALHOST, Cassandra, free_port, port_is_open
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.ports import LOCALHOST, free_port, port_is_open
 from migration_platform.local.stack import home_folder, jars_cache, running
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.tables import truncate

@@ -35,7 +35,8 @@ from benchmarks.tables import QUORUM, open_writer, prepare_rows, read_table
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import NULL, UNSET, join_cells
 from migration_platform.demo import sample
-from migration_platform.local.servers import LOCALHOST, Cassandra
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.ports import LOCALHOST
 from migration_platform.local.stack import home_folder, jars_cache, running
 from migration_platform.plan.model import Table
 from migration_platform.stores.cassandra import connection as cassandra

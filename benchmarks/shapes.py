@@ -39,7 +39,7 @@ from benchmarks.tables import open_writer, prepare_rows, read_table
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import UNSET, compile_splitter, join_cells
 from migration_platform.demo import sample
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.stack import home_folder, jars_cache, running
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.tables import describe_table

@@ -132,7 +132,7 @@ class _Tables:
     """The tracking tables of a migration, where they exist already."""
 
     def __init__(self, declared: "DeclaredMigration", connection: Any):
-        from migration_platform.runs.tracking import tables_of
+        from migration_platform.runs.tracking_tables import tables_of
 
         self._migration = declared.migration
         self._connection = connection
@@ -141,7 +141,7 @@ class _Tables:
     def ensure(self) -> None:
         from migration_platform.errors import DeclarationError
         from migration_platform.runs.control import CONTROL_TABLES
-        from migration_platform.runs.tracking import open_tables
+        from migration_platform.runs.tracking_tables import open_tables
 
         if not self._migration.tracking:
             raise DeclarationError(
@@ -249,7 +249,7 @@ def _read_details(tables: _Tables, run: Mapping[str, Any]) -> list[dict[str, Any
 
 
 def _reason(row: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    from migration_platform.runs.tracking import split_reason
+    from migration_platform.runs.run_info import split_reason
 
     told = split_reason(row["run_info"])[1]
     if told or row["status"] not in ("NOT_STARTED", "STARTED"):
@@ -318,7 +318,7 @@ def _run_line(run: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _counts(row: Mapping[str, Any]) -> str:
-    from migration_platform.runs.tracking import split_reason
+    from migration_platform.runs.run_info import split_reason
 
     return split_reason(row["run_info"])[0]
 

@@ -13,8 +13,10 @@ from cassandra.cluster import Session
 from hypothesis import settings
 
 from migration_platform.cql.names import quote
-from migration_platform.local.servers import Cassandra, Kafka, Neo4j
-from migration_platform.local.servers import DynamoDb as DynamoDbLocal
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.dynamodb import DynamoDb as DynamoDbLocal
+from migration_platform.local.kafka import Kafka
+from migration_platform.local.neo4j import Neo4j
 from migration_platform.local.stack import Running
 from migration_platform.pacing import retries
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection

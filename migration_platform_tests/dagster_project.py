@@ -44,7 +44,7 @@ from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.demo.sample import ORIGIN_TABLE, TARGET_TABLE, create_tables, fill_origin
 from migration_platform.runs.control import CONTROL_TABLES
-from migration_platform.runs.tracking import TrackingTables, open_tables
+from migration_platform.runs.tracking_tables import TrackingTables, open_tables
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.token_ranges import range_of_key, split_ring
 from migration_platform_tests.servers import PATIENCE_SECONDS, REPOSITORY

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.ports import LOCALHOST
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import boto3
 
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.ports import LOCALHOST
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
 from migration_platform.stores.dynamodb.tables import DynamoTable, KeyAttribute, create_table

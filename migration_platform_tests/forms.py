@@ -11,9 +11,10 @@ from cassandra import ConsistencyLevel
 from cassandra.protocol import ExecuteMessage
 from cassandra.query import PreparedStatement
 
+from migration_platform.cql.elements import write_elements, write_entries, write_fields
 from migration_platform.cql.names import TableName, quote
 from migration_platform.cql.rows import Page, split_cells
-from migration_platform.cql.types import parse_type, write_elements, write_entries, write_fields
+from migration_platform.cql.types import parse_type
 from migration_platform.stores.cassandra.connection import Connection, page_of
 
 Cells = list[bytes | None]

@@ -21,7 +21,9 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, N
 from cassandra.policies import WhiteListRoundRobinPolicy
 
 from migration_platform.local import stack
-from migration_platform.local.servers import LOCALHOST, Cassandra, Server, free_port, port_is_free
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.ports import LOCALHOST, free_port, port_is_free
+from migration_platform.local.server import Server
 from migration_platform.local.stack import JARS_VARIABLE, Running, running
 from migration_platform.token_ranges import split_ring
 

@@ -13,7 +13,7 @@ from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import Change, Lookup, Move, TableStep
 from migration_platform.tenant.proof import Proof
 from migration_platform.tenant.records import PlanFolder, seal_backup
-from migration_platform.tenant.rows import shape_table
+from migration_platform.tenant.shape import shape_table
 from migration_platform.tenant.steps import (
     apply_table_range,
     plan_table,

@@ -17,7 +17,7 @@ from migration_platform.copying.copy import CopyRange
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Filter
 from migration_platform.errors import DeniedError, MigrationError, PreflightError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.stack import Running
 from migration_platform.plan.model import Plan
 from migration_platform.runs.workers import WorkerPool

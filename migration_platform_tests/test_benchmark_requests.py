@@ -21,7 +21,7 @@ from benchmarks.server_profile import (
     work_of,
 )
 from migration_platform.demo import sample
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.ports import LOCALHOST
 from migration_platform.local.stack import Running
 from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.tables import patient_connection

@@ -13,7 +13,7 @@ import pytest
 from cassandra.cluster import Session
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from migration_platform.local.servers import LOCALHOST, free_port
+from migration_platform.local.ports import LOCALHOST, free_port
 from migration_platform.local.stack import Running
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform_tests.dagster_project import (

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from migration_platform.cdm.properties import PREFIX, PROPERTIES
 from migration_platform.cli import main
-from migration_platform.local.servers import Cassandra, TlsFiles, free_port
+from migration_platform.local.cassandra import Cassandra, TlsFiles
+from migration_platform.local.ports import free_port
 from migration_platform.runs import workers
 from migration_platform.stores.cassandra.connection import CassandraSettings, TlsSettings
 from migration_platform_tests.cdm_scenarios import (

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.cql.types import CqlType, encode_value, show_value
+from migration_platform.cql.types import CqlType
+from migration_platform.cql.values import encode_value, show_value
 from migration_platform.declaration.migration import CODECS, Columns
 from migration_platform.plan.codecs import build_codec, hint_for, is_injective
 

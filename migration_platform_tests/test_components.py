@@ -34,7 +34,7 @@ from migration_platform.declaration.migration import (
 )
 from migration_platform.demo.sample import create_tables, fill_origin
 from migration_platform.errors import DeclarationError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.stack import Running
 from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.dagster_project import (

@@ -19,7 +19,8 @@ from migration_platform.errors import (
     PreflightError,
     TransientError,
 )
-from migration_platform.local.servers import NEO4J_PASSWORD, NEO4J_USER, free_port
+from migration_platform.local.neo4j import NEO4J_PASSWORD, NEO4J_USER
+from migration_platform.local.ports import free_port
 from migration_platform.local.stack import Running
 from migration_platform.pacing import retries
 from migration_platform.stores import neo4j as store

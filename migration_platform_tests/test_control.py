@@ -22,7 +22,8 @@ from migration_platform.runs.control import (
     set_limits,
     set_paused,
 )
-from migration_platform.runs.tracking import TrackingTables, migration_key, open_tables
+from migration_platform.runs.tracking import migration_key
+from migration_platform.runs.tracking_tables import TrackingTables, open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.work import Done, Failed

@@ -8,19 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migration_platform.cql.elements import read_elements, write_elements, write_entries
 from migration_platform.cql.forms import (
     comparable_element,
     order_is_known,
     usual_elements,
     usual_form,
 )
-from migration_platform.cql.types import (
-    parse_type,
-    read_elements,
-    sort_key,
-    write_elements,
-    write_entries,
-)
+from migration_platform.cql.order import sort_key
+from migration_platform.cql.types import parse_type
 from migration_platform_tests.cells import many_tables
 from migration_platform_tests.forms import CASES, Forms, decimal, integer, raw_rows, run
 

@@ -15,23 +15,23 @@ from cassandra.protocol import ExecuteMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.cql.types import (
-    CqlType,
+from migration_platform.cql.conversion import (
     TypesDiffer,
     build_converter,
-    encode_value,
     needs_sorting,
-    parse_type,
+    sort_elements,
+)
+from migration_platform.cql.elements import (
     read_elements,
     read_entries,
     read_fields,
-    show_value,
-    sort_elements,
-    sort_key,
     write_elements,
     write_entries,
     write_fields,
 )
+from migration_platform.cql.order import sort_key
+from migration_platform.cql.types import CqlType, parse_type
+from migration_platform.cql.values import encode_value, show_value
 from migration_platform.stores.cassandra.connection import page_of
 from migration_platform_tests.tables import create_table
 

@@ -29,7 +29,7 @@ from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Columns, ExplodeMap, ExtractJson, Guardrails
 from migration_platform.errors import MigrationError, PermanentError, PreflightError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.plan.model import Plan
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection

@@ -12,8 +12,13 @@ import pytest
 from migration_platform.demo import sample_tenants
 from migration_platform.demo.sample import COLUMNS, enrolments, users
 from migration_platform.demo.sample_tenants import ORIGIN_TENANT, OTHER_TENANTS, TARGET_TENANT
-from migration_platform.local.servers import Cassandra, DynamoDb, Kafka, Neo4j, Sunbird, free_port
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.dynamodb import DynamoDb
+from migration_platform.local.kafka import Kafka
+from migration_platform.local.neo4j import Neo4j
+from migration_platform.local.ports import free_port
 from migration_platform.local.stack import start_all, stop
+from migration_platform.local.sunbird_service import Sunbird
 from migration_platform_tests.servers import jars_folder
 
 

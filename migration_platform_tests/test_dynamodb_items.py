@@ -11,15 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from migration_platform.cql.types import (
-    CqlType,
-    encode_value,
-    parse_type,
-    write_elements,
-    write_entries,
-)
+from migration_platform.cql.elements import write_elements, write_entries
+from migration_platform.cql.types import CqlType, parse_type
+from migration_platform.cql.values import encode_value
 from migration_platform.errors import DeclarationError, PermanentError
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.ports import LOCALHOST
+from migration_platform.stores.dynamodb.codecs import compile_canonical
 from migration_platform.stores.dynamodb.items import (
     STATIC_SORT,
     UNREADABLE,
@@ -35,7 +32,7 @@ from migration_platform.stores.dynamodb.items import (
     read_units,
     write_units,
 )
-from migration_platform.stores.dynamodb.types import MAX_LEVELS, compile_canonical, offered_types
+from migration_platform.stores.dynamodb.types import MAX_LEVELS, offered_types
 from migration_platform_tests.typed_cells import SCALARS, cells_of, cql_types, scalar
 
 ITEM_LIMIT = 400 * 1024

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, TransientError
-from migration_platform.local.servers import LOCALHOST, free_port
+from migration_platform.local.ports import LOCALHOST, free_port
 from migration_platform.resources import DynamoDbResource
 from migration_platform.stores.dynamodb import connection as store
 from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from confluent_kafka import Consumer
 
-from migration_platform.local.servers import free_port
+from migration_platform.local.ports import free_port
 from migration_platform.runs.events import (
     KafkaSettings,
     Message,

@@ -21,7 +21,8 @@ from migration_platform.comparing.diff import diff_ranges
 from migration_platform.copying.copy import CopyRange
 from migration_platform.counts import RangeCounts
 from migration_platform.errors import PermanentError, PreflightError, TransientError, is_transient
-from migration_platform.local.servers import Cassandra, free_port
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.ports import free_port
 from migration_platform.local.stack import Running, start
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra import connection as store

@@ -12,9 +12,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from migration_platform.comparing.verdicts import RangeVerdict, difference_lines, form_lines
+from migration_platform.cql.elements import (
+    read_elements,
+    read_entries,
+    write_elements,
+    write_entries,
+)
 from migration_platform.cql.forms import comparable_element, in_usual_form, usual_form
 from migration_platform.cql.names import TableName
-from migration_platform.cql.types import read_elements, read_entries, write_elements, write_entries
 from migration_platform.declaration.migration import Columns, ExplodeMap
 from migration_platform.errors import PreflightError
 from migration_platform_tests.cells import ManyTables, many_tables

@@ -36,22 +36,15 @@ from neo4j import GraphDatabase
 
 from migration_platform.cli import main
 from migration_platform.local import LocalStackError, jars, stack
+from migration_platform.local.cassandra import Cassandra, TlsFiles
+from migration_platform.local.dynamodb import DynamoDb
 from migration_platform.local.jars import Jar, fetch, format_lock, parse_lock
-from migration_platform.local.servers import (
-    LOCALHOST,
-    SERVERS,
-    Cassandra,
-    DynamoDb,
-    Kafka,
-    Launch,
-    Neo4j,
-    Postgres,
-    Server,
-    TlsFiles,
-    free_port,
-    port_is_free,
-    port_is_open,
-)
+from migration_platform.local.kafka import Kafka
+from migration_platform.local.neo4j import Neo4j
+from migration_platform.local.ports import LOCALHOST, free_port, port_is_free, port_is_open
+from migration_platform.local.postgres import Postgres
+from migration_platform.local.server import Launch, Server
+from migration_platform.local.servers import SERVERS
 from migration_platform.local.stack import Running, running, start, start_all, status, stop
 from migration_platform_tests.servers import PATIENCE_SECONDS, jars_folder
 from migration_platform_tests.tables import be_patient

@@ -15,13 +15,14 @@ from migration_platform.declaration.migration import (
     Migration,
 )
 from migration_platform.errors import PreflightError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.stores.cassandra import masks
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.masks import find_masked, object_to_masks
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.kinds import plan_between
-from migration_platform.tenant.rows import organisation_exists, shape_table
+from migration_platform.tenant.key_reads import organisation_exists
+from migration_platform.tenant.shape import shape_table
 from migration_platform_tests.roles import CHECKING, Roles
 from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, declare

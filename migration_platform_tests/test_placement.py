@@ -10,7 +10,7 @@ from migration_platform.declaration.migration import CONSISTENCY_LEVELS
 from migration_platform.errors import PreflightError
 from migration_platform.stores.cassandra.placement import _needs
 from migration_platform.stores.kinds import describe_fidelity, plan_between
-from migration_platform.tenant.rows import shape_table
+from migration_platform.tenant.shape import shape_table
 from migration_platform_tests.tables import copy_ranges, declare, in_process, plan_copy
 from migration_platform_tests.tenants import ORGANISATION, USER, Tenants, users_of
 

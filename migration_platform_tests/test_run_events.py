@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from migration_platform.components.table.ended_runs import events_tag
-from migration_platform.local.servers import free_port
+from migration_platform.local.ports import free_port
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,

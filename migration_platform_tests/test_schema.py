@@ -13,24 +13,23 @@ from migration_platform.errors import PreflightError
 from migration_platform.local.stack import Running
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.schema import (
-    CREATABLE,
     ColumnSchema,
-    Created,
-    Difference,
     KeyspaceSchema,
-    SchemaPlan,
-    Statement,
     TableSchema,
-    Wanted,
-    change_table,
-    compare_schemas,
-    create_schema,
-    plan_schema,
     read_hosts,
     read_known_options,
     read_schema,
-    types_in_order,
 )
+from migration_platform.stores.cassandra.schema_creation import (
+    CREATABLE,
+    Created,
+    SchemaPlan,
+    Statement,
+    create_schema,
+    plan_schema,
+)
+from migration_platform.stores.cassandra.schema_differences import Difference, compare_schemas
+from migration_platform.stores.cassandra.wanted_schema import Wanted, change_table, types_in_order
 from migration_platform_tests.tables import REPLICATION, create_table
 
 EVERY_KIND = {

@@ -31,7 +31,7 @@ from migration_platform.errors import (
     PreflightError,
     TransientError,
 )
-from migration_platform.local.servers import LOCALHOST, free_port
+from migration_platform.local.ports import LOCALHOST, free_port
 from migration_platform.local.sunbird import SYNC_PATH, Answer, Received, Sunbird, serve_sunbird
 from migration_platform.pacing import retries
 from migration_platform.resources import SunbirdSyncResource

@@ -10,7 +10,7 @@ import pytest
 from cassandra.cluster import Session
 
 from migration_platform.errors import TransientError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.stack import Running, start
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.tenant.records import newest_plan

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from cassandra.cluster import Session
 
-from migration_platform.local.servers import NEO4J_PASSWORD, NEO4J_USER
+from migration_platform.local.neo4j import NEO4J_PASSWORD, NEO4J_USER
 from migration_platform.local.stack import Running
 from migration_platform.local.sunbird import Answer, Received, Sunbird, serve_sunbird
 from migration_platform.stores.cassandra.connection import Connection

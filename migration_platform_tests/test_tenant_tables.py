@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_platform.cql.names import TableName
-from migration_platform.cql.types import encode_value, parse_type
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import encode_value
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.plan.model import Column, Table
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.tenant import steps
+from migration_platform.tenant.cell_changes import compile_change
 from migration_platform.tenant.declaration import Change, Lookup, Move
 from migration_platform.tenant.records import newest_plan, plans_of, sole_writer
-from migration_platform.tenant.rows import PlannedRow, compile_change, shape_table
+from migration_platform.tenant.rows import PlannedRow
+from migration_platform.tenant.shape import shape_table
 from migration_platform.tenant.steps import apply_table_range, read_progress
 from migration_platform_tests.servers import proxy_before
 from migration_platform_tests.tenants import (
@@ -274,7 +277,7 @@ def _replace(names: list[str], which: str) -> list[str]:
     kind = parse_type("list<text>")
     found = change(encode_value(names, kind))
     assert encode_value([*names], kind) == encode_value(names, kind)
-    from migration_platform.cql.types import read_elements
+    from migration_platform.cql.elements import read_elements
 
     return [element.decode() for element in read_elements(found)]
 

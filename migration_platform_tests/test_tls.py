@@ -19,7 +19,7 @@ from dagster_shared.serdes import serialize_value
 
 from migration_platform.demo.sample import create_tables, fill_origin
 from migration_platform.errors import PreflightError
-from migration_platform.local.servers import Cassandra, TlsFiles
+from migration_platform.local.cassandra import Cassandra, TlsFiles
 from migration_platform.resources import CassandraResource, KafkaResource
 from migration_platform.stores.cassandra.connection import (
     CassandraSettings,

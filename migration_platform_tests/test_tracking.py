@@ -24,26 +24,20 @@ from migration_platform.errors import (
     TransientError,
 )
 from migration_platform.runs.control import CONTROL_TABLES
-from migration_platform.runs.tracking import (
+from migration_platform.runs.log_lines import banner, final_lines, parameter_lines
+from migration_platform.runs.run_info import (
     COUNTERS,
     MIGRATE,
     VALIDATE,
-    TrackedRun,
-    TrackingTables,
-    banner,
     copy_counters,
-    create_run,
-    final_lines,
-    migration_key,
-    open_tables,
-    parameter_lines,
     read_run_info,
-    settle_run,
     split_reason,
     to_range_counts,
     to_run_info,
     verdict_counters,
 )
+from migration_platform.runs.tracking import TrackedRun, create_run, migration_key, settle_run
+from migration_platform.runs.tracking_tables import TrackingTables, open_tables
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.token_ranges import MIN_TOKEN, split_range
 from migration_platform_tests.servers import proxy_before

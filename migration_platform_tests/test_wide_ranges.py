@@ -17,7 +17,7 @@ from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import split_cells
 from migration_platform.errors import TransientError, UnreadableError
-from migration_platform.local.servers import Cassandra
+from migration_platform.local.cassandra import Cassandra
 from migration_platform.stores.cassandra import connection as store
 from migration_platform.stores.cassandra import reads
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection

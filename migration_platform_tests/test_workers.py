@@ -16,7 +16,7 @@ import pytest
 from migration_platform.copying.copy import CopyRange
 from migration_platform.cql.names import TableName
 from migration_platform.errors import TransientError
-from migration_platform.local.servers import free_port
+from migration_platform.local.ports import free_port
 from migration_platform.plan.model import Plan
 from migration_platform.runs.workers import RETRY_SECONDS_AFTER_A_LOSS, STOP_SECONDS, WorkerPool
 from migration_platform.stores.cassandra.connection import CassandraSettings

@@ -5,14 +5,14 @@ from struct import Struct
 from cassandra.marshal import vints_pack
 from hypothesis import strategies as st
 
-from migration_platform.cql.types import (
-    CqlType,
+from migration_platform.cql.elements import (
     write_elements,
     write_entries,
     write_fields,
     write_vector,
 )
-from migration_platform.stores.dynamodb.types import compile_text
+from migration_platform.cql.types import CqlType
+from migration_platform.stores.dynamodb.texts import compile_text
 
 _INT32, _INT64 = Struct(">i"), Struct(">q")
 _FLOAT, _DOUBLE = Struct(">f"), Struct(">d")

@@ -11,7 +11,7 @@ from cassandra.query import PreparedStatement, tuple_factory
 from benchmarks.peers import PROCESSES, TOKEN_RANGES, Peer, Work
 from benchmarks.peers.serving import serve
 from migration_platform.cql.names import TableName, quote
-from migration_platform.local.servers import LOCALHOST
+from migration_platform.local.ports import LOCALHOST
 from migration_platform.token_ranges import TokenRange, split_ring
 
 CONCURRENCY = 100

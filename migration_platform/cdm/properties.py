@@ -1,7 +1,7 @@
 """Every property of the Cassandra Data Migrator, its default, and what becomes of it here.
 
 The properties that its fork for YugabyteDB adds, and spellings that are in use although no
-program ever read them, stand here too: `import_cdm.py` takes them for what their author meant.
+program ever read them, stand here too: `settings.py` takes them for what their author meant.
 """
 
 from dataclasses import dataclass

@@ -23,10 +23,11 @@ from migration_platform.cql.cell_times import (
     compile_times_reader,
     settle_times,
 )
+from migration_platform.cql.conversion import Converter, sort_elements
 from migration_platform.cql.forms import in_usual_form, usual_elements, usual_form
 from migration_platform.cql.keys import NO_KEY
 from migration_platform.cql.rows import NULL, Page, compile_splitter, join_cells, split_cells
-from migration_platform.cql.types import Converter, CqlType, parse_type, sort_elements
+from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source, Table
 from migration_platform.plan.preflight import times_layout
 from migration_platform.plan.row_form import build_form

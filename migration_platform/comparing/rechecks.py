@@ -21,11 +21,13 @@ from migration_platform.comparing.compared_rows import (
 from migration_platform.comparing.digest import DigestedRow
 from migration_platform.comparing.verdicts import DifferingRow
 from migration_platform.cql.cell_times import TimesLayout, read_writetimes
+from migration_platform.cql.conversion import Converter
 from migration_platform.cql.forms import comparable_element, in_usual_form, order_is_known
 from migration_platform.cql.keys import NO_KEY, show_key
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import Page, count_cells, split_cells
-from migration_platform.cql.types import Converter, parse_type, shorten, show_value
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import shorten, show_value
 from migration_platform.declaration.migration import Filter
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Layer, Plan

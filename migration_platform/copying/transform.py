@@ -13,6 +13,8 @@ from migration_platform.cql.cell_times import (
     compile_times_reader,
     read_row_time,
 )
+from migration_platform.cql.conversion import Converter, needs_sorting, sort_elements
+from migration_platform.cql.elements import read_entries
 from migration_platform.cql.forms import in_usual_form, usual_form
 from migration_platform.cql.keys import NO_KEY, show_key
 from migration_platform.cql.names import quote
@@ -26,16 +28,8 @@ from migration_platform.cql.rows import (
     split_cells,
     unset_nulls,
 )
-from migration_platform.cql.types import (
-    Converter,
-    encode_value,
-    holds_sets,
-    needs_sorting,
-    parse_type,
-    read_entries,
-    show_value,
-    sort_elements,
-)
+from migration_platform.cql.types import holds_sets, parse_type
+from migration_platform.cql.values import encode_value, show_value
 from migration_platform.declaration.migration import Columns
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source
 from migration_platform.stores.interface import Selection

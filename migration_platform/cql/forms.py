@@ -14,19 +14,18 @@ from functools import cache, partial
 from struct import Struct, error
 from struct import pack as pack_bytes
 
-from migration_platform.cql.types import (
-    Converter,
-    CqlType,
+from migration_platform.cql.conversion import Converter, sort_elements
+from migration_platform.cql.elements import (
     read_elements,
     read_entries,
     read_fields,
     read_vector,
-    sort_elements,
     write_elements,
     write_entries,
     write_fields,
     write_vector,
 )
+from migration_platform.cql.types import CqlType
 
 _SCALE = Struct(">i")
 _LEAST_SCALE = -(2**31)

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 
 from migration_platform.cql.names import quote
-from migration_platform.cql.types import (
-    parse_type,
-    show_value,
-)
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import show_value
 
 NO_KEY = b"\x00migration_platform: no key:"
 """Begins what stands for a key column of a row whose key cannot be formed."""

@@ -1,4 +1,4 @@
-"""CQL literals as the values that a YAML file would hold; `cql_types.py` fits them to a type."""
+"""CQL literals as the values that a YAML file would hold; `values.py` fits them to a type."""
 
 import re
 from typing import Any

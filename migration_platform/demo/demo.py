@@ -10,14 +10,11 @@ from typing import Any, Protocol
 from migration_platform.demo import sample
 from migration_platform.demo.runs import Echo, Ended, Run, Stage, launch, prepare_instance, progress
 from migration_platform.demo.tenant import TenantJob
-from migration_platform.local.servers import (
-    LOCALHOST,
-    Cassandra,
-    DynamoDb,
-    Kafka,
-    Server,
-    open_dynamodb,
-)
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.dynamodb import DynamoDb, open_dynamodb
+from migration_platform.local.kafka import Kafka
+from migration_platform.local.ports import LOCALHOST
+from migration_platform.local.server import Server
 from migration_platform.local.stack import home_folder, start_all
 from migration_platform.runs.events import KafkaSettings, read_metric_event
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from migration_platform.errors import MigrationError
-from migration_platform.local.servers import SUNBIRD_KEY, SUNBIRD_KEY_VARIABLE
+from migration_platform.local.sunbird_service import SUNBIRD_KEY, SUNBIRD_KEY_VARIABLE
 
 Echo = Callable[[str], None]
 LOCAL_CREDENTIALS = {

@@ -13,17 +13,13 @@ from typing import Any
 from migration_platform.demo import sample_tenants
 from migration_platform.demo.runs import Run, Stage, launch, prepare_instance, progress
 from migration_platform.errors import MigrationError
-from migration_platform.local.servers import (
-    LOCALHOST,
-    SUNBIRD_KEY,
-    SUNBIRD_KEY_VARIABLE,
-    Cassandra,
-    Neo4j,
-    Server,
-    Sunbird,
-)
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.neo4j import Neo4j
+from migration_platform.local.ports import LOCALHOST
+from migration_platform.local.server import Server
 from migration_platform.local.stack import start, stop
 from migration_platform.local.sunbird import SEARCH_PATHS, SYNC_PATH
+from migration_platform.local.sunbird_service import SUNBIRD_KEY, SUNBIRD_KEY_VARIABLE, Sunbird
 from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform.stores.neo4j import Neo4jSettings
 from migration_platform.stores.sunbird_sync import SunbirdSync, SunbirdSyncSettings

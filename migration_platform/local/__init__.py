@@ -1,7 +1,7 @@
 """Real servers on this machine without Docker or a system Java, for the demo and the tests.
 
-Every server comes from a Python wheel or from the jars of `jars.lock`. `servers` says how each one
-is started and when it is ready, `stack` starts and ends them, `jars` gets their jars.
+Every server comes from a Python wheel or from the jars of `jars.lock`. A module for each one says
+how it is started and when it is ready, `stack` starts and ends them, `jars` gets their jars.
 """
 
 

@@ -22,14 +22,9 @@ import psutil
 
 from migration_platform.local import LocalStackError
 from migration_platform.local.jars import fetch, locked_file, locked_jars
-from migration_platform.local.servers import (
-    LOCALHOST,
-    SERVERS,
-    Server,
-    free_port,
-    port_is_free,
-    port_is_open,
-)
+from migration_platform.local.ports import LOCALHOST, free_port, port_is_free, port_is_open
+from migration_platform.local.server import Server
+from migration_platform.local.servers import SERVERS
 
 HOME_VARIABLE = "MIGRATION_PLATFORM_HOME"
 JARS_VARIABLE = "MIGRATION_PLATFORM_JARS"
@@ -156,7 +151,12 @@ def start_all(
     fetch(
         (jar for server in absent for jar in locked_jars(server.name)), folder=cache, report=report
     )
+    return _start_together(servers, home, ports, cache, report)
 
+
+def _start_together(
+    servers: Sequence[Server], home: Path, ports: Mapping[str, int], cache: Path, report: Report
+) -> list[Running]:
     given_up = threading.Event()
     with ThreadPoolExecutor(max(len(servers), 1)) as pool:
         starts = [

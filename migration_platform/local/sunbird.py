@@ -25,7 +25,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from migration_platform.local.servers import LOCALHOST, SUNBIRD_KEY_VARIABLE, Cassandra
+from migration_platform.local.cassandra import Cassandra
+from migration_platform.local.ports import LOCALHOST
+from migration_platform.local.sunbird_service import SUNBIRD_KEY_VARIABLE
 
 if TYPE_CHECKING:
     from migration_platform.stores.cassandra.connection import Connection

@@ -12,16 +12,13 @@ from migration_platform.cql.cell_times import (
     Times,
     TimesLayout,
 )
+from migration_platform.cql.conversion import Converter, build_converter
 from migration_platform.cql.forms import usual_form
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import (
     Page,
 )
-from migration_platform.cql.types import (
-    Converter,
-    build_converter,
-    parse_type,
-)
+from migration_platform.cql.types import parse_type
 from migration_platform.declaration.migration import Columns, Migration, RowMax
 from migration_platform.plan.codecs import build_codec
 

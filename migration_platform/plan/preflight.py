@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from migration_platform.cql.cell_times import RowMaxCells, TimesLayout
+from migration_platform.cql.conversion import TypesDiffer
 from migration_platform.cql.names import quote
-from migration_platform.cql.types import (
-    TypesDiffer,
-    encode_value,
-    parse_type,
-)
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import encode_value
 from migration_platform.declaration.migration import Migration, RowMax
 from migration_platform.plan.codecs import build_codec, hint_for, is_injective
 from migration_platform.plan.model import Layer, Plan, Source, Table, folds_forms

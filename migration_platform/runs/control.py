@@ -20,13 +20,8 @@ from migration_platform.declaration.migration import (
 )
 from migration_platform.errors import DeclarationError, explain
 from migration_platform.pacing.rate import RateBudget
-from migration_platform.runs.tracking import (
-    STATEMENT_SECONDS,
-    TrackedRun,
-    TrackingTables,
-    migration_key,
-    tables_of,
-)
+from migration_platform.runs.tracking import TrackedRun, migration_key
+from migration_platform.runs.tracking_tables import STATEMENT_SECONDS, TrackingTables, tables_of
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.own_tables import TableForm
 

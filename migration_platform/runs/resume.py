@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from migration_platform.errors import DeclarationError
-from migration_platform.runs.tracking import DIFF_CORRECTED, PASS, Counts, read_run_info
+from migration_platform.runs.run_info import Counts, read_run_info
+from migration_platform.runs.tracking import DIFF_CORRECTED, PASS
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange
 
 AUTO = "auto"

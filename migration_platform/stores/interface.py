@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from migration_platform.cql.cell_times import TimesLayout
+from migration_platform.cql.conversion import Converter
 from migration_platform.cql.rows import Page
-from migration_platform.cql.types import Converter
 from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.declaration.stores import StoreDeclaration
 from migration_platform.errors import MigrationError, UnreadableError

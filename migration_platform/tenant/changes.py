@@ -18,6 +18,7 @@ from migration_platform.pacing.rate import RateBudget
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.reads import read_rows
 from migration_platform.tenant.declaration import Move
+from migration_platform.tenant.key_reads import prepare_key_read
 from migration_platform.tenant.records import (
     Part,
     PlanFolder,
@@ -26,14 +27,8 @@ from migration_platform.tenant.records import (
     write_json,
     write_part,
 )
-from migration_platform.tenant.rows import (
-    Cells,
-    PlannedRow,
-    TableShape,
-    cells_from_json,
-    cells_to_json,
-    prepare_key_read,
-)
+from migration_platform.tenant.rows import PlannedRow, cells_from_json, cells_to_json
+from migration_platform.tenant.shape import Cells, TableShape
 
 MAX_SAMPLES = 20
 """So many rows are named that were not as the plan saw them; all of them are counted."""

@@ -18,12 +18,12 @@ from migration_platform.tenant.declaration import Move
 from migration_platform.tenant.records import PlanFolder, read_part
 from migration_platform.tenant.rows import (
     RangeSums,
-    TableShape,
     bucket_of,
     differing_buckets,
     scan_range,
     sum_range,
 )
+from migration_platform.tenant.shape import TableShape
 from migration_platform.token_ranges import TokenRange
 
 MAX_SAMPLES = 20

@@ -24,6 +24,7 @@ from migration_platform.tenant.changes import (
     saved_rows,
 )
 from migration_platform.tenant.declaration import Move, Step, SyncStep, TableStep
+from migration_platform.tenant.key_reads import refuse_missing_tenants
 from migration_platform.tenant.proof import Proof, prove_range
 from migration_platform.tenant.records import (
     ALL,
@@ -39,16 +40,8 @@ from migration_platform.tenant.records import (
     table_file,
     whole_file,
 )
-from migration_platform.tenant.rows import (
-    PlannedRow,
-    RangeSums,
-    TableShape,
-    VisibleRow,
-    plan_range,
-    refuse_missing_tenants,
-    scan_range,
-    shape_table,
-)
+from migration_platform.tenant.rows import PlannedRow, RangeSums, VisibleRow, plan_range, scan_range
+from migration_platform.tenant.shape import TableShape, shape_table
 from migration_platform.token_ranges import TokenRange
 
 PREVIEW_ROWS = 10

@@ -24,17 +24,14 @@ from migration_platform.errors import DeclarationError, MigrationError, Prefligh
 from migration_platform.plan.fidelity import write_table
 from migration_platform.resources import CassandraResource
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.schema import (
+from migration_platform.stores.cassandra.schema import read_hosts, read_known_options, read_schema
+from migration_platform.stores.cassandra.schema_creation import (
     Created,
-    Difference,
     SchemaPlan,
-    compare_schemas,
     create_schema,
     plan_schema,
-    read_hosts,
-    read_known_options,
-    read_schema,
 )
+from migration_platform.stores.cassandra.schema_differences import Difference, compare_schemas
 from migration_platform.stores.kinds import plan_between
 
 if TYPE_CHECKING:

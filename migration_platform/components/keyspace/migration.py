@@ -51,14 +51,10 @@ from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.step_names import asset_path
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.schema import (
-    CREATABLE,
-    Difference,
-    KeyspaceSchema,
-    Wanted,
-    change_table,
-    read_schema,
-)
+from migration_platform.stores.cassandra.schema import KeyspaceSchema, read_schema
+from migration_platform.stores.cassandra.schema_creation import CREATABLE
+from migration_platform.stores.cassandra.schema_differences import Difference
+from migration_platform.stores.cassandra.wanted_schema import Wanted, change_table
 
 
 @dg.scaffold_with(KeyspaceMigrationScaffolder)

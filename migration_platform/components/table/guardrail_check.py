@@ -24,19 +24,10 @@ from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.plan.model import Plan
 from migration_platform.resources import CassandraResource
 from migration_platform.runs.control import CONTROL_TABLES, Watch
-from migration_platform.runs.tracking import (
-    ENDING_SECONDS,
-    FAIL,
-    GUARDRAIL,
-    PASS,
-    TrackedRun,
-    banner,
-    create_run,
-    final_lines,
-    guardrail_counters,
-    open_tables,
-    parameter_lines,
-)
+from migration_platform.runs.log_lines import banner, final_lines, parameter_lines
+from migration_platform.runs.run_info import GUARDRAIL, guardrail_counters
+from migration_platform.runs.tracking import ENDING_SECONDS, FAIL, PASS, TrackedRun, create_run
+from migration_platform.runs.tracking_tables import open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.kinds import open_origin
 from migration_platform.stores.planning import plan_check

@@ -36,7 +36,8 @@ from migration_platform.copying.replay import ensure_letters
 from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.runs.resume import read_resume
-from migration_platform.runs.tracking import MIGRATE, PASS, VALIDATE
+from migration_platform.runs.run_info import MIGRATE, VALIDATE
+from migration_platform.runs.tracking import PASS
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Pace, Resource, Target, Uses
 from migration_platform.stores.kinds import open_origin, open_target

@@ -26,7 +26,7 @@ from migration_platform.copying.dead_letters import LetterSummary, open_letters
 from migration_platform.copying.replay import ReplayCounts, replay
 from migration_platform.errors import MigrationError
 from migration_platform.runs.control import CONTROL_TABLES
-from migration_platform.runs.tracking import open_tables
+from migration_platform.runs.tracking_tables import open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Resource, Uses
 from migration_platform.stores.kinds import open_origin, open_target

@@ -30,7 +30,8 @@ from migration_platform.plan.model import Plan, Table
 from migration_platform.runs.control import Watch
 from migration_platform.runs.events import DELIVERY_SECONDS, Message, job_event, publish
 from migration_platform.runs.resume import Resume
-from migration_platform.runs.tracking import TrackedRun, TrackingTables
+from migration_platform.runs.tracking import TrackedRun
+from migration_platform.runs.tracking_tables import TrackingTables
 from migration_platform.stores.kinds import describe_fidelity
 from migration_platform.token_ranges import TokenRange, describe_ranges
 

@@ -19,29 +19,28 @@ from migration_platform.components.table.reporting import RangedRun
 from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.runs.control import CONTROL_TABLES, Watch
+from migration_platform.runs.log_lines import banner, final_lines, parameter_lines
 from migration_platform.runs.resume import Detail, Division, divide, to_detail
-from migration_platform.runs.tracking import (
-    ENDING_SECONDS,
-    FAIL,
+from migration_platform.runs.run_info import (
     MIGRATE,
-    NOT_STARTED,
-    PASS,
-    STARTED,
     VALIDATE,
-    TrackingTables,
-    banner,
     copy_counters,
-    create_run,
-    final_lines,
-    migration_key,
-    open_tables,
-    parameter_lines,
-    refuse_run_id,
-    settle_run,
     to_range_counts,
     to_run_info,
     verdict_counters,
 )
+from migration_platform.runs.tracking import (
+    ENDING_SECONDS,
+    FAIL,
+    NOT_STARTED,
+    PASS,
+    STARTED,
+    create_run,
+    migration_key,
+    refuse_run_id,
+    settle_run,
+)
+from migration_platform.runs.tracking_tables import TrackingTables, open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.token_ranges import TokenRange, split_range
 

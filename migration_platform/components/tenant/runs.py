@@ -39,7 +39,7 @@ from migration_platform.tenant import sync_step
 from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
 from migration_platform.tenant.records import ALL, PlanFolder, seal_backup, sole_writer
-from migration_platform.tenant.rows import shape_table
+from migration_platform.tenant.shape import shape_table
 from migration_platform.tenant.steps import (
     applied_plans,
     apply_table_range,

@@ -17,16 +17,11 @@ from cassandra.protocol import ExecuteMessage
 from cassandra.query import PreparedStatement
 
 from migration_platform.cql.cell_times import TimesLayout
+from migration_platform.cql.elements import read_elements, read_entries, read_fields
 from migration_platform.cql.forms import comparable_element, order_is_known
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import INT32, Page, split_cells
-from migration_platform.cql.types import (
-    CqlType,
-    parse_type,
-    read_elements,
-    read_entries,
-    read_fields,
-)
+from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.pacing.retries import Attempts
 from migration_platform.plan.model import Plan, Source
 from migration_platform.plan.preflight import times_layout

@@ -16,7 +16,8 @@ from cassandra.query import PreparedStatement
 
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import Page, compile_splitter, split_cells
-from migration_platform.cql.types import parse_type, show_value
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import show_value
 from migration_platform.errors import (
     PermanentError,
     TransientError,

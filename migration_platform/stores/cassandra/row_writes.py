@@ -8,14 +8,14 @@ a set or map, only the elements that have this time.
 from collections.abc import Sequence
 
 from migration_platform.cql.cell_times import CellTime, SettledTimes
-from migration_platform.cql.rows import UNSET, join_cells
-from migration_platform.cql.types import (
+from migration_platform.cql.elements import (
     read_elements,
     read_entries,
     read_fields,
     write_elements,
     write_entries,
 )
+from migration_platform.cql.rows import UNSET, join_cells
 from migration_platform.errors import MigrationError
 from migration_platform.plan.model import Plan, Table
 from migration_platform.plan.row_form import RowForm, ValueForm

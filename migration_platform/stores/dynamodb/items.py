@@ -17,21 +17,22 @@ from typing import Any, Literal
 
 from migration_platform.cql.keys import NO_KEY
 from migration_platform.cql.names import quote
-from migration_platform.cql.types import CqlType, shorten
+from migration_platform.cql.types import CqlType
+from migration_platform.cql.values import shorten
 from migration_platform.errors import DeclarationError, PermanentError
+from migration_platform.stores.dynamodb.codecs import (
+    Decoder,
+    Encoder,
+    compile_canonical,
+    compile_decoder,
+    compile_encoder,
+)
+from migration_platform.stores.dynamodb.texts import Canonical, compile_text, escape
 from migration_platform.stores.dynamodb.types import (
     MAX_LEVELS,
     MAX_NAME_BYTES,
     AttributeType,
-    Canonical,
-    Decoder,
-    Encoder,
     attribute_type_of,
-    compile_canonical,
-    compile_decoder,
-    compile_encoder,
-    compile_text,
-    escape,
     levels_of,
 )
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from migration_platform.cql.types import Converter
+from migration_platform.cql.conversion import Converter
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.plan.fidelity import write_table
