@@ -26,7 +26,7 @@ from migration_platform.declaration.migration import Migration
 from migration_platform.errors import MigrationError
 from migration_platform.pacing.retries import Attempts, ask_patiently
 from migration_platform.plan.model import Plan
-from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.records import Records
 from migration_platform.token_ranges import MIN_TOKEN, TokenRange, serialize_key, token_of_key
 
 TABLE = "dead_letters"
@@ -113,7 +113,7 @@ def letters_key(migration: Migration) -> str:
     return f"{origin.store}/{origin.table} to {target.store}/{target.table}"
 
 
-def open_letters(connection: Connection | None, migration: Migration) -> "LetterStore | None":
+def open_letters(connection: Records | None, migration: Migration) -> "LetterStore | None":
     """Give the letters of a migration; None where no row was ever set aside in this cluster."""
     if connection is None:
         return None
@@ -126,7 +126,7 @@ def open_letters(connection: Connection | None, migration: Migration) -> "Letter
 class LetterStore:
     """The letters of one migration; reads and writes are tried again for a while."""
 
-    def __init__(self, connection: Connection, migration: Migration):
+    def __init__(self, connection: Records, migration: Migration):
         self._connection = connection
         self._table = TableName(migration.tracking_keyspace, TABLE)
         self._consistency = getattr(ConsistencyLevel, migration.tracked_at.consistency)
@@ -312,7 +312,7 @@ def summarize(letters: Iterable[Letter], places: Sequence[TokenRange] = ()) -> L
 
 
 def read_summary(
-    connection: Connection | None, migration: Migration, places: Sequence[TokenRange] = ()
+    connection: Records | None, migration: Migration, places: Sequence[TokenRange] = ()
 ) -> LetterSummary:
     """Read how many rows are set aside, here and there; none where there is no store of them.
 

@@ -28,9 +28,8 @@ from migration_platform.cql.rows import Page, count_cells
 from migration_platform.declaration.migration import MAX_SET_ASIDE, Migration
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, explain
 from migration_platform.plan.model import Layer, Plan
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.own_tables import TableForm, ensure_tables
 from migration_platform.stores.interface import KeyForm, KeyReader, Selection
+from migration_platform.stores.records import Records, TableForm, ensure_tables
 from migration_platform.stores.work import Done, Failed, OpenStores, Pool, Report, Reported
 from migration_platform.token_ranges import index_of_token
 
@@ -38,7 +37,7 @@ LETTERS_AT_ONCE = 500
 """So many rows are read, written and then removed from the letters: what a kill repeats."""
 
 
-def ensure_letters(connection: Connection | None, migration: Migration) -> None:
+def ensure_letters(connection: Records | None, migration: Migration) -> None:
     """Where rows may be set aside, make sure that there is a table for them.
 
     Raises:
@@ -198,7 +197,7 @@ class Replay:
 
 def replay(
     pool: Pool,
-    connection: Connection | None,
+    connection: Records | None,
     migration: Migration,
     *,
     run_id: str = "",

@@ -22,8 +22,7 @@ from migration_platform.errors import DeclarationError, explain
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.runs.tracking import TrackedRun, migration_key
 from migration_platform.runs.tracking_tables import STATEMENT_SECONDS, TrackingTables, tables_of
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.own_tables import TableForm
+from migration_platform.stores.records import Records, TableForm
 
 LOOK_SECONDS = 1.0
 WAIT_SECONDS = 0.1
@@ -90,7 +89,7 @@ def read_control(
     )
 
 
-def find_tables(connection: Connection, migration: Migration) -> TrackingTables | None:
+def find_tables(connection: Records, migration: Migration) -> TrackingTables | None:
     """Give the tables in which something may be set, without making them."""
     known: Any = connection.cluster.metadata
     keyspace = known.keyspaces.get(migration.tracking_keyspace)

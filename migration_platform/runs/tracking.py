@@ -14,7 +14,7 @@ from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.runs.run_info import REASON, Counts, to_run_info
 from migration_platform.runs.tracking_tables import TrackingTables
-from migration_platform.stores.cassandra.own_tables import _refusal
+from migration_platform.stores.records import refusal
 from migration_platform.token_ranges import MAX_TOKEN, TokenRange
 
 NOT_STARTED, STARTED, ENDED = "NOT_STARTED", "STARTED", "ENDED"
@@ -263,7 +263,7 @@ def create_run(
     except DeclarationError:
         raise
     except MigrationError as error:
-        raise _refusal(tables.keyspace, str(error)) from error
+        raise refusal(tables.keyspace, str(error)) from error
     return run
 
 

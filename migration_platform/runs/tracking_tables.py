@@ -20,8 +20,7 @@ from cassandra.query import PreparedStatement
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.migration import Migration
 from migration_platform.pacing.retries import ask_patiently
-from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.own_tables import TableForm, ensure_tables
+from migration_platform.stores.records import Records, TableForm, ensure_tables
 
 STATEMENT_SECONDS = 10.0
 WRITES_IN_FLIGHT = 128
@@ -81,7 +80,7 @@ class TrackingTables:
     """
 
     def __init__(
-        self, connection: Connection, keyspace: str, *, consistency: str, retry_seconds: float
+        self, connection: Records, keyspace: str, *, consistency: str, retry_seconds: float
     ):
         self.keyspace = keyspace
         self.retry_seconds = retry_seconds
@@ -181,7 +180,7 @@ class TrackingTables:
 
 
 def open_tables(
-    connection: Connection, migration: Migration, more: Mapping[str, TableForm] | None = None
+    connection: Records, migration: Migration, more: Mapping[str, TableForm] | None = None
 ) -> TrackingTables:
     """Make sure of a migration's tracking tables, and give them.
 
@@ -198,7 +197,7 @@ def open_tables(
     return tables_of(connection, migration, migration.retry_seconds)
 
 
-def tables_of(connection: Connection, migration: Migration, retry_seconds: float) -> TrackingTables:
+def tables_of(connection: Records, migration: Migration, retry_seconds: float) -> TrackingTables:
     """Give a migration's tracking tables, which may or may not be there."""
     return TrackingTables(
         connection,

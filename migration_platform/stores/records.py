@@ -1,4 +1,8 @@
-"""Tables of this package's own, in a keyspace of their own: made on demand, never changed."""
+"""Tables of this package's own, in a keyspace of their own: made on demand, never changed.
+
+What is known of runs, and the dead letters, are kept in a Cassandra cluster, whatever kinds of
+stores rows go between.
+"""
 
 # The driver carries no types: what is inferred from its attributes' first values is wrong.
 # pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
@@ -13,6 +17,9 @@ from migration_platform.cql.names import TableName, quote
 from migration_platform.errors import MigrationError, PreflightError
 from migration_platform.pacing.retries import ask_patiently
 from migration_platform.stores.cassandra.connection import Connection
+
+Records = Connection
+"""The open connection to the cluster that keeps records."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,11 @@ def _define(connection: Connection, keyspace: str, statement: str, retry_seconds
     try:
         ask_patiently(send, retry_seconds)
     except MigrationError as failure:
-        raise _refusal(keyspace, str(failure)) from failure
+        raise refusal(keyspace, str(failure)) from failure
 
 
-def _refusal(keyspace: str, reason: str) -> PreflightError:
+def refusal(keyspace: str, reason: str) -> PreflightError:
+    """Say that runs cannot be tracked in a keyspace, and what helps."""
     return PreflightError(
         f"cannot keep track of runs in the keyspace {quote(keyspace)}: {reason}; "
         "grant its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
