@@ -316,6 +316,8 @@ class Migration:
             *self.origin.declared.validate_origin(self),
             *self.target.declared.validate_target(self),
         ]
+        if not self.origin.abilities.cell_times:
+            wrong += self._wrong_without_times()
         needed = (("tracking", self.tracking), ("dead_letters", self.dead_letters_max_rows))
         return wrong + [
             f"{name} is kept in tables of a Cassandra cluster, and neither {self.origin.store} "
@@ -324,6 +326,24 @@ class Migration:
                 needed, ("set tracking to false", "leave it out"), strict=True
             )
             if declared and not self.keeps_records
+        ]
+
+    def _wrong_without_times(self) -> list[str]:
+        """Refuse what needs the writetimes or TTLs of an origin that has none."""
+        asked = {
+            f"writetime {self.writetime}": self.writetime in ("cell", "row_max"),
+            f"ttl {self.ttl}": self.ttl in ("cell", "row_max"),
+            "filter.writetime_from and _to": self.filter.by_writetime,
+            f"collisions {self.collisions}": self.collisions in ("newest", "oldest"),
+            "diff.compare_writetime": self.compare_writetime,
+            "diff.ignore_newer_than_seconds": self.ignore_newer_than_seconds is not None,
+        }
+        return [
+            f"{name} needs times of the origin's cells, and {self.origin.store} is a store of the "
+            f"kind {self.origin.kind}, which has none; leave it out, or set writetime to now and "
+            "ttl to none"
+            for name, is_asked in asked.items()
+            if is_asked
         ]
 
     def _wrong_sides(self) -> list[str]:

@@ -1,7 +1,8 @@
 """What the engine asks of a store: of an origin, which it reads, and of a target, which it writes.
 
-A kind of store implements `Origin`, `Target` or both around an open connection, and says so in a
-`Kind`. The engine asks what is declared here, and `declaration.stores.Abilities`, and nothing else.
+A kind of store derives from `Origin`, `Target` or both, each around an open connection, and says so
+in a `Kind`. The engine asks what is declared here, and `declaration.stores.Abilities`, and nothing
+else. What has a body here is for the kinds that have nothing to say to it.
 
 Rows travel as CQL cells, whatever the store: a `Page` holds rows one behind the other, each as its
 cells with their lengths (`cql.rows`). What is asked once for each range or page may be a call of
@@ -251,21 +252,18 @@ class Deletes(Protocol):
 
         `read_origin` gives for each key the row's cells at the origin, or None. It is asked after
         the target: what the target has by then, and the origin still lacks, was not written in
-        between. A store that writes whole rows does nothing.
+        between. A store that writes whole rows has nothing to do.
 
         Raises:
             PermanentError, TransientError: a cell could not be read or deleted.
         """
-        ...
 
 
 class Origin(Protocol):
     """A store that is read, around its open connection."""
 
-    @property
-    def connection(self) -> Any:
-        """The open connection, as `Settings.connect` gave it."""
-        ...
+    connection: Any
+    """The open connection, as `Settings.connect` gave it."""
 
     def find_table(self, endpoint: Endpoint) -> tuple[Table, list[str]]:
         """Give a table as it is, and what speaks against reading it at all.
@@ -277,11 +275,13 @@ class Origin(Protocol):
 
     def validate(self, plan: Plan) -> list[str]:
         """Give what the store would not do of a plan, such as a condition; nothing is read."""
-        ...
+        del plan
+        return []
 
     def validate_use(self, plan: Plan, uses: Uses) -> Iterator[str]:
         """Give what the store would refuse of every row, for the user or by its settings."""
-        ...
+        del plan, uses
+        return iter(())
 
     def begin_range(self, plan: Plan, piece: TokenRange, pace: Pace) -> None:
         """Do what has to be done before a piece is read.
@@ -289,7 +289,6 @@ class Origin(Protocol):
         Raises:
             PermanentError, TransientError: it could not be done.
         """
-        ...
 
     def prepare_ranges(self, plan: Plan, selection: Selection) -> RangeReader:
         """Prepare the read of ranges.
@@ -312,10 +311,8 @@ class Origin(Protocol):
 class Target(Protocol):
     """A store that is written, and read to compare, around its open connection."""
 
-    @property
-    def connection(self) -> Any:
-        """The open connection, as `Settings.connect` gave it."""
-        ...
+    connection: Any
+    """The open connection, as `Settings.connect` gave it."""
 
     def find_table(self, migration: Migration) -> tuple[Any, list[str]]:
         """Give what is there of the table, in the store's own form, and what speaks against it.
@@ -338,11 +335,13 @@ class Target(Protocol):
 
     def validate(self, plan: Plan, origin: Origin, found: Any) -> list[str]:
         """Give what speaks against a plan at this target."""
-        ...
+        del plan, origin, found
+        return []
 
     def validate_use(self, plan: Plan, uses: Uses) -> Iterator[str]:
         """Give what the store would refuse of every row, for the user or by its settings."""
-        ...
+        del plan, uses
+        return iter(())
 
     def create(self, plan: Plan, report: Callable[[str], None]) -> None:
         """Create the table of a plan; `report` is told what is waited for.
@@ -370,7 +369,8 @@ class Target(Protocol):
         Raises:
             PermanentError, TransientError: a sample could not be read.
         """
-        ...
+        del plan, origin, compile_rows
+        return {}
 
     def prepare_writes(self, plan: Plan, layer: Layer) -> LayerWrites:
         """Prepare the writes of a layer's rows.

@@ -17,12 +17,12 @@ from migration_platform.stores.cassandra.planning import (
 from migration_platform.stores.cassandra.range_reads import CassandraReader, prepare_reader
 from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.stores.cassandra.transactions import finish_transactions, keyed_level
-from migration_platform.stores.interface import KeyForm, Pace, Selection, Uses
+from migration_platform.stores.interface import KeyForm, Origin, Pace, Selection, Uses
 from migration_platform.token_ranges import TokenRange
 
 
 @dataclass(frozen=True)
-class CassandraOrigin:
+class CassandraOrigin(Origin):
     """A cluster that is read."""
 
     connection: Connection

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from migration_platform.declaration.migration import Migration
 from migration_platform.plan.model import Layer, Plan, Source, Table
@@ -16,17 +15,17 @@ from migration_platform.stores.cassandra.placement import object_to_place
 from migration_platform.stores.cassandra.range_reads import CassandraReader, prepare_reader
 from migration_platform.stores.cassandra.tables import describe_table, truncate
 from migration_platform.stores.interface import (
-    CompileRows,
     KeyForm,
     Origin,
     Pace,
     Selection,
+    Target,
     Uses,
 )
 
 
 @dataclass(frozen=True)
-class CassandraTarget:
+class CassandraTarget(Target):
     """A cluster that is written."""
 
     connection: Connection
@@ -72,13 +71,6 @@ class CassandraTarget:
         """Truncate the table; no budget holds that back."""
         del pace
         truncate(self.connection, plan.target.name)
-
-    def describe_cost(
-        self, plan: Plan, origin: Origin, compile_rows: CompileRows
-    ) -> dict[str, Any]:
-        """Tell nothing: no request is paid for."""
-        del plan, origin, compile_rows
-        return {}
 
     def prepare_writes(self, plan: Plan, layer: Layer) -> CellWrites:
         """Prepare the writes of a layer's rows."""

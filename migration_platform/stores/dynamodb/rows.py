@@ -5,7 +5,7 @@ Everything before and behind works on cells, as with a table of Cassandra.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
 
@@ -26,7 +26,7 @@ from migration_platform.stores.dynamodb.items import (
 from migration_platform.stores.dynamodb.reads import get_items, scan_items
 from migration_platform.stores.dynamodb.tables import DynamoTable
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items
-from migration_platform.stores.interface import Cells, OnRejected, Pace
+from migration_platform.stores.interface import Cells, Deletes, OnRejected, Pace
 from migration_platform.token_ranges import TokenRange
 
 _SMALL = 1024
@@ -240,7 +240,7 @@ class ItemKeyReader:
 
 
 @dataclass(frozen=True)
-class ItemDeletes:
+class ItemDeletes(Deletes):
     """Deletes items by their keys; there are no cells to delete: an item is written as a whole."""
 
     reader: ItemKeyReader
@@ -260,11 +260,3 @@ class ItemDeletes:
             retry_seconds=pace.retry_seconds,
             on_retry=pace.on_retry,
         )
-
-    def delete_surplus(
-        self,
-        keys: Sequence[bytes],
-        read_origin: Callable[[Sequence[bytes]], Iterator[Cells | None]],
-        pace: Pace,
-    ) -> None:
-        """Do nothing."""

@@ -1,6 +1,6 @@
 """DynamoDB as a target: what `stores.interface.Target` asks, answered by a table of items."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ from migration_platform.stores.interface import (
     Origin,
     Pace,
     Selection,
-    Uses,
+    Target,
 )
 
 
@@ -51,7 +51,7 @@ class Found:
     ready: DynamoTable | None
 
 
-class ItemTarget:
+class ItemTarget(Target):
     """A DynamoDB table that is written."""
 
     def __init__(self, connection: DynamoDb):
@@ -92,11 +92,6 @@ class ItemTarget:
         del origin
         found = found or Found(None, None)
         return object_to_items(plan, found.table, found.ready)
-
-    def validate_use(self, plan: Plan, uses: Uses) -> Iterator[str]:
-        """Ask for nothing: the service has no request that writes nothing."""
-        del plan, uses
-        return iter(())
 
     def create(self, plan: Plan, report: Callable[[str], None]) -> None:
         """Create the table and wait until it is active.
