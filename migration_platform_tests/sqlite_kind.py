@@ -296,10 +296,6 @@ class SqliteTarget(Target):
             default_ttl_seconds=0,
         )
 
-    def validate(self, plan: Plan, origin: Origin, found: Table | None) -> list[str]:
-        del origin, found
-        return ["static cells have no place in SQLite"] * (len(plan.layers) > 1)
-
     def create(self, plan: Plan, report: Callable[[str], None]) -> None:
         del report
         self.connection.create(plan.target)
