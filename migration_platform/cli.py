@@ -56,12 +56,13 @@ def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) ->
     machine, as the jobs need them. What is there already is used again, but for the tenants: they
     are made anew, and with them the plans and backups of their move.
     """
-    from migration_platform.demo.demo import run_demo
     from migration_platform.errors import MigrationError
 
     counts = {"enrolments": enrolments, "users": users, "tenant": tenant_users}
     counts = counts if job == "all" else {job: counts[job]}
     try:
+        from migration_platform.demo.demo import run_demo
+
         done = run_demo(counts=counts, seed=seed, home=None, echo=click.echo)
     except (MigrationError, LocalStackError) as error:
         raise click.ClickException(str(error)) from error

@@ -14,7 +14,7 @@ import pytest
 from migration_platform.errors import PermanentError, TransientError
 from migration_platform.pacing import rate, retries
 from migration_platform.pacing.rate import RateBudget
-from migration_platform.stores.dynamodb import connection as store
+from migration_platform.stores.dynamodb import retries as dynamodb_retries
 from migration_platform.stores.dynamodb.connection import DynamoDb, DynamoDbSettings
 from migration_platform.stores.dynamodb.tables import DynamoTable, Index, KeyAttribute, create_table
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items, empty_table
@@ -400,7 +400,7 @@ def test_a_throttle_slows_the_run_down_and_time_speeds_it_up_again(
 
 def test_a_table_of_some_capacity_is_found_out(faulty, through, table, told, monkeypatch):
     """The table takes 400 items a second: few requests are throttled, as delays are real here."""
-    for module in (retries, store):
+    for module in (retries, dynamodb_retries):
         monkeypatch.setattr(module, "FIRST_DELAY_SECONDS", 0.2)
     taken: list[tuple[float, int]] = []
     lock = threading.Lock()

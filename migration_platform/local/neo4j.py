@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from migration_platform.local import LocalStackError
 from migration_platform.local.ports import LOCALHOST
 from migration_platform.local.server import (
     JVM_OVERHEAD_MB,
@@ -55,6 +56,12 @@ class Neo4j(Server):
 
     def prepare(self, *, folder: Path, port: int, jars: Sequence[Path], log: Path) -> Launch:
         """Write `neo4j.conf` and the first user; see `Server.prepare`."""
+        try:
+            import neo4j  # noqa: F401 (whether it answers is asked with this driver)
+        except ModuleNotFoundError:
+            raise LocalStackError(
+                "neo4j needs its driver; install it with: pip install 'migration-platform[local]'."
+            ) from None
         data = folder / "data"
         (data / "dbms").mkdir(parents=True, exist_ok=True)
         settings = {

@@ -25,7 +25,11 @@ class Neo4jResource(dg.ConfigurableResource):
     database: str | None = Field(None, description="Database; default: the user's own.")
 
     def to_settings(self) -> "Neo4jSettings":
-        """Give the plain settings that any process can connect with."""
+        """Give the plain settings that any process can connect with.
+
+        Raises:
+            PreflightError: the driver is not installed; it names the extra that brings it.
+        """
         # The driver takes a third of a second to import, and most projects have no graph.
         from migration_platform.stores.neo4j import Neo4jSettings
 
@@ -40,6 +44,7 @@ class Neo4jResource(dg.ConfigurableResource):
         """Open a connection; close it, or use it as a context manager.
 
         Raises:
-            PreflightError: nobody answers, or the server refuses the user.
+            PreflightError: the driver is not installed, nobody answers, or the server refuses the
+                user.
         """
         return self.to_settings().connect()

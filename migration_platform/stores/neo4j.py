@@ -12,17 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, LiteralString, TypeVar, cast
 from urllib.parse import urlsplit
 
-import neo4j
-from neo4j.exceptions import (
-    AuthError,
-    ConnectionAcquisitionTimeoutError,
-    DriverError,
-    GqlError,
-    IncompleteCommit,
-    Neo4jError,
-    ServiceUnavailable,
-)
-
 from migration_platform.errors import (
     AttemptError,
     DeclarationError,
@@ -31,7 +20,20 @@ from migration_platform.errors import (
     PreflightError,
     TransientError,
 )
+from migration_platform.extras import needed_for
 from migration_platform.pacing.retries import Attempts
+
+with needed_for("a Neo4j store", extra="neo4j"):
+    import neo4j
+    from neo4j.exceptions import (
+        AuthError,
+        ConnectionAcquisitionTimeoutError,
+        DriverError,
+        GqlError,
+        IncompleteCommit,
+        Neo4jError,
+        ServiceUnavailable,
+    )
 
 SCHEMES = ("bolt", "bolt+s", "bolt+ssc", "neo4j", "neo4j+s", "neo4j+ssc")
 CONNECT_TIMEOUT_SECONDS = 5.0

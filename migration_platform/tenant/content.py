@@ -8,14 +8,16 @@ changed, each only while it still holds what the plan saw.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from neo4j import Record, Transaction
 from xxhash import xxh3_128_intdigest
 
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.neo4j import Graph, trusted
 from migration_platform.tenant.declaration import NodeRule, Value, require_ids
+
+if TYPE_CHECKING:
+    from neo4j import Record, Transaction
 
 BATCH_NODES = 1_000
 """Of one transaction: its locks are held for less than a second."""
@@ -323,7 +325,7 @@ def _change_batch(
     # What an earlier try wrote, if the answer to its commit was lost.
     written: set[tuple[int, str]] = set()
 
-    def work(transaction: Transaction) -> ChangeCounts:
+    def work(transaction: "Transaction") -> ChangeCounts:
         counts = ChangeCounts()
         for index, rule in enumerate(rules):
             of_rule = {node.element_id: node for node in nodes if node.rule == index}
@@ -337,7 +339,7 @@ def _change_batch(
 
 
 def _change_rule(
-    transaction: Transaction,
+    transaction: "Transaction",
     index: int,
     rule: NodeRule,
     nodes: dict[str, PlannedNode],
@@ -390,7 +392,7 @@ def _change_rule(
     )
 
 
-def _run(transaction: Transaction, query: str, **parameters: Any) -> list[Record]:
+def _run(transaction: "Transaction", query: str, **parameters: Any) -> "list[Record]":
     return list(transaction.run(trusted(query), parameters))
 
 

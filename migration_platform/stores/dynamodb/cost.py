@@ -258,19 +258,7 @@ def tell_cost(
         "GB-months for each month, a GB of 10^9 bytes, with 100 bytes more for each item"
         + (" and for each item of an index" if has_indexes else ""),
     )
-    how = (
-        "each item read alone, by BatchGetItem"
-        if migration.diff_mode == "origin_only"
-        else "a strongly consistent scan, 4 KB a unit"
-        + (f", {scans} times: for rows and for static cells" if scans > 1 else "")
-    )
-    rate = declared.read_units_per_second
-    yield (
-        "read units of a comparison",
-        str(cost.read_units),
-        f"{_millions(cost.read_units)} million read request units: {how}"
-        + (f"; {_time_at(cost.read_units, rate)} at {rate:,} a second" if rate else ""),
-    )
+    yield _tell_comparison(cost, migration, scans)
     yield "duration of the copy", *_tell_duration(cost, migration, found)
     if migration.writetime == "row_max":
         yield (
@@ -283,6 +271,24 @@ def tell_cost(
         yield "way of writing", "BatchWriteItem", "up to 25 items a request; each is paid alone"
     if cost.refused.value:
         yield "rows that no item can hold", str(cost.refused), cost.refused_samples[0]
+
+
+def _tell_comparison(cost: Cost, migration: Migration, scans: int) -> Line:
+    how = (
+        "each item read alone, by BatchGetItem"
+        if migration.diff_mode == "origin_only"
+        else "a strongly consistent scan, 4 KB a unit"
+        + (f", {scans} times: for rows and for static cells" if scans > 1 else "")
+    )
+    declared = migration.target.dynamodb
+    assert declared is not None
+    rate = declared.read_units_per_second
+    return (
+        "read units of a comparison",
+        str(cost.read_units),
+        f"{_millions(cost.read_units)} million read request units: {how}"
+        + (f"; {_time_at(cost.read_units, rate)} at {rate:,} a second" if rate else ""),
+    )
 
 
 def _tell_duration(cost: Cost, migration: Migration, found: DynamoTable | None) -> tuple[str, str]:
