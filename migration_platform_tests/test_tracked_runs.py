@@ -446,7 +446,7 @@ def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
     )
     move.declare()
     assert "paused" not in command(move, "continue", name)
-    # The command of the README.
+    # The command of docs/running.md.
     move.project.run_dg(
         "launch",
         "--assets",

@@ -280,8 +280,8 @@ def _tell_comparison(cost: Cost, migration: Migration, scans: int) -> Line:
         else "a strongly consistent scan, 4 KB a unit"
         + (f", {scans} times: for rows and for static cells" if scans > 1 else "")
     )
-    declared = migration.target.dynamodb
-    assert declared is not None
+    declared = migration.target.declared
+    assert isinstance(declared, DynamoDbTarget)
     rate = declared.read_units_per_second
     return (
         "read units of a comparison",

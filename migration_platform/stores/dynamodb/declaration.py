@@ -173,6 +173,26 @@ class DynamoDbTarget(StoreDeclaration):
                 )
         return [*wrong, *_object_to_what_is_not_its(migration)]
 
+    def describe(self, migration: Any) -> list[str]:
+        """Say which key the table has, whether it is created, and what its items keep of times."""
+        lines = []
+        if self.partition:
+            sort = f", sorted by {_codes(self.sort)}" if self.sort else ""
+            lines.append(f"- **Key**: {_codes(self.partition)}{sort}")
+        if self.create:
+            indexes = [index.name for index in self.indexes]
+            with_them = f", with the indexes {_codes(indexes)}" if indexes else ""
+            lines.append(f"- **Created** where missing: `{self.billing_mode}`{with_them}")
+        kept = [
+            f"{what} `{value}` in `{attribute}`"
+            for what, value, attribute in (
+                ("writetime", migration.writetime, self.writetime_attribute),
+                ("TTL", migration.ttl, self.ttl_attribute),
+            )
+            if attribute
+        ]
+        return [*lines, f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}"]
+
 
 def _object_to_what_is_not_its(migration: Any) -> list[str]:
     """Refuse what is said of times, levels, batches and counters that only Cassandra has."""
@@ -228,26 +248,6 @@ def _object_to_what_is_not_its(migration: Any) -> list[str]:
             "name mismatched instead"
         )
     return wrong
-
-    def describe(self, migration: Any) -> list[str]:
-        """Say which key the table has, whether it is created, and what its items keep of times."""
-        lines = []
-        if self.partition:
-            sort = f", sorted by {_codes(self.sort)}" if self.sort else ""
-            lines.append(f"- **Key**: {_codes(self.partition)}{sort}")
-        if self.create:
-            indexes = [index.name for index in self.indexes]
-            with_them = f", with the indexes {_codes(indexes)}" if indexes else ""
-            lines.append(f"- **Created** where missing: `{self.billing_mode}`{with_them}")
-        kept = [
-            f"{what} `{value}` in `{attribute}`"
-            for what, value, attribute in (
-                ("writetime", migration.writetime, self.writetime_attribute),
-                ("TTL", migration.ttl, self.ttl_attribute),
-            )
-            if attribute
-        ]
-        return [*lines, f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}"]
 
 
 def _codes(names: Sequence[str]) -> str:
