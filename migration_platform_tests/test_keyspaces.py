@@ -14,9 +14,10 @@ from dagster._core.definitions.definitions_load_context import (
     DefinitionsLoadType,
 )
 
-from migration_platform.components.keyspace.assets import KnownTables, build_cutover_sensor
 from migration_platform.components.keyspace.attributes import TableAttributes
 from migration_platform.components.keyspace.cutover import MovedTable, judge_checks
+from migration_platform.components.keyspace.declared import KnownTables
+from migration_platform.components.keyspace.gate import build_cutover_sensor
 from migration_platform.components.keyspace.migration import KeyspaceMigration
 from migration_platform.components.table.migration import TableMigration, build_job
 from migration_platform.cql.names import TableName, quote

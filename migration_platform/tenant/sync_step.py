@@ -1,7 +1,7 @@
 """The step that has the search service read rows again: its plan, its calls, its proof."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -173,34 +173,11 @@ def apply_sync(
         raise DeclarationError("sync_all, replay and id_file name other ids each; give one of them")
     _require_search(client.settings, step)
     ids_of = _table_of(move, step)
-    logs: dict[str, Any] = {"log_folder": plan.path / LOGS, "on_progress": on_progress}
-    accepted: set[str] = set()
-    if replay is not None or id_file is not None:
-        # Beside those that earlier calls sent.
-        accepted.update(_read_lines(plan.path / ACCEPTED))
-        sent = (
-            [row_id for block in read_failed_blocks(Path(replay)) for row_id in block.ids]
-            if replay is not None
-            else list(read_ids(Path(id_file or "")))
-        )
-        wanted = _with_moved_ids([*accepted, *sent], folder, ids_of)
-    elif sync_all:
-        sent = wanted = list(read_ids_of_table(connection, move, ids_of))
-    else:
-        sent = wanted = _wanted_ids(folder, ids_of)
+    sent, wanted, accepted = _choose_ids(
+        connection, move, folder, plan, ids_of, sync_all=sync_all, replay=replay, id_file=id_file
+    )
     plan.forget(VERIFIED, ALL)
-    if replay is not None:
-        result = replay_failed(client, Path(replay), sleep_ms=step.sleep_ms, **logs)
-    else:
-        result = sync_ids(
-            client,
-            sent,
-            len(sent),
-            object_type=step.object_type,
-            block_size=step.block_size,
-            sleep_ms=step.sleep_ms,
-            **logs,
-        )
+    result = _send(client, step, plan, sent, replay, on_progress)
     failed: set[str] = set()
     if result.ids_failed:
         failed.update(i for block in read_failed_blocks(result.failure_log) for i in block.ids)
@@ -224,6 +201,58 @@ def apply_sync(
     found = prove_sync(client, connection, move, step, plan)
     assert found is not None
     return replace(found, result=result)
+
+
+def _choose_ids(
+    connection: Connection,
+    move: Move,
+    folder: Path,
+    plan: PlanFolder,
+    ids_of: TableStep,
+    *,
+    sync_all: bool,
+    replay: str | None,
+    id_file: str | None,
+) -> tuple[list[str], list[str], set[str]]:
+    """Give the ids to send, all that have to be accepted in the end, and those that are already."""
+    accepted: set[str] = set()
+    if replay is not None or id_file is not None:
+        # Beside those that earlier calls sent.
+        accepted.update(_read_lines(plan.path / ACCEPTED))
+        sent = (
+            [row_id for block in read_failed_blocks(Path(replay)) for row_id in block.ids]
+            if replay is not None
+            else list(read_ids(Path(id_file or "")))
+        )
+        wanted = _with_moved_ids([*accepted, *sent], folder, ids_of)
+    elif sync_all:
+        sent = wanted = list(read_ids_of_table(connection, move, ids_of))
+    else:
+        sent = wanted = _wanted_ids(folder, ids_of)
+    return sent, wanted, accepted
+
+
+def _send(
+    client: SunbirdSync,
+    step: SyncStep,
+    plan: PlanFolder,
+    ids: Sequence[str],
+    replay: str | None,
+    on_progress: Callable[[str], None],
+) -> SyncResult:
+    """Send ids, or the blocks of a failure log as they were."""
+    logs: dict[str, Any] = {"log_folder": plan.path / LOGS, "on_progress": on_progress}
+    if replay is not None:
+        return replay_failed(client, Path(replay), sleep_ms=step.sleep_ms, **logs)
+    return sync_ids(
+        client,
+        ids,
+        len(ids),
+        object_type=step.object_type,
+        block_size=step.block_size,
+        sleep_ms=step.sleep_ms,
+        **logs,
+    )
 
 
 def prove_sync(

@@ -30,12 +30,7 @@ from dagster.components.utils.defs_state import (
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 from pydantic import BaseModel, Field, PrivateAttr
 
-from migration_platform.components.keyspace.assets import (
-    REFRESH,
-    KnownTables,
-    build_keyspace_assets,
-    step_name,
-)
+from migration_platform.components.keyspace.assets import build_keyspace_assets
 from migration_platform.components.keyspace.attributes import (
     ForAllTables,
     OriginKeyspaceAttributes,
@@ -43,12 +38,13 @@ from migration_platform.components.keyspace.attributes import (
     TargetKeyspaceAttributes,
 )
 from migration_platform.components.keyspace.cutover import MovedTable
+from migration_platform.components.keyspace.declared import REFRESH, KnownTables
 from migration_platform.components.scaffolds import KeyspaceMigrationScaffolder
 from migration_platform.components.stores import kinds_of_stores, read_settings
 from migration_platform.components.table.migration import TableMigration, build_job
 from migration_platform.components.table.reporting import Job
 from migration_platform.cql.names import TableName, quote
-from migration_platform.declaration.step_names import asset_path
+from migration_platform.declaration.step_names import asset_path, step_name
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.schema import KeyspaceSchema, read_schema
@@ -363,11 +359,11 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
                 f"{self.target_name}, too: exclude it here and keep that, or move what it says "
                 "to tables"
             )
-        steps = Counter(step_name(key) for job in jobs.values() for key in _keys(job))
+        steps = Counter(step_name(key.path) for job in jobs.values() for key in _keys(job))
         clashes = {}
         for name, job in jobs.items():
             # Of orders and orders_diff the longer one steps back.
-            if steps[step_name(job.target)] > 1:
+            if steps[step_name(job.target.path)] > 1:
                 clashes[name] = (
                     f"it is not migrated, for its asset {job.target.to_user_string()} would have "
                     "the name of another table's asset: give it another name at the target with "

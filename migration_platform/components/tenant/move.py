@@ -213,45 +213,13 @@ def build_step_assets(
 ) -> dg.AssetsDefinition:
     """Build a step's asset with its checks, and its backup where it writes values."""
     step = moved.step
-    partitioned: dict[str, Any] = {}
-    if isinstance(step, TableStep):
-        partitioned = {
-            "partitions_def": dg.StaticPartitionsDefinition([r.key for r in step.ranges])
-        }
-    specs = []
-    if not isinstance(step, SyncStep):
-        specs.append(
-            dg.AssetSpec(
-                moved.backup_key,
-                deps=[moved.plan_key],
-                description=(
-                    f"What `{step.name}` is about to change, as it was: values and writetimes in "
-                    "files with a manifest and checksums. The rollback reads it."
-                ),
-                kinds={_kind(step)},
-                skippable=True,
-                **partitioned,
-                **common,
-            )
-        )
-    specs.append(
-        dg.AssetSpec(
-            moved.key,
-            deps=[moved.plan_key, *(spec.key for spec in specs), *after],
-            description=moved.describe(),
-            kinds={_kind(step)},
-            skippable=True,
-            **partitioned,
-            **common,
-        )
-    )
     checks = [
         dg.AssetCheckSpec(name, asset=moved.key, description=description)
         for name, description in moved.checks.items()
     ]
     options: dict[str, Any] = {
         "name": moved.op_name,
-        "specs": specs,
+        "specs": _step_specs(moved, common, after),
         "check_specs": checks,
         "can_subset": True,
         "required_resource_keys": _stores(moved.move, step),
@@ -289,6 +257,46 @@ def build_step_assets(
         )
 
     return sync
+
+
+def _step_specs(
+    moved: MovedStep, common: dict[str, Any], after: Sequence[dg.AssetKey]
+) -> list[dg.AssetSpec]:
+    """Describe a step's backup, where it writes values, and the step itself."""
+    step = moved.step
+    partitioned: dict[str, Any] = {}
+    if isinstance(step, TableStep):
+        partitioned = {
+            "partitions_def": dg.StaticPartitionsDefinition([r.key for r in step.ranges])
+        }
+    specs: list[dg.AssetSpec] = []
+    if not isinstance(step, SyncStep):
+        specs.append(
+            dg.AssetSpec(
+                moved.backup_key,
+                deps=[moved.plan_key],
+                description=(
+                    f"What `{step.name}` is about to change, as it was: values and writetimes in "
+                    "files with a manifest and checksums. The rollback reads it."
+                ),
+                kinds={_kind(step)},
+                skippable=True,
+                **partitioned,
+                **common,
+            )
+        )
+    specs.append(
+        dg.AssetSpec(
+            moved.key,
+            deps=[moved.plan_key, *(spec.key for spec in specs), *after],
+            description=moved.describe(),
+            kinds={_kind(step)},
+            skippable=True,
+            **partitioned,
+            **common,
+        )
+    )
+    return specs
 
 
 def build_rollback_job(*, move: Move, folder: str | None) -> dg.JobDefinition:

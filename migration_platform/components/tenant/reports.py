@@ -339,13 +339,45 @@ def judge_table(
     for value in proofs.values():
         total.add(Proof.from_json(value))
     missing = [key for key in keys if key not in proofs]
-    planned = plan.manifest()["planned"]
-    what = {
+    what = _verdicts(total, plan.manifest())
+    picture = show_move(folder, moved.move)
+    for check in context.op_execution_context.selected_asset_check_keys:
+        passed, description, details = what[check.name]
+        severity = dg.AssetCheckSeverity.ERROR
+        if missing:
+            passed = False
+            description = (
+                f"{len(missing)} of {len(keys)} ranges are not verified yet "
+                f"({describe_ranges([range_of_key(key) for key in missing])}); {description}"
+            )
+        elif check.name == REST_UNCHANGED and (total.accepted or not total.unexplained):
+            severity = dg.AssetCheckSeverity.WARN
+        yield dg.AssetCheckResult(
+            asset_key=moved.key,
+            check_name=check.name,
+            passed=passed,
+            severity=severity,
+            description=description,
+            metadata={
+                name: dg.MetadataValue.json(value) if isinstance(value, list) else value
+                for name, value in details.items()
+                if value != []
+            }
+            | picture,
+        )
+
+
+def _verdicts(
+    total: Proof, manifest: Mapping[str, Any]
+) -> dict[str, tuple[bool, str, dict[str, Any]]]:
+    """Give each check of a table: whether it passes, a sentence, and details."""
+    planned = manifest["planned"]
+    return {
         NOTHING_LEFT: (
             not total.left,
             f"{number(total.left, 'row')} of the origin tenant left; make a new plan and run it"
             if total.left
-            else _nothing_left(total.rows, plan.manifest()),
+            else _nothing_left(total.rows, manifest),
             {"left": total.left, "rows_left": total.left_samples},
         ),
         COUNTS_EQUAL: (
@@ -390,31 +422,6 @@ def judge_table(
             {"intruders": total.intruder_samples, "new": total.new},
         ),
     }
-    picture = show_move(folder, moved.move)
-    for check in context.op_execution_context.selected_asset_check_keys:
-        passed, description, details = what[check.name]
-        severity = dg.AssetCheckSeverity.ERROR
-        if missing:
-            passed = False
-            description = (
-                f"{len(missing)} of {len(keys)} ranges are not verified yet "
-                f"({describe_ranges([range_of_key(key) for key in missing])}); {description}"
-            )
-        elif check.name == REST_UNCHANGED and (total.accepted or not total.unexplained):
-            severity = dg.AssetCheckSeverity.WARN
-        yield dg.AssetCheckResult(
-            asset_key=moved.key,
-            check_name=check.name,
-            passed=passed,
-            severity=severity,
-            description=description,
-            metadata={
-                name: dg.MetadataValue.json(value) if isinstance(value, list) else value
-                for name, value in details.items()
-                if value != []
-            }
-            | picture,
-        )
 
 
 def _nothing_left(rows: int, manifest: Mapping[str, Any]) -> str:

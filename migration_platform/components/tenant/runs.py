@@ -35,11 +35,12 @@ from migration_platform.components.tenant.reports import (
 )
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.resources import CassandraResource, Neo4jResource, SunbirdSyncResource
+from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.tenant import sync_step
 from migration_platform.tenant.changes import Changes
 from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
 from migration_platform.tenant.records import ALL, PlanFolder, seal_backup, sole_writer
-from migration_platform.tenant.shape import shape_table
+from migration_platform.tenant.shape import TableShape, shape_table
 from migration_platform.tenant.steps import (
     applied_plans,
     apply_table_range,
@@ -208,28 +209,8 @@ def run_table_step(
             context.log.info(
                 f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
             )
-            told = _build_counter(context, plan.manifest()["planned"])
             began, earlier = time.monotonic(), read_progress(folder, step)
-            for key in context.partition_keys:
-                try:
-                    done = apply_table_range(
-                        connection,
-                        move,
-                        shape,
-                        plan,
-                        range_of_key(key),
-                        changes=moved.key in selected,
-                        accept_changes=accept_changes,
-                        on_done=told,
-                        on_retry=_retries(context, f"{step.name} {key}"),
-                    )
-                except MigrationError as error:
-                    failed[key] = explain(error)
-                    context.log.error(f"{key}: {error}")
-                    continue
-                if problem := report_range(context, moved, plan, done):
-                    failed[key] = problem
-                    context.log.error(f"{key}: {problem}")
+            failed = _apply_ranges(context, moved, connection, shape, plan, accept_changes)
             seal_backup(plan)
             if moved.key in selected:
                 seconds = time.monotonic() - began
@@ -241,6 +222,41 @@ def run_table_step(
         ranges = describe_ranges([range_of_key(key) for key in failed])
         reason = next(iter(failed.values()))
         raise _failure(moved, f"{len(failed)} ranges are not as planned ({ranges}): {reason}")
+
+
+def _apply_ranges(
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    connection: Connection,
+    shape: TableShape,
+    plan: PlanFolder,
+    accept_changes: bool,
+) -> dict[str, str]:
+    """Back up, change and prove the selected ranges; give why some are not as planned."""
+    changes = moved.key in context.op_execution_context.selected_asset_keys
+    failed: dict[str, str] = {}
+    told = _build_counter(context, plan.manifest()["planned"])
+    for key in context.partition_keys:
+        try:
+            done = apply_table_range(
+                connection,
+                moved.move,
+                shape,
+                plan,
+                range_of_key(key),
+                changes=changes,
+                accept_changes=accept_changes,
+                on_done=told,
+                on_retry=_retries(context, f"{moved.step.name} {key}"),
+            )
+        except MigrationError as error:
+            failed[key] = explain(error)
+            context.log.error(f"{key}: {error}")
+            continue
+        if problem := report_range(context, moved, plan, done):
+            failed[key] = problem
+            context.log.error(f"{key}: {problem}")
+    return failed
 
 
 def _check_table(
@@ -429,7 +445,18 @@ def run_sync_step(
                 report_sync(context, moved, folder, plan, done)
     except MigrationError as error:
         raise _failure(moved, str(error)) from None
-    picture = show_move(folder, move)
+    yield from _judge_sync(context, moved, folder, done)
+    if done.reason:
+        raise _failure(moved, done.reason)
+
+
+def _judge_sync(
+    context: dg.AssetExecutionContext,
+    moved: MovedStep,
+    folder: Path,
+    done: sync_step.AppliedSync,
+) -> Iterator[dg.AssetCheckResult]:
+    picture = show_move(folder, moved.move)
     for check in context.op_execution_context.selected_asset_check_keys:
         if check.name == BLOCKS_ACCEPTED:
             passed, description = done.accepted
@@ -443,8 +470,6 @@ def run_sync_step(
             description=description,
             metadata=picture,
         )
-    if done.reason:
-        raise _failure(moved, done.reason)
 
 
 # -- rollback ------------------------------------------------------------------------------------
@@ -492,35 +517,47 @@ def roll_back(
             problems.append(f"{step.name}: {error}")
             context.log.error(problems[-1])
             continue
-        what = "to put back" if dry_run else "put back"
-        said = f"{step.name}: {restored.changed:,} {what}"
-        if not dry_run:
-            said += (
-                f", {restored.already:,} so before, {restored.conflicts + restored.gone:,} without "
-                "what the move wrote, left alone"
-            )
-        context.log.info(said)
-        for sample in restored.samples:
-            context.log.warning(f"{step.name}: left alone: {sample}")
-        context.log_event(
-            dg.AssetObservation(
-                moved.key,
-                description=f"{'Dry run of a rollback' if dry_run else 'Rolled back'}. {said}",
-                metadata={
-                    "dry_run": dry_run,
-                    "put_back": restored.changed,
-                    "put_back_before": restored.already,
-                    "left_alone": restored.conflicts + restored.gone,
-                    **show_move(folder, move),
-                },
-            )
-        )
+        _tell_of_rollback(context, moved, folder, restored, dry_run=dry_run)
     for step in move.steps:
         if isinstance(step, SyncStep) and not dry_run:
             sync_step.note_rollback(move, step, folder)
             context.log.warning(f"{step.name}: {sync_step.NOT_SYNCED}")
     if problems:
         raise dg.Failure(f"{move.name}: {'; '.join(problems)}", allow_retries=False)
+
+
+def _tell_of_rollback(
+    context: dg.OpExecutionContext,
+    moved: MovedStep,
+    folder: Path,
+    restored: Changes,
+    *,
+    dry_run: bool,
+) -> None:
+    """Tell what was put back of a step, in the log and on the step's page."""
+    what = "to put back" if dry_run else "put back"
+    said = f"{moved.step.name}: {restored.changed:,} {what}"
+    if not dry_run:
+        said += (
+            f", {restored.already:,} so before, {restored.conflicts + restored.gone:,} without "
+            "what the move wrote, left alone"
+        )
+    context.log.info(said)
+    for sample in restored.samples:
+        context.log.warning(f"{moved.step.name}: left alone: {sample}")
+    context.log_event(
+        dg.AssetObservation(
+            moved.key,
+            description=f"{'Dry run of a rollback' if dry_run else 'Rolled back'}. {said}",
+            metadata={
+                "dry_run": dry_run,
+                "put_back": restored.changed,
+                "put_back_before": restored.already,
+                "left_alone": restored.conflicts + restored.gone,
+                **show_move(folder, moved.move),
+            },
+        )
+    )
 
 
 def _refuse_later_steps(move: Move, folder: Path, step: Step) -> None:
