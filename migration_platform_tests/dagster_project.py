@@ -38,7 +38,9 @@ from dagster._core.storage.tags import (
     ASSET_PARTITION_RANGE_END_TAG,
     ASSET_PARTITION_RANGE_START_TAG,
 )
+from dagster.components.core import package_entry as plugins
 from dagster.components.core import snapshot
+from dagster_shared.serdes.objects import package_entry
 
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration
@@ -109,7 +111,10 @@ def _spare_repeated_work() -> None:
         # An engine of theirs keeps no connection, so one for each file is as good as many.
         keep(storage, "create_engine", lambda url: url)
     keep(ScriptDirectory, "from_config", lambda config: config.config_file_name)
+    # What all component types look like, for Dagster's page of them: a third of a project's load.
     keep(snapshot, "get_package_entry_snap", lambda key, kind: (key, kind))
+    keep(package_entry, "json_for_component_type", lambda key, *_: key)
+    keep(plugins, "get_entry_points_from_python_environment", lambda group: group)
 
 
 _spare_repeated_work()
