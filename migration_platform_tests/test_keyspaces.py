@@ -18,7 +18,8 @@ from migration_platform.components.keyspace.assets import KnownTables, build_cut
 from migration_platform.components.keyspace.attributes import TableAttributes
 from migration_platform.components.keyspace.cutover import MovedTable, judge_checks
 from migration_platform.components.keyspace.migration import KeyspaceMigration
-from migration_platform.components.table.migration import TableMigration, build_job
+from migration_platform.components.table.migration import TableMigration
+from migration_platform.components.table.naming import build_job
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError, PreflightError

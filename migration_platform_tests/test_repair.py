@@ -16,14 +16,9 @@ from migration_platform.comparing import diff
 from migration_platform.comparing.diff import diff_ranges
 from migration_platform.comparing.verdicts import RangeVerdict, difference_lines
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import (
-    CONSISTENCY_LEVELS,
-    ColumnFilter,
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import CONSISTENCY_LEVELS
 from migration_platform.errors import PreflightError
 from migration_platform.runs.workers import WorkerPool
 from migration_platform_tests.cells import (

@@ -30,7 +30,7 @@ from migration_platform.cql.rows import (
 )
 from migration_platform.cql.types import holds_sets, parse_type
 from migration_platform.cql.values import encode_value, show_value
-from migration_platform.declaration.migration import Columns
+from migration_platform.declaration.columns import Columns
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source
 from migration_platform.stores.interface import Selection
 

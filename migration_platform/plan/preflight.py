@@ -13,7 +13,8 @@ from migration_platform.cql.conversion import TypesDiffer
 from migration_platform.cql.names import quote
 from migration_platform.cql.types import parse_type
 from migration_platform.cql.values import encode_value
-from migration_platform.declaration.migration import Migration, RowMax
+from migration_platform.declaration.migration import Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.plan.codecs import build_codec, hint_for, is_injective
 from migration_platform.plan.model import Layer, Plan, Source, Table, folds_forms
 from migration_platform.plan.uncounted_times import settle_uncounted
