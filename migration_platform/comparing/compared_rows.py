@@ -11,7 +11,8 @@ from functools import partial
 from struct import Struct
 
 from migration_platform.comparing.digest import DigestedRow
-from migration_platform.copying.transform import BAD_ROW, Wins, compile_rows, is_sorted
+from migration_platform.copying.filling import is_sorted
+from migration_platform.copying.transform import BAD_ROW, Wins, compile_rows
 from migration_platform.counts import Tally
 from migration_platform.cql.cell_times import (
     CellTime,
