@@ -226,6 +226,24 @@ def tell_cost(
     declared = migration.target.declared
     assert isinstance(declared, DynamoDbTarget)
     has_indexes = bool(found.indexes if found else declared.indexes)
+    yield from _tell_items(cost)
+    yield from _tell_writes_and_storage(cost, has_indexes=has_indexes)
+    yield _tell_comparison(cost, migration, scans, declared.read_units_per_second)
+    yield "duration of the copy", *_tell_duration(cost, migration, found)
+    if migration.writetime == "row_max":
+        yield (
+            "way of writing",
+            "one conditional PutItem a row",
+            "writetime: row_max lets the newest win; slower than batches, and a write that is left "
+            "alone because the table has what is newer is paid, too",
+        )
+    else:
+        yield "way of writing", "BatchWriteItem", "up to 25 items a request; each is paid alone"
+    if cost.refused.value:
+        yield "rows that no item can hold", str(cost.refused), cost.refused_samples[0]
+
+
+def _tell_items(cost: Cost) -> Iterator[Line]:
     counted = (
         "every row was read"
         if cost.is_complete
@@ -239,6 +257,9 @@ def tell_cost(
         f"{cost.average_item:,.0f} on average, {cost.largest_item:,} the largest",
         "as DynamoDB counts them" + ("" if cost.is_complete else "; there may be larger ones"),
     )
+
+
+def _tell_writes_and_storage(cost: Cost, *, has_indexes: bool) -> Iterator[Line]:
     yield (
         "write units of the copy",
         str(cost.write_units),
@@ -258,31 +279,21 @@ def tell_cost(
         "GB-months for each month, a GB of 10^9 bytes, with 100 bytes more for each item"
         + (" and for each item of an index" if has_indexes else ""),
     )
+
+
+def _tell_comparison(cost: Cost, migration: Migration, scans: int, rate: int | None) -> Line:
     how = (
         "each item read alone, by BatchGetItem"
         if migration.diff_mode == "origin_only"
         else "a strongly consistent scan, 4 KB a unit"
         + (f", {scans} times: for rows and for static cells" if scans > 1 else "")
     )
-    rate = declared.read_units_per_second
-    yield (
+    return (
         "read units of a comparison",
         str(cost.read_units),
         f"{_millions(cost.read_units)} million read request units: {how}"
         + (f"; {_time_at(cost.read_units, rate)} at {rate:,} a second" if rate else ""),
     )
-    yield "duration of the copy", *_tell_duration(cost, migration, found)
-    if migration.writetime == "row_max":
-        yield (
-            "way of writing",
-            "one conditional PutItem a row",
-            "writetime: row_max lets the newest win; slower than batches, and a write that is left "
-            "alone because the table has what is newer is paid, too",
-        )
-    else:
-        yield "way of writing", "BatchWriteItem", "up to 25 items a request; each is paid alone"
-    if cost.refused.value:
-        yield "rows that no item can hold", str(cost.refused), cost.refused_samples[0]
 
 
 def _tell_duration(cost: Cost, migration: Migration, found: DynamoTable | None) -> tuple[str, str]:

@@ -146,7 +146,17 @@ class DynamoDbTarget(StoreDeclaration):
 
     def validate_target(self, migration: Any) -> list[str]:
         """Refuse what a DynamoDB table cannot keep: it has one time for an item, or none."""
-        wrong = [*self.wrong(), *object_to_table_name(migration.target.table.table)]
+        return [
+            *self.wrong(),
+            *object_to_table_name(migration.target.table.table),
+            *self._object_to_times(migration),
+            *_object_to_comparison(migration),
+            *_object_to_unknown(migration),
+        ]
+
+    def _object_to_times(self, migration: Any) -> list[str]:
+        """Refuse times of cells, and times of items without an attribute that keeps them."""
+        wrong = []
         if migration.writetime not in ("now", "row_max"):
             wrong.append(
                 f"writetime is {show(migration.writetime)}, but an item of DynamoDB has one time "
@@ -171,56 +181,6 @@ class DynamoDbTarget(StoreDeclaration):
                     f"target.{name}_attribute does nothing with {name}: "
                     f"{getattr(migration, name)}; set {name} to row_max, or leave the attribute out"
                 )
-        if migration.compare_writetime:
-            wrong.append(
-                "diff.compare_writetime is not known of a DynamoDB target: items are compared by "
-                "their values; leave it out"
-            )
-        if migration.compare_form:
-            wrong.append(
-                "diff.compare_form does nothing with a DynamoDB target, whose keys have one form; "
-                "leave it out"
-            )
-        if migration.ignore_newer_than_seconds is not None and "extra" in migration.repair:
-            wrong.append(
-                "diff.ignore_newer_than_seconds spares no extra item, because DynamoDB does not "
-                "tell when one was written; take extra out of diff.repair, or leave the other out"
-            )
-        if migration.target.bytes_per_second is not None:
-            wrong.append(
-                "target.bytes_per_second is not known of a DynamoDB target; set "
-                "target.write_units_per_second"
-            )
-        if migration.target.consistency != "LOCAL_QUORUM":
-            wrong.append(
-                "target.consistency is not known of a DynamoDB target, which is always read "
-                "strongly consistent; leave it out"
-            )
-        if migration.group_writes_by is not None:
-            wrong.append(
-                "group_writes_by is not known of a DynamoDB target: a request holds items of any "
-                "key; leave it out"
-            )
-        if migration.batch_across_partitions:
-            wrong.append(
-                "batch_across_partitions is not known of a DynamoDB target: a request holds items "
-                "of any key; leave it out"
-            )
-        if getattr(migration.row_max, "if_none_counts", "") == "now":
-            wrong.append(
-                "row_max.if_none_counts is not known of a DynamoDB target, where an attribute of "
-                "the item keeps the row's time; leave it out"
-            )
-        if getattr(migration.columns, "unmatched", "refuse") != "refuse":
-            wrong.append(
-                "columns.unmatched is not known of a DynamoDB target, which lacks no attribute; "
-                "name what is to be left out in columns.skip"
-            )
-        if "counters" in migration.repair:
-            wrong.append(
-                "diff.repair names counters, but in DynamoDB a counter is a number like any other; "
-                "name mismatched instead"
-            )
         return wrong
 
     def describe(self, migration: Any) -> list[str]:
@@ -242,6 +202,68 @@ class DynamoDbTarget(StoreDeclaration):
             if attribute
         ]
         return [*lines, f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}"]
+
+
+def _object_to_comparison(migration: Any) -> list[str]:
+    """Refuse what no comparison with items can tell."""
+    wrong = []
+    if migration.compare_writetime:
+        wrong.append(
+            "diff.compare_writetime is not known of a DynamoDB target: items are compared by "
+            "their values; leave it out"
+        )
+    if migration.compare_form:
+        wrong.append(
+            "diff.compare_form does nothing with a DynamoDB target, whose keys have one form; "
+            "leave it out"
+        )
+    if migration.ignore_newer_than_seconds is not None and "extra" in migration.repair:
+        wrong.append(
+            "diff.ignore_newer_than_seconds spares no extra item, because DynamoDB does not "
+            "tell when one was written; take extra out of diff.repair, or leave the other out"
+        )
+    return wrong
+
+
+def _object_to_unknown(migration: Any) -> list[str]:
+    """Refuse attributes that mean nothing for a DynamoDB table."""
+    wrong = []
+    if migration.target.bytes_per_second is not None:
+        wrong.append(
+            "target.bytes_per_second is not known of a DynamoDB target; set "
+            "target.write_units_per_second"
+        )
+    if migration.target.consistency != "LOCAL_QUORUM":
+        wrong.append(
+            "target.consistency is not known of a DynamoDB target, which is always read "
+            "strongly consistent; leave it out"
+        )
+    if migration.group_writes_by is not None:
+        wrong.append(
+            "group_writes_by is not known of a DynamoDB target: a request holds items of any "
+            "key; leave it out"
+        )
+    if migration.batch_across_partitions:
+        wrong.append(
+            "batch_across_partitions is not known of a DynamoDB target: a request holds items "
+            "of any key; leave it out"
+        )
+    if getattr(migration.row_max, "if_none_counts", "") == "now":
+        wrong.append(
+            "row_max.if_none_counts is not known of a DynamoDB target, where an attribute of "
+            "the item keeps the row's time; leave it out"
+        )
+    if getattr(migration.columns, "unmatched", "refuse") != "refuse":
+        wrong.append(
+            "columns.unmatched is not known of a DynamoDB target, which lacks no attribute; "
+            "name what is to be left out in columns.skip"
+        )
+    if "counters" in migration.repair:
+        wrong.append(
+            "diff.repair names counters, but in DynamoDB a counter is a number like any other; "
+            "name mismatched instead"
+        )
+    return wrong
 
 
 def _codes(names: Sequence[str]) -> str:
