@@ -15,7 +15,7 @@ import pytest
 from migration_platform.comparing.diff import diff_ranges
 from migration_platform.copying.copy import CopyRange
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Filter
+from migration_platform.declaration.filters import Filter
 from migration_platform.errors import DeniedError, MigrationError, PreflightError
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.stack import Running

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from migration_platform.copying.copy import copy_range
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import NULL, join_cells, split_cells
-from migration_platform.declaration.migration import Columns, Endpoint, Filter, Migration
+from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.plan.model import Column, Plan, Table
 from migration_platform.stores.cassandra.connection import Connection

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from migration_platform.comparing.diff import diff_ranges
-from migration_platform.declaration.migration import TTL_MODES, WRITETIME_MODES
+from migration_platform.declaration.times import TTL_MODES, WRITETIME_MODES
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.tables import truncate
 from migration_platform_tests.cells import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import encode_value, show_value
-from migration_platform.declaration.migration import CODECS, Columns
+from migration_platform.declaration.columns import CODECS, Columns
 from migration_platform.plan.codecs import build_codec, hint_for, is_injective
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,14 +9,9 @@ from migration_platform.comparing.diff import diff_ranges
 from migration_platform.copying.collisions import refuse_collisions
 from migration_platform.copying.copy import CopyRange
 from migration_platform.copying.rehearsal import rehearse
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-    Guardrails,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Guardrails
 from migration_platform.errors import PreflightError
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.work import Done

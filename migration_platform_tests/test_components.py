@@ -16,22 +16,16 @@ from dagster._core.storage.tags import (
 )
 from dagster._grpc.impl import get_external_schedule_execution
 
-from migration_platform.components.table.migration import (
+from migration_platform.components.table.attributes import (
     FilterAttributes,
     OriginAttributes,
-    TableMigration,
     TargetAttributes,
 )
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-    Guardrails,
-    Migration,
-    RowMax,
-)
+from migration_platform.components.table.migration import TableMigration
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Guardrails, Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.demo.sample import create_tables, fill_origin
 from migration_platform.errors import DeclarationError
 from migration_platform.local.cassandra import Cassandra

@@ -27,7 +27,8 @@ from migration_platform.copying.dead_letters import (
 from migration_platform.copying.replay import ReplayCounts, ensure_letters, replay
 from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Columns, ExplodeMap, ExtractJson, Guardrails
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.migration import Guardrails
 from migration_platform.errors import MigrationError, PermanentError, PreflightError
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.plan.model import Plan

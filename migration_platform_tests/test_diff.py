@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from cassandra.concurrent import execute_concurrent_with_args
 
-from migration_platform.comparing.diff import MAX_SAMPLES, diff_ranges
+from migration_platform.comparing.diff import diff_ranges
+from migration_platform.comparing.verdicts import MAX_SAMPLES
 from migration_platform.cql.names import TableName
 from migration_platform.demo import sample
 from migration_platform.runs.workers import WorkerPool

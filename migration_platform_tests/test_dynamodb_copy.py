@@ -12,7 +12,8 @@ import pytest
 
 from migration_platform.copying.transform import compile_rows
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Columns, Endpoint, Migration
+from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.local.stack import Running
 from migration_platform.plan.model import Plan

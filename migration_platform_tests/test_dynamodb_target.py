@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Columns, Endpoint, Migration
+from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
 

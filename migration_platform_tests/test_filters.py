@@ -2,7 +2,9 @@
 
 import pytest
 
-from migration_platform.declaration.migration import ColumnFilter, Columns, Filter, Guardrails
+from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Guardrails
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 from migration_platform_tests.comparing import compare, found, rehearse_all

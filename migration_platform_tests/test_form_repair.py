@@ -20,7 +20,7 @@ from migration_platform.cql.elements import (
 )
 from migration_platform.cql.forms import comparable_element, in_usual_form, usual_form
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Columns, ExplodeMap
+from migration_platform.declaration.columns import Columns, ExplodeMap
 from migration_platform.errors import PreflightError
 from migration_platform_tests.cells import ManyTables, many_tables
 from migration_platform_tests.comparing import (

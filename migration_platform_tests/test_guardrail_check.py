@@ -11,7 +11,8 @@ from migration_platform.components.table.guardrail_check import check_key
 from migration_platform.copying.large_cells import declare_check
 from migration_platform.copying.rehearsal import rehearse
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Endpoint, Filter
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.migration import Endpoint
 from migration_platform.declaration.step_names import step_name
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.stores.kinds import open_origin

@@ -17,18 +17,14 @@ from migration_platform.components.table.guardrail_check import (
     build_check_asset,
     check_key,
 )
-from migration_platform.components.table.migration import TableMigration, build_job
+from migration_platform.components.table.migration import TableMigration
+from migration_platform.components.table.naming import build_job
 from migration_platform.cql.literals import parse_literal
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-    Guardrails,
-    Migration,
-    RowMax,
-)
+from migration_platform.declaration.columns import ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Guardrails, Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform_tests.cells import read_cells

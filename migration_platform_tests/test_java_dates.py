@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Columns
+from migration_platform.declaration.columns import Columns
 from migration_platform.errors import DeclarationError
 from migration_platform.java_time.calendar import NotDateError
 from migration_platform.java_time.dates import DatePattern

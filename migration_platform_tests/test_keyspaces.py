@@ -19,7 +19,8 @@ from migration_platform.components.keyspace.cutover import MovedTable, judge_che
 from migration_platform.components.keyspace.declared import KnownTables
 from migration_platform.components.keyspace.gate import build_cutover_sensor
 from migration_platform.components.keyspace.migration import KeyspaceMigration
-from migration_platform.components.table.migration import TableMigration, build_job
+from migration_platform.components.table.migration import TableMigration
+from migration_platform.components.table.naming import build_job
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError, PreflightError

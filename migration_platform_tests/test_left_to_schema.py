@@ -10,14 +10,9 @@ from datetime import UTC, datetime
 import pytest
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-    RowMax,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError, PermanentError, PreflightError
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.kinds import describe_fidelity

@@ -7,13 +7,9 @@ reads. The server keeps what it knows of permissions for an hour, as large clust
 import pytest
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Columns,
-    Endpoint,
-    Filter,
-    Migration,
-)
+from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import PreflightError
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.stores.cassandra import masks

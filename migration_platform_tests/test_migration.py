@@ -8,15 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migration_platform.cql.names import TableName, quote
+from migration_platform.declaration.columns import CODECS, Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
 from migration_platform.declaration.migration import (
-    CODECS,
     CONSISTENCY_LEVELS,
-    ColumnFilter,
-    Columns,
     Endpoint,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
     Guardrails,
     Migration,
 )

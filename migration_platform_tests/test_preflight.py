@@ -3,16 +3,9 @@
 import pytest
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Columns,
-    Endpoint,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-    Guardrails,
-    Migration,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Endpoint, Guardrails, Migration
 from migration_platform.errors import PreflightError
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.kinds import plan_between

@@ -12,18 +12,13 @@ from threading import Event, Thread, Timer
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from migration_platform.comparing import diff
+from migration_platform.comparing import settling
 from migration_platform.comparing.diff import diff_ranges
 from migration_platform.comparing.verdicts import RangeVerdict, difference_lines
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import (
-    CONSISTENCY_LEVELS,
-    ColumnFilter,
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import CONSISTENCY_LEVELS
 from migration_platform.errors import PreflightError
 from migration_platform.runs.workers import WorkerPool
 from migration_platform_tests.cells import (
@@ -529,7 +524,7 @@ def test_what_is_beyond_the_bound_of_a_range_is_counted_and_left(
 ):
     origin, target = pair()
     reader.execute(f"TRUNCATE {target}")
-    monkeypatch.setattr(diff, "RECHECKED_ROWS", 6)
+    monkeypatch.setattr(settling, "RECHECKED_ROWS", 6)
     plan = plan_copy(
         connection, origin, target, token_ranges=1, repair=("missing",), repair_writetime="now"
     )

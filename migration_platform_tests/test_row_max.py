@@ -5,7 +5,8 @@ import time
 import pytest
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Filter, RowMax
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.stores.cassandra.tables import truncate
 from migration_platform_tests.cells import many_tables, read_cells

@@ -5,14 +5,9 @@ from dataclasses import fields, replace
 import pytest
 
 from migration_platform.comparing.scope import MAX_SHOWN, Scope, describe_filter, describe_scope
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-    Filter,
-    Guardrails,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Guardrails
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 from migration_platform_tests.tables import create_table, declare, plan_copy
 

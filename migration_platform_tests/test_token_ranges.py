@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from migration_platform.declaration.migration import Filter
+from migration_platform.declaration.filters import Filter
 from migration_platform.token_ranges import (
     MAX_RANGES,
     MAX_TOKEN,

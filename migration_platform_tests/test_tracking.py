@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.counts import RangeCounts
 from migration_platform.cql.names import TableName, quote
-from migration_platform.declaration.migration import Filter, Migration
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.migration import Migration
 from migration_platform.errors import (
     DeclarationError,
     MigrationError,

@@ -22,7 +22,7 @@ from migration_platform.copying.dead_letters import open_letters
 from migration_platform.copying.replay import ReplaySlice, ensure_letters
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import join_cells
-from migration_platform.declaration.migration import Columns
+from migration_platform.declaration.columns import Columns
 from migration_platform.errors import PreflightError
 from migration_platform.plan.fidelity import tell_transactions
 from migration_platform.plan.model import Plan

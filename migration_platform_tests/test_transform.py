@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from migration_platform.declaration.migration import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.token_ranges import split_ring
 from migration_platform_tests.comparing import compare, found

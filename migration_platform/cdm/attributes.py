@@ -4,13 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    ExplodeMap,
-    ExtractJson,
-    Guardrails,
-    Migration,
-)
+from migration_platform.declaration.columns import ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter
+from migration_platform.declaration.migration import Guardrails, Migration
 
 
 def to_attributes(migration: Migration) -> dict[str, Any]:

@@ -8,11 +8,7 @@ from migration_platform.cdm.java_splits import object_to_split, split_text
 from migration_platform.cdm.properties import PREFIX
 from migration_platform.cdm.settings import Settings, shown, unquoted
 from migration_platform.cql.literals import parse_literal
-from migration_platform.declaration.migration import (
-    Columns,
-    ExplodeMap,
-    ExtractJson,
-)
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
 
 
 def to_columns(settings: Settings, timestamp_keys: Sequence[str]) -> Columns:

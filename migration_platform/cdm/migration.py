@@ -13,14 +13,9 @@ from migration_platform.cdm.columns import to_columns
 from migration_platform.cdm.properties import PREFIX
 from migration_platform.cdm.settings import Settings, unquoted
 from migration_platform.copying.large_cells import declare_check
-from migration_platform.declaration.migration import (
-    ColumnFilter,
-    Endpoint,
-    Filter,
-    Guardrails,
-    Migration,
-    RowMax,
-)
+from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.migration import Endpoint, Guardrails, Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
 from migration_platform.runs.resume import MAX_SPLIT
 from migration_platform.token_ranges import MAX_RANGES, MAX_TOKEN, MIN_TOKEN

@@ -11,7 +11,8 @@ from functools import partial
 from struct import Struct
 
 from migration_platform.comparing.digest import DigestedRow
-from migration_platform.copying.transform import BAD_ROW, Wins, compile_rows, is_sorted
+from migration_platform.copying.filling import is_sorted
+from migration_platform.copying.transform import BAD_ROW, Wins, compile_rows
 from migration_platform.counts import Tally
 from migration_platform.cql.cell_times import (
     CellTime,
@@ -30,7 +31,7 @@ from migration_platform.cql.rows import NULL, Page, compile_splitter, join_cells
 from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source, Table
 from migration_platform.plan.preflight import times_layout
-from migration_platform.plan.row_form import build_form
+from migration_platform.plan.row_form import RowForm, build_form
 from migration_platform.stores.interface import KeyForm, Selection
 from migration_platform.stores.kinds import kind_of
 
@@ -117,125 +118,34 @@ def compile_compared(
         for position, source in enumerate(sources)
         if is_sorted(source)
     }
-    # Of these no time is exact: a list is written as a whole, and an order that was changed for
-    # comparing no longer tells which element has which time.
-    no_time = {value.position for value in form.values if value.kind == "list"}
-    no_time |= {
-        value.position for value in form.values if value.kind in ("set", "map")
-    } & sorts.keys()
-    no_time |= {
-        value.position
-        for value in form.values
-        if value.kind != "plain" and not plan.target.tells_elements
-    }
-    per_element, time_of = form.per_element, form.time_of
     is_origin = side == "origin"
-    canonical = kind_of(plan.migration.target.kind).canonical_cells(plan, layer, sources)
-    if is_origin:
-        reader = compile_rows(
-            plan,
-            layer if compares or plan.migration.filter.by_writetime else _timeless(layer),
-            sources,
-            keys,
-            null=NULL,
-            wins=wins if layer.name == "rows" else None,
-            sorted_sets=True,
-            stands_in=True,
-        )
-        rules = plan.rules
-    else:
-        names = [sources[value.position].target for value in form.values]
-        layout = times_layout(plan.target, names if compares else (), ttls=True)
-        reader = _target_reader(plan, layer, sources, keys, layout, sorts)
-        rules = AS_IT_IS
-        time_of = tuple(_time_there(layout, name) for name in names)
-        per_element = tuple(isinstance(e, tuple) or e for e in per_element)
-    if canonical:
+    reader, settle = (
+        _read_origin(plan, layer, form, keys, wins, compares=compares)
+        if is_origin
+        else _read_target(plan, layer, form, keys, sorts, compares=compares)
+    )
+    if canonical := kind_of(plan.migration.target.kind).canonical_cells(plan, layer, sources):
         reader = _with_canonical(reader, len(sources), canonical)
-    positions = tuple(value.position for value in form.values)
     forms = _find_forms(plan, sources, sorts)
     to_usual = _compile_usual(forms, keys, len(sources)) if forms else None
-    # A constant has the row's time, and of a row of nulls no query tells that; times that are
-    # declared are known.
-    declared = isinstance(plan.rules.writetime, int) and plan.rules.ttl not in ("cell", "row_max")
-    no_time |= {
-        value.position
-        for value, (kind, _) in zip(form.values, form.time_of, strict=True)
-        if kind == "row" and not declared
-    }
-    one_time = rules.passes_bytes and not isinstance(plan.migration.ttl, int) and not no_time
-    extract = plan.migration.columns.extract_json
-    # What the target holds already is no difference, unless it is to be overwritten.
-    loose = tuple(
-        position
-        for position, source in enumerate(sources)
-        if source.kind == "json" and extract and not extract.overwrite and layer.name == "rows"
+    no_time = _find_no_time(plan, form, sorts)
+    loose = _find_loose(plan, layer, sources)
+    has_ttls = not isinstance(plan.migration.ttl, int)
+    passes_bytes = (plan.rules if is_origin else AS_IT_IS).passes_bytes
+    timing = _Timing(
+        settle,
+        positions=tuple(value.position for value in form.values),
+        no_time=no_time,
+        keeps_expiry=has_ttls,
+        one_time=passes_bytes and has_ttls and not no_time and not loose,
     )
-    keeps_expiry = not isinstance(plan.migration.ttl, int)
-    fixed_ttl = isinstance(plan.migration.ttl, int) and is_origin
-
-    def settled(times: Times, page: Page, entry: int) -> SettledTimes:
-        found = settle_times(times, rules, time_of, per_element, page.asked_us, entry)
-        return _with_ttl(found) if fixed_ttl else found
-
-    def cells(page: Page) -> Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]:
-        for key, values, times, entry in reader.rows(page, Tally()):
-            if times is BAD_ROW:
-                continue
-            found = split_cells(values, len(sources))
-            if to_usual:
-                key, _, _ = to_usual(key, values)
-            yield key, found, settled(times, page, entry) if compares else None
-
-    def digested(page: Page) -> Iterator[DigestedRow]:
-        if not (compares or loose or to_usual):
-            for key, values, times, _ in reader.rows(page, Tally()):
-                yield key, values if times is not BAD_ROW else key + NO_CONTENT, b"", b""
-            return
-        for key, values, times, entry in reader.rows(page, Tally()):
-            form = b""
-            if to_usual:
-                key, values, form = to_usual(key, values)
-            if times is BAD_ROW:
-                yield key, key + NO_CONTENT, b"", b""
-                continue
-            if not (compares or loose):
-                yield key, values, b"", form
-                continue
-            if one_time and type(times) is bytes and not loose:
-                yield key, values + _ONE_TIME + times, b"", form
-                continue
-            found = split_cells(values, len(sources))
-            presence = b""
-            if loose:
-                presence = bytes((len(loose), *(found[at] is not None for at in loose)))
-                for at in loose:
-                    found[at] = None
-                values = join_cells(found, NULL)
-            if compares:
-                content, expiries = _write_times(
-                    settled(times, page, entry), found, positions, no_time, keeps_expiry
-                )
-                values += content
-                if expiries:
-                    presence = (presence or b"\x00") + expiries
-            yield key, values, presence, form
-
-    def without_empty_statics(
-        rows: Callable[[Page], Iterator[tuple]],
-    ) -> Callable[[Page], Iterator[tuple]]:
-        # A partition without static cells is no static row, on either side.
-        empty = NULL * len(positions)
-
-        def there(page: Page) -> Iterator[tuple]:
-            for row in rows(page):
-                values = row[1] if isinstance(row[1], bytes) else join_cells(row[1], NULL)
-                if not values[len(row[0]) :].startswith(empty):
-                    yield row
-
-        return there
-
+    timing = timing if compares else None
+    cells = _compile_cells(reader, to_usual, len(sources), timing)
+    digested = _compile_digested(reader, to_usual, len(sources), loose, timing)
     is_statics = layer.name == "statics"
+    if is_statics:
+        cells = _without_empty_statics(cells, len(form.values))
+        digested = _without_empty_statics(digested, len(form.values))
     return ComparedRows(
         table=plan.origin if is_origin else plan.target,
         layer=layer,
@@ -243,14 +153,187 @@ def compile_compared(
         keys=keys,
         columns=reader.columns,
         times=reader.times,
-        no_time=frozenset(no_time),
+        no_time=no_time,
         loose=loose,
         statics=is_statics,
         where=plan.migration.filter.where if is_origin else None,
         forms=forms,
-        digested=without_empty_statics(digested) if is_statics else digested,
-        cells=without_empty_statics(cells) if is_statics else cells,
+        digested=digested,
+        cells=cells,
     )
+
+
+_Cells = Callable[[Page], Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]]
+_Digested = Callable[[Page], Iterator[DigestedRow]]
+_ToUsual = Callable[[bytes, bytes], tuple[bytes, bytes, bytes]]
+_Settle = Callable[[Times, Page, int], SettledTimes]
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """How the times of a row are compared: those of the cells at `positions`, but for `no_time`.
+
+    With `one_time` a row whose times were never taken apart need not be settled.
+    """
+
+    settle: _Settle
+    positions: tuple[int, ...]
+    no_time: frozenset[int]
+    keeps_expiry: bool
+    one_time: bool
+
+
+def _find_no_time(plan: Plan, form: RowForm, sorts: Mapping[int, CqlType]) -> frozenset[int]:
+    """Find the values of which no time is exact, by their position.
+
+    A list is written as a whole, and an order that was changed for comparing no longer tells which
+    element has which time. A constant has the row's time, and of a row of nulls no query tells
+    that; times that are declared are known.
+    """
+    declared = isinstance(plan.rules.writetime, int) and plan.rules.ttl not in ("cell", "row_max")
+    return frozenset(
+        value.position
+        for value, (kind, _) in zip(form.values, form.time_of, strict=True)
+        if value.kind == "list"
+        or (value.kind in ("set", "map") and value.position in sorts)
+        or (value.kind != "plain" and not plan.target.tells_elements)
+        or (kind == "row" and not declared)
+    )
+
+
+def _find_loose(plan: Plan, layer: Layer, sources: Sequence[Source]) -> tuple[int, ...]:
+    """Find what need only be there: what the target holds already, unless it is overwritten."""
+    extract = plan.migration.columns.extract_json
+    return tuple(
+        position
+        for position, source in enumerate(sources)
+        if source.kind == "json" and extract and not extract.overwrite and layer.name == "rows"
+    )
+
+
+def _read_origin(
+    plan: Plan, layer: Layer, form: RowForm, keys: int, wins: Wins | None, *, compares: bool
+) -> tuple[RowReader, _Settle]:
+    """Read the origin's rows as a copy would write them, with the times that it would give."""
+    reader = compile_rows(
+        plan,
+        layer if compares or plan.migration.filter.by_writetime else _timeless(layer),
+        form.sources,
+        keys,
+        null=NULL,
+        wins=wins if layer.name == "rows" else None,
+        sorted_sets=True,
+        stands_in=True,
+    )
+    rules, time_of, per_element = plan.rules, form.time_of, form.per_element
+    fixed_ttl = isinstance(plan.migration.ttl, int)
+
+    def settle(times: Times, page: Page, entry: int) -> SettledTimes:
+        found = settle_times(times, rules, time_of, per_element, page.asked_us, entry)
+        return _with_ttl(found) if fixed_ttl else found
+
+    return reader, settle
+
+
+def _read_target(
+    plan: Plan,
+    layer: Layer,
+    form: RowForm,
+    keys: int,
+    sorts: Mapping[int, CqlType],
+    *,
+    compares: bool,
+) -> tuple[RowReader, _Settle]:
+    """Read the target's rows and their times as they are."""
+    names = [form.sources[value.position].target for value in form.values]
+    layout = times_layout(plan.target, names if compares else (), ttls=True)
+    reader = _target_reader(plan, layer, form.sources, keys, layout, sorts)
+    time_of = tuple(_time_there(layout, name) for name in names)
+    per_element = tuple(isinstance(each, tuple) or each for each in form.per_element)
+
+    def settle(times: Times, page: Page, entry: int) -> SettledTimes:
+        return settle_times(times, AS_IT_IS, time_of, per_element, page.asked_us, entry)
+
+    return reader, settle
+
+
+def _compile_cells(
+    reader: RowReader, to_usual: _ToUsual | None, count: int, timing: _Timing | None
+) -> _Cells:
+    """Build what gives rows as cells, `count` of them, beside their key and their times."""
+    settle = timing.settle if timing else None
+
+    def cells(page: Page) -> Iterator[tuple[bytes, list[bytes | None], SettledTimes | None]]:
+        for key, values, times, entry in reader.rows(page, Tally()):
+            if times is BAD_ROW:
+                continue
+            found = split_cells(values, count)
+            if to_usual:
+                key, _, _ = to_usual(key, values)
+            yield key, found, settle(times, page, entry) if settle else None
+
+    return cells
+
+
+def _compile_digested(
+    reader: RowReader,
+    to_usual: _ToUsual | None,
+    count: int,
+    loose: tuple[int, ...],
+    timing: _Timing | None,
+) -> _Digested:
+    """Build what gives rows as what a digest is made of; of most of them as they were read."""
+    if not (timing or loose or to_usual):
+        return lambda page: (
+            (key, values if times is not BAD_ROW else key + NO_CONTENT, b"", b"")
+            for key, values, times, _ in reader.rows(page, Tally())
+        )
+    one_time = timing is not None and timing.one_time
+
+    def digested(page: Page) -> Iterator[DigestedRow]:
+        for key, values, times, entry in reader.rows(page, Tally()):
+            form = b""
+            if to_usual:
+                key, values, form = to_usual(key, values)
+            if times is BAD_ROW:
+                yield key, key + NO_CONTENT, b"", b""
+                continue
+            if not (timing or loose):
+                yield key, values, b"", form
+                continue
+            if one_time and type(times) is bytes:
+                yield key, values + _ONE_TIME + times, b"", form
+                continue
+            found = split_cells(values, count)
+            presence = b""
+            if loose:
+                presence = bytes((len(loose), *(found[at] is not None for at in loose)))
+                for at in loose:
+                    found[at] = None
+                values = join_cells(found, NULL)
+            if timing:
+                content, expiries = _write_times(timing.settle(times, page, entry), found, timing)
+                values += content
+                if expiries:
+                    presence = (presence or b"\x00") + expiries
+            yield key, values, presence, form
+
+    return digested
+
+
+def _without_empty_statics(
+    rows: Callable[[Page], Iterator[tuple]], values: int
+) -> Callable[[Page], Iterator[tuple]]:
+    # A partition without static cells is no static row, on either side.
+    empty = NULL * values
+
+    def there(page: Page) -> Iterator[tuple]:
+        for row in rows(page):
+            cells = row[1] if isinstance(row[1], bytes) else join_cells(row[1], NULL)
+            if not cells[len(row[0]) :].startswith(empty):
+                yield row
+
+    return there
 
 
 def _find_forms(
@@ -333,7 +416,7 @@ def _target_reader(
     sources: Sequence[Source],
     keys: int,
     layout: TimesLayout,
-    sorts: dict,
+    sorts: Mapping[int, CqlType],
 ) -> RowReader:
     """Read the target's rows as they are."""
     names = tuple(source.target for source in sources)
@@ -393,15 +476,14 @@ def _with_ttl(found: SettledTimes) -> SettledTimes:
 def _write_times(
     found: SettledTimes,
     cells: list[bytes | None],
-    positions: tuple[int, ...],
-    no_time: set[int],
-    keeps_expiry: bool,
+    timing: _Timing,
 ) -> tuple[bytes, bytes]:
     """Write the times of a row's cells down: what must be equal, and when they expire."""
+    no_time, keeps_expiry = timing.no_time, timing.keeps_expiry
     content: list[bytes] = []
     expiries: list[bytes] = []
     writetimes: set[int | None] = set()
-    for position, time in zip(positions, found.cells, strict=True):
+    for position, time in zip(timing.positions, found.cells, strict=True):
         if cells[position] is None or position in no_time:
             continue
         for each in _distinct(time, keeps_expiry):

@@ -28,7 +28,7 @@ from migration_platform.cql.names import quote
 from migration_platform.cql.rows import Page, count_cells, split_cells
 from migration_platform.cql.types import parse_type
 from migration_platform.cql.values import shorten, show_value
-from migration_platform.declaration.migration import Filter
+from migration_platform.declaration.filters import Filter
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Layer, Plan
 from migration_platform.plan.preflight import times_layout

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 from migration_platform.comparing.compared_rows import compile_compared
 from migration_platform.cql.names import quote
-from migration_platform.declaration.migration import MAX_WRITETIME_US, Migration
+from migration_platform.declaration.migration import Migration
+from migration_platform.declaration.times import MAX_WRITETIME_US
 from migration_platform.plan.model import Plan
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN
 

@@ -4,7 +4,8 @@ There is no target. The plan's target is the origin itself, so that each column 
 itself, and a rehearsal of that plan reads every cell as it is.
 """
 
-from migration_platform.declaration.migration import Endpoint, Filter, Guardrails, Migration
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.migration import Endpoint, Guardrails, Migration
 
 
 def declare_check(

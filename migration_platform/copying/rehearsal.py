@@ -131,14 +131,8 @@ def _read_layer(
 
     gathers_keys = gathers_keys and is_rows
     sources = layer.ordered(plan.target.primary_key)
-    reader = compile_rows(
-        plan,
-        layer,
-        sources,
-        0,
-        null=NULL,
-        wins=note if gathers_keys else None,
-    )
+    wins = note if gathers_keys else None
+    reader = compile_rows(plan, layer, sources, 0, null=NULL, wins=wins)
     ranges = stores.origin.prepare_ranges(plan, select_origin(plan, layer, reader))
     bad, samples = 0, []
 
@@ -163,18 +157,22 @@ def _read_layer(
             report(found)
         read += page.row_count
         size += len(page.data)
-    return RangeCounts(
-        read=read if is_rows else 0,
-        added=tally.added if is_rows else 0,
-        skipped=tally.skipped if is_rows else 0,
-        set_aside=bad if is_rows else 0,
-        statics_set_aside=0 if is_rows else bad,
+    counts = RangeCounts(
         set_aside_samples=tuple(samples),
-        filtered=tally.filtered if is_rows else 0,
-        too_large=tally.too_large if is_rows else 0,
         large_cells=tuple(sorted(tally.large.items())),
         large_samples=tuple(tally.large_samples),
         bytes_read=size,
+    )
+    if not is_rows:
+        return replace(counts, statics_set_aside=bad)
+    return replace(
+        counts,
+        read=read,
+        added=tally.added,
+        skipped=tally.skipped,
+        set_aside=bad,
+        filtered=tally.filtered,
+        too_large=tally.too_large,
     )
 
 

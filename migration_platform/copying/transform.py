@@ -4,19 +4,25 @@ Compiled once for each use of a layer. Rows whose columns pass through untouched
 the page; only others are cut into cells.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from migration_platform.copying.filling import (
+    Bad,
+    Cells,
+    FillAll,
+    compile_extend,
+    compile_fill_all,
+    compile_stand_in,
+    find_fills,
+)
 from migration_platform.counts import MAX_SAMPLES, BadRow, Tally
 from migration_platform.cql.cell_times import (
     compile_times_reader,
     read_row_time,
 )
-from migration_platform.cql.conversion import Converter, needs_sorting, sort_elements
-from migration_platform.cql.elements import read_entries
 from migration_platform.cql.forms import in_usual_form, usual_form
-from migration_platform.cql.keys import NO_KEY, show_key
+from migration_platform.cql.keys import show_key
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import (
     NULL,
@@ -28,9 +34,8 @@ from migration_platform.cql.rows import (
     split_cells,
     unset_nulls,
 )
-from migration_platform.cql.types import holds_sets, parse_type
-from migration_platform.cql.values import encode_value, show_value
-from migration_platform.declaration.migration import Columns
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import show_value
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source
 from migration_platform.stores.interface import Selection
 
@@ -39,18 +44,10 @@ KILOBYTE = 1000
 
 Wins = Callable[[bytes, bytes], bool]
 """Says whether the row with this target key and this origin key is the one that is copied."""
-
-
-class _Bad(Exception):  # noqa: N818, it never leaves this module
-    """What is wrong with a row that is being read; see `BadRow`."""
-
-    def __init__(self, column: str, cause: str, said: str = ""):
-        super().__init__(said or cause)
-        self.column, self.cause, self.said = column, cause, said
-
-
 BAD_ROW: Any = "bad"
 """Stands where a row's times do, if the row is one that cannot be written."""
+_Show = Callable[[Page, Split, int], str]
+_Judge = Callable[[Page, Split, Tally], tuple[set[int], dict[int, Bad]]]
 
 
 def compile_rows(
@@ -75,45 +72,85 @@ def compile_rows(
     of its times; a key that cannot be formed is a text that says so.
     """
     chosen, guardrails = plan.migration.filter, plan.migration.guardrails
-    columns = plan.migration.columns
     passing = [source for source in sources if source.kind != "constant"]
-    untouched = (
-        all(
-            source.kind == "column" and source.default is None and source.converter(columns) is None
-            for source in passing
-        )
-        and not chosen.column
-        and wins is None
-        and not any(column.is_static for column in plan.origin.columns)
-        # A key that was a value may be null, and the row cannot be written then.
-        and all(s.origin in layer.origin_key for s in passing if s.is_key)
-        # A page that is continued, and a row that is set aside, are found by the origin's key.
-        and set(layer.origin_key) <= {s.origin for s in passing}
-    )
-    read_times = compile_times_reader(layer.times)
-    limit = guardrails.max_column_kb * KILOBYTE if guardrails else None
+    untouched = wins is None and _pass_untouched(plan, layer, passing)
     names = (
         tuple(source.origin for source in passing) if untouched else _needed(plan, layer, passing)
     )
     split = compile_splitter(
         len(names),
         min(leading, sum(s.kind != "constant" for s in sources[:leading])) if untouched else 0,
-        read_times=read_times,
-        max_cell_bytes=limit,
+        read_times=compile_times_reader(layer.times),
+        max_cell_bytes=guardrails.max_column_kb * KILOBYTE if guardrails else None,
     )
     show = _key_shower(plan, layer, names)
     give = (
-        _untouched(split, sources, leading, null, stands_in)
+        _untouched(sources, leading, null, stands_in)
         if untouched
-        else _transformed(
-            plan, layer, split, names, sources, leading, null, wins, sorted_sets, stands_in
+        else _transformed(plan, layer, names, sources, leading, null, wins, sorted_sets, stands_in)
+    )
+    judge = _compile_judge(plan, layer, names, show)
+    to_bad_row = _compile_bad_row(layer, names, show)
+
+    def rows(page: Page, tally: Tally) -> Iterator[Row]:
+        found = split(page.data, page.row_count)
+        out, bad = _NOTHING
+        if found.large or chosen.by_writetime:
+            out, bad = judge(page, found, tally)
+
+        def set_aside(row: int, why: Bad) -> None:
+            if not stands_in:
+                tally.refuse(to_bad_row(page, found, row, why))
+
+        return give(page, found, tally, out, bad, set_aside, lambda row: show(page, found, row))
+
+    return RowReader(names, layer.times, rows)
+
+
+def _pass_untouched(plan: Plan, layer: Layer, passing: Sequence[Source]) -> bool:
+    """Say whether rows can stay what they are in the page, with constants at most beside them."""
+    columns = plan.migration.columns
+    return (
+        all(
+            source.kind == "column" and source.default is None and source.converter(columns) is None
+            for source in passing
         )
+        and not plan.migration.filter.column
+        and not any(column.is_static for column in plan.origin.columns)
+        # A key that was a value may be null, and the row cannot be written then.
+        and all(s.origin in layer.origin_key for s in passing if s.is_key)
+        # A page that is continued, and a row that is set aside, are found by the origin's key.
+        and set(layer.origin_key) <= {s.origin for s in passing}
     )
 
-    def judge(page: Page, found: Split, tally: Tally) -> tuple[set[int], dict[int, _Bad]]:
-        """Name the rows that are left out, and those that cannot be written."""
+
+def _compile_bad_row(
+    layer: Layer, names: tuple[str, ...], show: _Show
+) -> Callable[[Page, Split, int, Bad], BadRow]:
+    """Build what tells of a row that cannot be written: its key at the origin, and why."""
+
+    def to_bad_row(page: Page, found: Split, row: int, why: Bad) -> BadRow:
+        found_cells = split_cells(page.data[found.starts[row] :], len(names))
+        cells = dict(zip(names, found_cells, strict=True))
+        return BadRow(
+            layer.name,
+            join_cells([cells[name] for name in layer.origin_key], NULL),
+            show(page, found, row),
+            why.column,
+            why.cause,
+            why.said,
+        )
+
+    return to_bad_row
+
+
+def _compile_judge(plan: Plan, layer: Layer, names: tuple[str, ...], show: _Show) -> _Judge:
+    """Build what names the rows of a page that are left out, and those that cannot be written."""
+    chosen, guardrails = plan.migration.filter, plan.migration.guardrails
+
+    def judge(page: Page, found: Split, tally: Tally) -> tuple[set[int], dict[int, Bad]]:
         out: set[int] = set()
-        bad: dict[int, _Bad] = {}
+        bad: dict[int, Bad] = {}
         for row, cell, size in found.large:
             name = names[cell]
             # A partition's key is counted with its rows, not with its static cells once more.
@@ -124,19 +161,10 @@ def compile_rows(
                 tally.large_samples.append(
                     f"{show(page, found, row)}: {quote(name)} ({size / KILOBYTE:,.1f} KB)"
                 )
-            if guardrails and guardrails.action != "report":
-                if guardrails.action == "fail":
-                    way_out = (
-                        f"guardrails.max_column_kb is {guardrails.max_column_kb}; make it smaller, "
-                        "or set guardrails.action to skip or report"
-                    )
-                    bad[row] = _Bad(
-                        name,
-                        f"has a cell in {quote(name)} that is too large: {way_out}",
-                        f"has a cell of {size / KILOBYTE:,.1f} KB in {quote(name)}, but {way_out}",
-                    )
-                else:
-                    out.add(row)
+            if guardrails and guardrails.action == "fail":
+                bad[row] = _too_large(name, size, guardrails.max_column_kb)
+            elif guardrails and guardrails.action != "report":
+                out.add(row)
         tally.too_large += len(out)
         if chosen.by_writetime:
             low = chosen.writetime_from
@@ -152,51 +180,38 @@ def compile_rows(
                     tally.filtered += 1
         return out, bad
 
-    def rows(page: Page, tally: Tally) -> Iterator[Row]:
-        found = split(page.data, page.row_count)
-        out, bad = _NOTHING
-        if found.large or chosen.by_writetime:
-            out, bad = judge(page, found, tally)
-
-        def set_aside(row: int, why: _Bad) -> None:
-            if stands_in:
-                return
-            found_cells = split_cells(page.data[found.starts[row] :], len(names))
-            cells = dict(zip(names, found_cells, strict=True))
-            tally.refuse(
-                BadRow(
-                    layer.name,
-                    join_cells([cells[name] for name in layer.origin_key], NULL),
-                    show(page, found, row),
-                    why.column,
-                    why.cause,
-                    why.said,
-                )
-            )
-
-        return give(page, found, tally, out, bad, set_aside, lambda row: show(page, found, row))
-
-    return RowReader(names, layer.times, rows)
+    return judge
 
 
-_NOTHING: tuple[set[int], dict[int, _Bad]] = (set(), {})
+def _too_large(name: str, size: int, max_column_kb: int) -> Bad:
+    way_out = (
+        f"guardrails.max_column_kb is {max_column_kb}; make it smaller, "
+        "or set guardrails.action to skip or report"
+    )
+    return Bad(
+        name,
+        f"has a cell in {quote(name)} that is too large: {way_out}",
+        f"has a cell of {size / KILOBYTE:,.1f} KB in {quote(name)}, but {way_out}",
+    )
+
+
+_NOTHING: tuple[set[int], dict[int, Bad]] = (set(), {})
 _Give = Callable[
     [
         Page,
         Split,
         Tally,
         set[int],
-        dict[int, _Bad],
-        Callable[[int, _Bad], None],
+        dict[int, Bad],
+        Callable[[int, Bad], None],
         Callable[[int], str],
     ],
     Iterator[Row],
 ]
 
 
-def _untouched(
-    split: Callable, sources: Sequence[Source], leading: int, null: bytes, stands_in: bool
-) -> _Give:
+def _untouched(sources: Sequence[Source], leading: int, null: bytes, stands_in: bool) -> _Give:
+    """Build what gives rows as slices of their page, with the constants between and behind."""
     key_constants = join_cells(
         [s.constant for s in sources[:leading] if s.kind == "constant"], null
     )
@@ -248,9 +263,7 @@ def _needed(plan: Plan, layer: Layer, passing: Sequence[Source]) -> tuple[str, .
     return tuple(dict.fromkeys((*layer.origin_key, *(s.origin for s in passing), *filtered)))
 
 
-def _key_shower(
-    plan: Plan, layer: Layer, names: tuple[str, ...]
-) -> Callable[[Page, Split, int], str]:
+def _key_shower(plan: Plan, layer: Layer, names: tuple[str, ...]) -> _Show:
     def show(page: Page, found: Split, row: int) -> str:
         cells = split_cells(page.data[found.starts[row] :], len(names))
         return show_key(
@@ -267,7 +280,6 @@ def _key_shower(
 def _transformed(
     plan: Plan,
     layer: Layer,
-    split: Callable,
     names: tuple[str, ...],
     sources: Sequence[Source],
     leading: int,
@@ -276,43 +288,45 @@ def _transformed(
     sorted_sets: bool,
     stands_in: bool,
 ) -> _Give:
-    columns, chosen = plan.migration.columns, plan.migration.filter.column
-    read = len(names)
-    json_at = {s.target: i for i, s in enumerate(s for s in sources if s.kind == "json")}
+    """Build what gives rows that are cut into cells, filtered, converted and put together anew."""
     json_sources = [s for s in sources if s.kind == "json"]
-    extract = columns.extract_json
-    json_cell = names.index(extract.column) if extract and json_sources else None
-    explode = columns.explode_map if layer.name == "rows" else None
+    explode = plan.migration.columns.explode_map if layer.name == "rows" else None
     map_cell = names.index(explode.column) if explode and explode.column in names else None
     # Behind the cells that were read stand those of JSON properties, then a map entry's two.
-    entry_at = read + len(json_sources)
-    fills: list[tuple[int, Converter | None, Source]] = []
-    for source in sources:
-        if source.kind == "constant":
-            fills.append((-1, None, source))
-            continue
-        position = {
-            "column": lambda s: names.index(s.origin),
-            "json": lambda s: read + json_at[s.target],
-            "map_key": lambda s: entry_at,
-            "map_value": lambda s: entry_at + 1,
-        }[source.kind](source)
-        fills.append((position, _converter(source, columns, sorted_sets), source))
-    filter_cell = names.index(chosen.name) if chosen and chosen.name in names else None
-    filter_type = parse_type(plan.origin.type_of(chosen.name)) if chosen else None
-    wanted = chosen.value.strip().casefold() if chosen else ""
-    # A partition with nothing but static cells comes as a row without clustering columns.
-    clustering = plan.origin.clustering_columns if layer.name == "rows" else ()
-    first_clustering = names.index(clustering[0]) if clustering else None
-    key_at = [
-        next(i for i, s in enumerate(sources) if s.target == name)
-        for name in plan.target.primary_key
-        if any(s.target == name for s in sources)
-    ]
-    to_key = compile_key(plan, [sources[i].target for i in key_at])
+    entry_at = len(names) + len(json_sources)
+    fills = find_fills(plan, names, sources, json_sources, sorted_sets)
+    extend = compile_extend(plan, names, json_sources, map_cell)
     origin_key_at = [names.index(name) for name in layer.origin_key]
     # Two entries of one map may collide as well, where a codec makes their keys one.
     origin_key_at += [entry_at] if map_cell is not None else []
+    # A partition with nothing but static cells comes as a row without clustering columns.
+    clustering = plan.origin.clustering_columns if layer.name == "rows" else ()
+    return _compile_give(
+        len(names),
+        names.index(clustering[0]) if clustering else None,
+        leaves_out=_compile_column_filter(plan, names),
+        fill_all=compile_fill_all(extend, fills),
+        stand_in=compile_stand_in(fills[:leading], len(json_sources) + 2) if stands_in else None,
+        loses=_compile_loses(plan, sources, origin_key_at, wins) if wins else None,
+        explodes=map_cell is not None,
+        leading=leading,
+        null=null,
+    )
+
+
+def _compile_give(
+    read: int,
+    first_clustering: int | None,
+    *,
+    leaves_out: Callable[[Cells], bool] | None,
+    fill_all: FillAll,
+    stand_in: Callable[[Cells, str], bytes] | None,
+    loses: Callable[[Cells, Cells], bool] | None,
+    explodes: bool,
+    leading: int,
+    null: bytes,
+) -> _Give:
+    """Build the loop over a page's rows, of `read` cells each; what is None does not happen."""
 
     def give(page, found, tally, out, bad, set_aside, show) -> Iterator[Row]:
         data, starts, value_ends = page.data, found.starts, found.value_ends
@@ -324,27 +338,20 @@ def _transformed(
             if first_clustering is not None and cells[first_clustering] is None:
                 tally.added -= 1
                 continue
-            if filter_cell is not None and filter_type is not None:
-                cell = cells[filter_cell]
-                if cell is not None and (
-                    show_value(cell, filter_type).strip().casefold() == wanted
-                ):
-                    tally.filtered += 1
-                    continue
+            if leaves_out is not None and leaves_out(cells):
+                tally.filtered += 1
+                continue
             made, why = ([], bad[row]) if row in bad else fill_all(cells)
             if why is not None:
                 # One entry of a map that cannot be written sets the whole row aside, but in a
                 # comparison the others may still be there.
                 set_aside(row, why)
-                if not stands_in:
+                if stand_in is None:
                     continue
                 text = f"the row {show(row)} {why.said or why.cause}"
                 yield stand_in(cells, text), b"", BAD_ROW, 0
             for entry, extended, filled in made:
-                if wins is not None and not wins(
-                    to_key([filled[i] for i in key_at]),
-                    join_cells([extended[i] for i in origin_key_at], NULL),
-                ):
+                if loses is not None and loses(extended, filled):
                     tally.lost += 1
                     continue
                 yield (
@@ -353,73 +360,45 @@ def _transformed(
                     times[row] if times else None,
                     entry,
                 )
-            if map_cell is not None:
+            if explodes:
                 tally.added += len(made) - 1
 
-    def fill_all(cells: list[bytes | None]) -> tuple[list[tuple], _Bad | None]:
-        """Give what a row becomes: entry, cells with what was added to them, the target's cells."""
-        made, why = [], None
-        try:
-            entries = list(_extend(cells))
-        except _Bad as error:
-            return made, error
-        for entry, extended in enumerate(entries):
-            try:
-                made.append((entry, extended, fill(extended)))
-            except _Bad as error:
-                why = why or error
-        return made, why
-
-    def fill(
-        extended: list[bytes | None], fills: Sequence[tuple[int, Converter | None, Source]] = fills
-    ) -> list[bytes | None]:
-        filled: list[bytes | None] = []
-        for position, convert, source in fills:
-            cell = source.constant if position < 0 else extended[position]
-            if cell is None:
-                cell = source.default
-                if cell is None and source.is_key:
-                    raise _Bad(
-                        source.target,
-                        f"has no value for the key column {quote(source.target)}; name one in "
-                        "columns.key_defaults",
-                    )
-            elif convert is not None:
-                try:
-                    cell = convert(cell)
-                except ValueError as error:
-                    raise _Bad(
-                        source.origin,
-                        f"cannot be converted: {quote(source.origin)}: from {source.origin_type} "
-                        f"to {source.target_type}",
-                        f"cannot be converted: {quote(source.origin)}: {error}",
-                    ) from error
-            filled.append(cell)
-        return filled
-
-    def stand_in(cells: list[bytes | None], text: str) -> bytes:
-        """Form the key of a row that cannot be written as far as it can be formed."""
-        known = [*cells, *[None] * (len(json_sources) + 2)]
-        key: list[bytes | None] = []
-        for each in fills[:leading]:
-            try:
-                key += fill(known, [each])
-            except _Bad:
-                key.append(NO_KEY + text.encode()[:1000])
-        return join_cells(key, NULL)
-
-    def _extend(cells: list[bytes | None]) -> Iterator[list[bytes | None]]:
-        """Give the cells with what JSON properties and map entries add to them."""
-        if json_cell is not None:
-            cells = cells + _read_json(cells[json_cell], json_sources)
-        if map_cell is None:
-            yield cells
-            return
-        value = cells[map_cell]
-        for key, entry in read_entries(value) if value else ():
-            yield [*cells, key, entry]
-
     return give
+
+
+def _compile_column_filter(plan: Plan, names: tuple[str, ...]) -> Callable[[Cells], bool] | None:
+    """Build what says whether a row is left out by what one of its columns shows."""
+    chosen = plan.migration.filter.column
+    if not chosen or chosen.name not in names:
+        return None
+    at, cql_type = names.index(chosen.name), parse_type(plan.origin.type_of(chosen.name))
+    wanted = chosen.value.strip().casefold()
+
+    def leaves_out(cells: Cells) -> bool:
+        cell = cells[at]
+        return cell is not None and show_value(cell, cql_type).strip().casefold() == wanted
+
+    return leaves_out
+
+
+def _compile_loses(
+    plan: Plan, sources: Sequence[Source], origin_key_at: Sequence[int], wins: Wins
+) -> Callable[[Cells, Cells], bool]:
+    """Build what says, of a row's cells and the target's, whether another row wins over it."""
+    key_at = [
+        next(i for i, s in enumerate(sources) if s.target == name)
+        for name in plan.target.primary_key
+        if any(s.target == name for s in sources)
+    ]
+    to_key = compile_key(plan, [sources[i].target for i in key_at])
+
+    def loses(extended: Cells, filled: Cells) -> bool:
+        return not wins(
+            to_key([filled[i] for i in key_at]),
+            join_cells([extended[i] for i in origin_key_at], NULL),
+        )
+
+    return loses
 
 
 def compile_key(plan: Plan, names: Sequence[str]) -> Callable[[Sequence[bytes | None]], bytes]:
@@ -433,56 +412,6 @@ def compile_key(plan: Plan, names: Sequence[str]) -> Callable[[Sequence[bytes | 
         for name in names
     ]
     return lambda cells: join_cells(map(in_usual_form, forms, cells), NULL)
-
-
-def is_sorted(source: Source) -> bool:
-    """Say whether a column's elements have to be sorted before both sides can be compared.
-
-    A server keeps a set within a user-defined type as a client sent it, but sorts the same set
-    when the field is written for itself.
-    """
-    if source.kind != "column":
-        return False
-    here, there = parse_type(source.origin_type), parse_type(source.target_type)
-    is_udt = there.is_multicell and there.name == "udt"
-    return needs_sorting(here, there) or (is_udt and holds_sets(there))
-
-
-def _converter(source: Source, columns: Columns, sorted_sets: bool) -> Converter | None:
-    convert = source.converter(columns)
-    if not sorted_sets or not is_sorted(source):
-        return convert
-    target = parse_type(source.target_type)
-    return lambda value: sort_elements(convert(value) if convert else value, target)
-
-
-def _read_json(cell: bytes | None, sources: Sequence[Source]) -> list[bytes | None]:
-    if not cell or cell.isspace():
-        # A blank text holds no property; the Data Migrator takes it for none, too.
-        return [None] * len(sources)
-    column = sources[0].origin
-    found: list[bytes | None] = []
-    told = "it is no JSON object"
-    try:
-        content = json.loads(cell)
-        if not isinstance(content, dict):
-            raise ValueError(told)
-        for source in sources:
-            value = content.get(source.json_property)
-            told = f"the property {source.json_property} is no {source.target_type}"
-            if value is not None and source.target_type == "text" and not isinstance(value, str):
-                # A number or an object lands in a text as JSON writes it.
-                value = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-            found.append(
-                None if value is None else encode_value(value, parse_type(source.target_type))
-            )
-    except RecursionError:
-        text = f"cannot be converted: {quote(column)}: its JSON is nested too deeply"
-        raise _Bad(column, text) from None
-    except ValueError as error:
-        text = f"cannot be converted: {quote(column)}: "
-        raise _Bad(column, text + told, text + str(error)) from error
-    return found
 
 
 def select_origin(plan: Plan, layer: Layer, reader: RowReader) -> Selection:

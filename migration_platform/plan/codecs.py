@@ -14,7 +14,7 @@ from migration_platform.cql.conversion import Converter
 from migration_platform.cql.rows import INT32
 from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import PROTOCOL_VERSION, encode_value, shorten, show_double
-from migration_platform.declaration.migration import Columns
+from migration_platform.declaration.columns import Columns
 from migration_platform.java_time.calendar import NotDateError
 from migration_platform.java_time.dates import DatePattern
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from migration_platform.cql.names import quote
 from migration_platform.cql.types import parse_type
-from migration_platform.declaration.migration import RowMax
+from migration_platform.declaration.times import RowMax
 from migration_platform.plan.model import Layer, Plan, Source, time_of
 
 

@@ -19,7 +19,9 @@ from migration_platform.cql.rows import (
     Page,
 )
 from migration_platform.cql.types import parse_type
-from migration_platform.declaration.migration import Columns, Migration, RowMax
+from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.migration import Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.plan.codecs import build_codec
 
 

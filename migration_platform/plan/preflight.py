@@ -4,7 +4,6 @@ A plan is all that a worker process needs to know, and can be pickled. Every obj
 collected, so that one message names them all and what would have been valid.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -12,10 +11,11 @@ from migration_platform.cql.cell_times import RowMaxCells, TimesLayout
 from migration_platform.cql.conversion import TypesDiffer
 from migration_platform.cql.names import quote
 from migration_platform.cql.types import parse_type
-from migration_platform.cql.values import encode_value
-from migration_platform.declaration.migration import Migration, RowMax
+from migration_platform.declaration.migration import Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.plan.codecs import build_codec, hint_for, is_injective
 from migration_platform.plan.model import Layer, Plan, Source, Table, folds_forms
+from migration_platform.plan.sources import find_sources
 from migration_platform.plan.uncounted_times import settle_uncounted
 
 _SEES_WRITES = ("LOCAL_QUORUM", "QUORUM", "EACH_QUORUM", "ALL")
@@ -32,7 +32,7 @@ def plan_tables(
     """Find what fills each column of the target, and everything that keeps rows from fitting."""
     objections = _object_to_names(migration, origin, target)
     left_out: list[str] = []
-    sources = _find_sources(migration, origin, target, objections, left_out)
+    sources = find_sources(migration.columns, origin, target, objections, left_out)
     objections += _object_to_types(migration, sources)
     objections += _object_to_keys(migration, origin, target, sources)
     objections += _object_to_statics(migration, origin, target, sources)
@@ -97,124 +97,6 @@ def _object_to_names(migration: Migration, origin: Table, target: Table) -> list
                 f"{target.name}; valid are {', '.join(map(quote, target.primary_key))}"
             )
     return objections
-
-
-def _find_sources(
-    migration: Migration,
-    origin: Table,
-    target: Table,
-    objections: list[str],
-    left_out: list[str],
-) -> tuple[Source, ...]:
-    """Find what fills each column of the target; what goes nowhere or twice is an objection.
-
-    Columns that only the origin has, and that may be left out, are added to `left_out`.
-    """
-    columns = migration.columns
-    explode, extract = columns.explode_map, columns.extract_json
-    types = {column.name: column for column in target.columns}
-    found: dict[str, Source] = {}
-    by_type = {
-        cql_type: _encode(value, cql_type, "key_defaults_by_type", cql_type, objections)
-        for cql_type, value in columns.key_defaults_by_type.items()
-    }
-
-    def default_of(name: str, kind: str, column: str) -> bytes | None:
-        cql_type = types[name].cql_type
-        if name in columns.key_defaults:
-            value = columns.key_defaults[name]
-            return _encode(value, cql_type, "key_defaults", name, objections)
-        # What is key at the origin, too, is never null: without a default it stays as fast as ever.
-        may_be_null = kind == "json" or (kind == "column" and column not in origin.primary_key)
-        return by_type.get(cql_type) if may_be_null and name in target.primary_key else None
-
-    def fill(name: str, kind: str, **more) -> None:
-        if name not in types:
-            return
-        if name in found:
-            objections.append(
-                f"two columns of {origin.name} would land on {quote(name)}; skip one of them or "
-                "rename it with columns.rename"
-            )
-            return
-        found[name] = Source(
-            target=name,
-            target_type=types[name].cql_type,
-            kind=kind,
-            is_key=name in target.primary_key,
-            is_static=types[name].is_static,
-            default=default_of(name, kind, more.get("origin", "")),
-            **more,
-        )
-
-    for name, value in columns.constants.items():
-        if name in types:
-            constant = _encode(value, types[name].cql_type, "constants", name, objections)
-            fill(name, "constant", constant=constant)
-    if explode and explode.column in {c.name for c in origin.columns}:
-        map_type = parse_type(origin.type_of(explode.column))
-        if map_type.name != "map":
-            objections.append(
-                f"columns.explode_map.column is {quote(explode.column)}, of the type {map_type}; "
-                "it must be a map"
-            )
-        else:
-            for name, kind, part in ((explode.key, "map_key", 0), (explode.value, "map_value", 1)):
-                part_type = str(map_type.parameters[part])
-                fill(name, kind, origin=explode.column, origin_type=part_type)
-            if explode.key in types and explode.key not in target.primary_key:
-                objections.append(
-                    f"columns.explode_map.key is {quote(explode.key)}, which is no key column of "
-                    f"{target.name}: the entries of a map would overwrite each other"
-                )
-    if extract and extract.column in {c.name for c in origin.columns}:
-        json_type = origin.type_of(extract.column)
-        if json_type not in ("text", "ascii"):
-            objections.append(
-                f"columns.extract_json.column is {quote(extract.column)}, of the type {json_type}; "
-                "it must be a text"
-            )
-        for json_property, name in extract.properties.items():
-            fill(
-                name,
-                "json",
-                origin=extract.column,
-                origin_type=json_type,
-                json_property=json_property,
-            )
-    for column in origin.columns:
-        if column.name in columns.skip or (explode and column.name == explode.column):
-            continue
-        is_key = column.name in origin.primary_key
-        if extract and extract.exclusive and not is_key:
-            continue
-        name = columns.rename.get(column.name, column.name)
-        if name in columns.constants:
-            continue
-        if name in types:
-            fill(name, "column", origin=column.name, origin_type=column.cql_type)
-        elif extract and column.name == extract.column and column.name not in columns.rename:
-            continue
-        elif column.name not in columns.rename and columns.unmatched == "skip":
-            left_out.append(column.name)
-        elif column.name not in columns.rename:
-            close = difflib.get_close_matches(column.name, list(types), n=3)
-            hint = f"did you mean {', '.join(map(quote, close))}? " if close else ""
-            objections.append(
-                f"{target.name} has no column {quote(column.name)} ({column.cql_type}): {hint}"
-                "add it to the target, or name it in columns.rename or columns.skip"
-            )
-    return tuple(found.values())
-
-
-def _encode(
-    value: object, cql_type: str, attribute: str, name: str, objections: list[str]
-) -> bytes | None:
-    try:
-        return encode_value(value, parse_type(cql_type))
-    except ValueError as error:
-        objections.append(f"columns.{attribute}.{name} does not fit {cql_type}: {error}")
-        return None
 
 
 def _layers(

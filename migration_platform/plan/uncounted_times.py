@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from migration_platform.cql.types import parse_type
-from migration_platform.declaration.migration import Migration, RowMax
+from migration_platform.declaration.migration import Migration
+from migration_platform.declaration.times import RowMax
 from migration_platform.plan.model import Table
 
 

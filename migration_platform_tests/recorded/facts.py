@@ -18,7 +18,7 @@ from migration_platform.copying.dead_letters import letters_key
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.dynamodb.connection import DynamoDb
-from migration_platform.stores.kinds import make_plan
+from migration_platform.stores.planning import make_plan
 from migration_platform_tests.dagster_project import Project, make_project
 from migration_platform_tests.recorded.declarations import (
     DECLARED,

@@ -9,12 +9,9 @@ import dagster as dg
 from pydantic import BaseModel, Field, create_model
 
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.table.attributes import OriginAttributes, TargetAttributes
 from migration_platform.components.table.kinds import OwnAttributes
-from migration_platform.components.table.migration import (
-    OriginAttributes,
-    TableMigration,
-    TargetAttributes,
-)
+from migration_platform.components.table.migration import TableMigration
 
 _OF_ONE_TABLE = {"columns", "group_writes_by"}
 """Attributes that name columns: no two tables have the same."""

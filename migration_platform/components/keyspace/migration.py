@@ -41,7 +41,8 @@ from migration_platform.components.keyspace.cutover import MovedTable
 from migration_platform.components.keyspace.declared import REFRESH, KnownTables
 from migration_platform.components.scaffolds import KeyspaceMigrationScaffolder
 from migration_platform.components.stores import kinds_of_stores, read_settings
-from migration_platform.components.table.migration import TableMigration, build_job
+from migration_platform.components.table.migration import TableMigration
+from migration_platform.components.table.naming import build_job
 from migration_platform.components.table.reporting import Job
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.step_names import asset_path, step_name

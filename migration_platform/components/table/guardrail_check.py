@@ -13,13 +13,16 @@ from migration_platform.comparing.scope import Scope, describe_filter
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.components.scaffolds import GuardrailCheckScaffolder
 from migration_platform.components.stores import kinds_of_stores
-from migration_platform.components.table.migration import OriginAttributes, asset_key, find_store
+from migration_platform.components.table.attributes import OriginAttributes
+from migration_platform.components.table.naming import asset_key
 from migration_platform.components.table.reporting import build_progress
+from migration_platform.components.table.run_stores import find_store
 from migration_platform.copying.large_cells import declare_check
 from migration_platform.copying.rehearsal import Rehearsal, rehearse
 from migration_platform.counts import RangeCounts
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.migration import Endpoint, Filter, Migration
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError, MigrationError
 from migration_platform.plan.model import Plan
 from migration_platform.resources import CassandraResource

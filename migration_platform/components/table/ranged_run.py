@@ -7,10 +7,9 @@ what was under way; therefore the step returns no asset results of its own.
 
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,33 +24,39 @@ from migration_platform.comparing.verdicts import difference_lines, form_lines
 from migration_platform.components.table import ended_runs, reporting, tracked_runs
 from migration_platform.components.table.checks import build_check_results
 from migration_platform.components.table.dead_letters import check_letters, tell_rejected
-from migration_platform.components.table.ledger import read_ranges_copied_before
+from migration_platform.components.table.ranged_copy import copy_ranges
 from migration_platform.components.table.reporting import Job, RangedRun
 from migration_platform.components.table.tracked_runs import Work
 from migration_platform.copying.collisions import refuse_collisions
-from migration_platform.copying.copy import CopyRange
 from migration_platform.copying.dead_letters import LetterSummary, read_summary
 from migration_platform.copying.rehearsal import rehearse
 from migration_platform.copying.replay import ensure_letters
-from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
+from migration_platform.plan.model import Plan
 from migration_platform.runs.resume import read_resume
 from migration_platform.runs.run_info import MIGRATE, VALIDATE
-from migration_platform.runs.tracking import PASS
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.interface import Pace, Resource, Target, Uses
+from migration_platform.stores.interface import Origin, Pace, Resource, Target, Uses
 from migration_platform.stores.kinds import open_origin, open_target
 from migration_platform.stores.planning import make_plan, make_target, refuse_missing_target
 from migration_platform.stores.rights import look_again, refuse_denied
-from migration_platform.stores.work import Done, Failed, Reported, Started, records_at
+from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import TokenRange, range_of_key
 
 TAKES_ROWS = "truncate_target would take its rows"
-FEW_RANGES = 128
-LINE_SECONDS = 1.0
-"""A run of more than `FEW_RANGES` logs a line only so often: each range has its event as well."""
 MAX_LOGGED_LINES = 200
 """So many lines a run logs of rows that differ; each is an entry of Dagster's event log."""
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Both open sides of a run, what it does there, and where it keeps records."""
+
+    origin: Origin
+    target: Target
+    records: Any
+    plan: Plan
+    uses: Uses
 
 
 def run_ranges(
@@ -79,61 +84,22 @@ def run_ranges(
         run.resume, run.own_id = read_resume(resume, split_pending), run_id
         empties = _empties_target(run, truncate_target)
         with ExitStack() as stack:
-            here = open_origin(job.migration, stack.enter_context(origin.connect()))
-            there = open_target(job.migration, stack.enter_context(target.connect()))
-            records = records_at(job.migration, here.connection, there.connection)
-            run.plan = make_plan(job.migration, here, there)
-            if run.copying:
-                run.plan = make_target(run.plan, here, there, _build_waiting(run))
-            refuse_missing_target(run.plan)
-            run.scope = describe_scope(run.plan)
-            uses = Uses(copying=run.copying, comparing=run.comparing)
-            refuse_denied(run.plan, here, there, uses)
-            reporting.tell_plan(run)
-            repairing = run.comparing and bool(job.migration.repair)
-            if run.plan.has_counters and (run.copying or repairing):
-                refuse_other_runs(run, "two runs would both add the difference to a counter")
-            if empties:
-                _object_to_truncation(run)
-            elif run.copying or repairing:
-                refuse_truncating_runs(run)
-            if run.copying or repairing:
-                ensure_letters(records, job.migration)
-            copies, verdicts = Work({}, {}), Work({}, {})
-            if run.ranges and (run.copying or run.comparing):
-                tracked_runs.open_tracking(run, records)
-                stack.enter_context(tracked_runs.ending(run))
-                copies, verdicts = _carry_over(run)
+            sides = _open_sides(run, stack, origin, target)
+            writes = run.copying or (run.comparing and bool(job.migration.repair))
+            _refuse_runs_beside(run, writes=writes, empties=empties)
+            if writes:
+                ensure_letters(sides.records, job.migration)
+            copies, verdicts = _begin_tracking(run, stack, sides.records)
             if copies.todo or verdicts.todo:
-                pool = stack.enter_context(
-                    WorkerPool(
-                        run.plan,
-                        origin.to_settings(),
-                        target.to_settings(),
-                        workers=min(len(run.ranges), job.migration.workers or os.cpu_count() or 1),
-                        look_again=partial(look_again, run.plan, here, there, uses),
-                    )
-                )
-                stack.enter_context(tracked_runs.watching(run, pool))
-                folder = Path(
-                    stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
-                )
-                winners = find_winners(run, pool, folder)
-                if copies.todo:
-                    if empties:
-                        # No budget holds this back, and much may have begun since the first look.
-                        if run.watch is not None:
-                            run.watch.wait_while_paused()
-                        refuse_other_runs(run, TAKES_ROWS)
-                    tracked_runs.begin_run(run, copies, MIGRATE, emptied=empties)
-                    if empties:
-                        _truncate_target(run, there, pool)
-                    _copy(run, pool, winners, copies, emptied=empties)
-                    tracked_runs.end_run(run, MIGRATE)
-                if verdicts.todo:
-                    _compare(run, pool, winners, verdicts)
+                pool = _start_workers(run, stack, origin, target, sides)
+                with tempfile.TemporaryDirectory(prefix="migration-platform-") as folder:
+                    winners = find_winners(run, pool, Path(folder))
+                    if copies.todo:
+                        _copy(run, sides.target, pool, winners, copies, empties=empties)
+                    if verdicts.todo:
+                        _compare(run, pool, winners, verdicts)
             yield from _judge_table(run, ended=True)
-            letters = read_summary(records, run.plan.migration, _windows(run, run.copied))
+            letters = read_summary(sides.records, sides.plan.migration, _windows(run, run.copied))
             yield from check_letters(context, job, letters)
     except MigrationError as error:
         if isinstance(error, DeniedError):
@@ -149,6 +115,51 @@ def run_ranges(
     reporting.end(run, reason)
     if reason:
         raise _failure(run, reason)
+
+
+def _open_sides(run: RangedRun, stack: ExitStack, origin: Resource, target: Resource) -> _Sides:
+    """Open both sides and make the plan, and the target where it is to be created."""
+    migration = run.job.migration
+    here = open_origin(migration, stack.enter_context(origin.connect()))
+    there = open_target(migration, stack.enter_context(target.connect()))
+    records = records_at(migration, here.connection, there.connection)
+    plan = run.plan = make_plan(migration, here, there)
+    if run.copying:
+        plan = run.plan = make_target(plan, here, there, _build_waiting(run))
+    refuse_missing_target(plan)
+    run.scope = describe_scope(plan)
+    uses = Uses(copying=run.copying, comparing=run.comparing)
+    refuse_denied(plan, here, there, uses)
+    reporting.tell_plan(run)
+    return _Sides(here, there, records, plan, uses)
+
+
+def _refuse_runs_beside(run: RangedRun, *, writes: bool, empties: bool) -> None:
+    """Refuse to begin beside runs that this one would harm, or that would harm it."""
+    assert run.plan is not None
+    if run.plan.has_counters and writes:
+        refuse_other_runs(run, "two runs would both add the difference to a counter")
+    if empties:
+        _object_to_truncation(run)
+    elif writes:
+        refuse_truncating_runs(run)
+
+
+def _start_workers(
+    run: RangedRun, stack: ExitStack, origin: Resource, target: Resource, sides: _Sides
+) -> WorkerPool:
+    """Start the processes of the run, and what watches over them."""
+    pool = stack.enter_context(
+        WorkerPool(
+            sides.plan,
+            origin.to_settings(),
+            target.to_settings(),
+            workers=min(len(run.ranges), run.job.migration.workers or os.cpu_count() or 1),
+            look_again=partial(look_again, sides.plan, sides.origin, sides.target, sides.uses),
+        )
+    )
+    stack.enter_context(tracked_runs.watching(run, pool))
+    return pool
 
 
 def _judge_table(run: RangedRun, *, ended: bool) -> Iterator[dg.AssetCheckResult]:
@@ -211,6 +222,15 @@ def _empties_target(run: RangedRun, overruled: bool | None) -> bool:
             "of them out"
         )
     return False
+
+
+def _begin_tracking(run: RangedRun, stack: ExitStack, records: Any) -> tuple[Work, Work]:
+    """Track the run, if it does anything, and say what it has to copy and to compare."""
+    if not run.ranges or not (run.copying or run.comparing):
+        return Work({}, {}), Work({}, {})
+    tracked_runs.open_tracking(run, records)
+    stack.enter_context(tracked_runs.ending(run))
+    return _carry_over(run)
 
 
 def _carry_over(run: RangedRun) -> tuple[Work, Work]:
@@ -336,124 +356,24 @@ def find_winners(run: RangedRun, pool: WorkerPool, folder: Path) -> str | None:
 
 
 def _copy(
-    run: RangedRun, pool: WorkerPool, winners: str | None, work: Work, *, emptied: bool
+    run: RangedRun,
+    target: Target,
+    pool: WorkerPool,
+    winners: str | None,
+    work: Work,
+    *,
+    empties: bool,
 ) -> None:
-    log = run.context.log
-    assert run.plan is not None
-    before = (
-        read_ranges_copied_before(
-            run.context.instance, run.job.target, run.ranges, run.plan.fingerprint
-        )
-        if run.plan.has_counters and not emptied
-        else frozenset()
-    )
-    tasks = [
-        CopyRange(
-            token_range,
-            again=token_range in before,
-            winners=winners,
-            pieces=pieces,
-            run_id=run.context.run.run_id,
-        )
-        for token_range, pieces in work.todo.items()
-    ]
-    underway: dict[TokenRange, RangeCounts] = {}
-    reading = set(work.todo)
-    processes: dict[TokenRange, int] = {}
-    observed: dict[TokenRange, float] = {}
-    table_observed = copy_started = time.monotonic()
-    line_due = 0.0
-    done = RangeCounts()
-    for event in pool.run(tasks):
-        token_range = event.task.token_range
-        now = time.monotonic()
-        if isinstance(event, Started):
-            observed[token_range] = now
-            processes[token_range] = event.process_id
-        elif isinstance(event, Reported) and isinstance(event.value, PieceReport):
-            tracked_runs.note_piece(run, event.value, processes[token_range])
-            continue
-        elif isinstance(event, Reported):
-            known = underway.get(token_range, RangeCounts())
-            underway[token_range] = event.value
-            if event.value.retries > known.retries:
-                log.warning(f"{token_range.key}: trying again: {event.value.last_retry}")
-            if now - observed[token_range] >= reporting.PROGRESS_SECONDS:
-                observed[token_range] = now
-                log.info(f"{token_range.key}: {reporting.counts_line(event.value)} so far")
-                reporting.observe(
-                    run, run.job.target, token_range, reporting.counts_metadata(event.value)
-                )
-        elif isinstance(event, Done):
-            underway.pop(token_range, None)
-            run.copied.append(token_range)
-            done += event.result
-            carried = work.carried.get(token_range)
-            counts = tracked_runs.carried_counts(carried) + event.result
-            told = {
-                **tracked_runs.carried_metadata(carried),
-                **tracked_runs.tracked_metadata(run, token_range, PASS),
-            }
-            reporting.materialize_copy(run, token_range, counts, told)
-            tracked_runs.note_range(run, token_range)
-            if len(tasks) <= FEW_RANGES or now >= line_due or len(run.copied) == len(run.ranges):
-                line_due = now + LINE_SECONDS
-                log.info(
-                    f"{token_range.key}: {reporting.counts_line(event.result)} "
-                    f"({len(run.copied)} of {len(run.ranges)} ranges)"
-                )
-            if event.result.left_alone and not run.plan.has_counters:
-                log.info(
-                    f"{token_range.key}: {event.result.left_alone:,} items of the target are newer "
-                    "than the origin's rows and were left alone"
-                )
-            elif event.result.left_alone:
-                log.warning(
-                    f"{token_range.key}: {event.result.left_alone:,} rows have counters that the "
-                    "target lacks although this range was copied before; they may have been "
-                    "deleted there and were left alone. If they are to be written after all, set "
-                    "diff.repair: [counters]"
-                )
-        elif isinstance(event, Failed):
-            counts = underway.pop(token_range, RangeCounts())
-            done += counts
-            run.failed[token_range] = event.reason
-            failed = {
-                "failed": event.reason,
-                "next_step": f"materialize {token_range.key} again; what it wrote is kept",
-                # An emptied range stays one: nothing that was there before is.
-                **({"emptied": True} if emptied else {}),
-                **reporting.counts_metadata(counts),
-            }
-            reporting.observe(run, run.job.target, token_range, failed)
-            tracked_runs.note_range(run, token_range, failed=counts)
-            log.error(f"{token_range.key} failed: {event.reason}")
-        if token_range in reading and _has_read(event):
-            reading.discard(token_range)
-            if not reading:
-                read = sum((c.read for c in underway.values()), start=done.read)
-                milliseconds = int((now - copy_started) * 1000)
-                data = {"timeTaken": milliseconds, "count": read}
-                reporting.log_event(run, "JOB_LOG", "Time to fetch data cassandra data", data)
-        run.counts = sum(underway.values(), start=done)
-        if now - table_observed >= reporting.PROGRESS_SECONDS:
-            table_observed = now
-            slowed = pool.target_budget.slowed_to
-            unit = run.job.migration.target.size_unit
-            log.info(
-                f"All ranges: {reporting.counts_line(run.counts)} so far"
-                + (f"; the target throttles: slowed to {slowed:,.0f} {unit}/s" if slowed else "")
-            )
-            reporting.report_table(run, reporting.read_ranges(run))
-    run.counts = done
-    run.copy_seconds = time.monotonic() - copy_started
-    if not run.failed:
-        data = {"timeTaken": int(run.copy_seconds * 1000)}
-        reporting.log_event(run, "JOB_LOG", "Time to complete migration of cassandra table", data)
-
-
-def _has_read(event: Any) -> bool:
-    return isinstance(event, Done) or (isinstance(event, Reported) and event.value.reading_ended)
+    if empties:
+        # No budget holds this back, and much may have begun since the first look.
+        if run.watch is not None:
+            run.watch.wait_while_paused()
+        refuse_other_runs(run, TAKES_ROWS)
+    tracked_runs.begin_run(run, work, MIGRATE, emptied=empties)
+    if empties:
+        _truncate_target(run, target, pool)
+    copy_ranges(run, pool, winners, work, emptied=empties)
+    tracked_runs.end_run(run, MIGRATE)
 
 
 # -- comparing ---------------------------------------------------------------------------------

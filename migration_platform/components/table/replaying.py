@@ -23,7 +23,7 @@ from migration_platform.components.table.ranged_run import (
 )
 from migration_platform.components.table.reporting import PROGRESS_SECONDS, Job, RangedRun
 from migration_platform.copying.dead_letters import LetterSummary, open_letters
-from migration_platform.copying.replay import ReplayCounts, replay
+from migration_platform.copying.replay import Replay, ReplayCounts, replay
 from migration_platform.errors import MigrationError
 from migration_platform.runs.control import CONTROL_TABLES
 from migration_platform.runs.tracking_tables import open_tables
@@ -55,58 +55,64 @@ def replay_letters(
     }
     context.instance.add_run_tags(context.run.run_id, tags)
     try:
-        with ExitStack() as stack:
-            here = open_origin(migration, stack.enter_context(origin.connect()))
-            there = open_target(migration, stack.enter_context(target.connect()))
-            run.plan = make_plan(migration, here, there)
-            refuse_missing_target(run.plan)
-            uses = Uses(comparing=False)
-            refuse_denied(run.plan, here, there, uses)
-            records = records_at(migration, here.connection, there.connection)
-            refuse_truncating_runs(run)
-            if run.plan.has_counters:
-                refuse_other_runs(run, "two runs would both add the difference to a counter")
-            store = open_letters(records, migration)
-            slices = store.slices() if store else []
-            counts, remaining, error = ReplayCounts(), LetterSummary(), ""
-            if slices:
-                folder = stack.enter_context(
-                    tempfile.TemporaryDirectory(prefix="migration-platform-")
-                )
-                if migration.tracking:
-                    run.tables = open_tables(records, migration, CONTROL_TABLES)
-                workers = min(len(slices), migration.workers or os.cpu_count() or 1)
-                pool = stack.enter_context(
-                    WorkerPool(
-                        run.plan,
-                        origin.to_settings(),
-                        target.to_settings(),
-                        workers=workers,
-                        look_again=partial(look_again, run.plan, here, there, uses),
-                    )
-                )
-                stack.enter_context(tracked_runs.watching(run, pool))
-                found = replay(
-                    pool,
-                    records,
-                    migration,
-                    run_id=context.run.run_id,
-                    winners=find_winners(run, pool, Path(folder)),
-                    on_progress=_build_progress(context),
-                )
-                counts, remaining, error = found.counts, found.remaining, found.error
-            report_check(context, job, remaining)
+        found = _replay(run, origin, target)
+        report_check(context, job, found.remaining)
     except MigrationError as failure:
         raise dg.Failure(f"{migration.name}: {failure}", allow_retries=False) from None
     metadata = {
-        "replayed": counts.replayed,
-        "gone": counts.gone,
-        **describe_letters(remaining),
+        "replayed": found.counts.replayed,
+        "gone": found.counts.gone,
+        **describe_letters(found.remaining),
     }
-    if error or remaining.count:
-        reason = error or tell_letters(remaining)
+    if found.error or found.remaining.count:
+        reason = found.error or tell_letters(found.remaining)
         raise dg.Failure(f"{migration.name}: {reason}", metadata=metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
+
+
+def _replay(run: RangedRun, origin: Resource, target: Resource) -> Replay:
+    """Copy what was set aside, if there is anything.
+
+    Raises:
+        MigrationError: nothing could begin.
+    """
+    migration = run.job.migration
+    with ExitStack() as stack:
+        here = open_origin(migration, stack.enter_context(origin.connect()))
+        there = open_target(migration, stack.enter_context(target.connect()))
+        plan = run.plan = make_plan(migration, here, there)
+        refuse_missing_target(plan)
+        uses = Uses(comparing=False)
+        refuse_denied(plan, here, there, uses)
+        records = records_at(migration, here.connection, there.connection)
+        refuse_truncating_runs(run)
+        if plan.has_counters:
+            refuse_other_runs(run, "two runs would both add the difference to a counter")
+        store = open_letters(records, migration)
+        slices = store.slices() if store else []
+        if not slices:
+            return Replay(ReplayCounts(), LetterSummary())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
+        if migration.tracking:
+            run.tables = open_tables(records, migration, CONTROL_TABLES)
+        pool = stack.enter_context(
+            WorkerPool(
+                plan,
+                origin.to_settings(),
+                target.to_settings(),
+                workers=min(len(slices), migration.workers or os.cpu_count() or 1),
+                look_again=partial(look_again, plan, here, there, uses),
+            )
+        )
+        stack.enter_context(tracked_runs.watching(run, pool))
+        return replay(
+            pool,
+            records,
+            migration,
+            run_id=run.context.run.run_id,
+            winners=find_winners(run, pool, Path(folder)),
+            on_progress=_build_progress(run.context),
+        )
 
 
 def _build_progress(context: dg.AssetExecutionContext) -> Callable[[ReplayCounts], None]:

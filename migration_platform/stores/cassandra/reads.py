@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from struct import Struct
 from typing import Any
 
@@ -449,26 +450,13 @@ def read_rows(
     flying: deque[tuple[Any, list[bytes | None], tuple[ResponseFuture, int]]] = deque()
 
     def settle() -> Iterator[tuple[Any, Page]]:
-        mark, values, (future, asked_us) = flying.popleft()
-        attempts = Attempts(retry_seconds)
-        while True:
-            try:
-                page = replace(page_of(future), asked_us=asked_us)
-            except Exception as error:
-                try:
-                    delay = attempts.delay_after(error)
-                except PermanentError as refusal:
-                    if on_refused is None or not is_about_row(error):
-                        raise
-                    on_refused(mark, refusal)
-                    return
-                on_retry(error)
-                time.sleep(delay)
-                # Of the hosts in turn: the one that failed need not be asked again.
-                future, asked_us = ask(values, None)
-            else:
-                yield mark, page
-                return
+        mark, values, asked = flying.popleft()
+        refuse = partial(on_refused, mark) if on_refused else None
+        # Of the hosts in turn: the one that failed need not be asked again.
+        again = partial(ask, values, None)
+        page = _row_of(asked, again, Attempts(retry_seconds), on_retry, refuse)
+        if page is not None:
+            yield mark, page
 
     for mark, values in keys:
         if len(flying) >= in_flight:
@@ -476,3 +464,28 @@ def read_rows(
         flying.append((mark, values, ask(values, route(values))))
     while flying:
         yield from settle()
+
+
+def _row_of(
+    asked: tuple[ResponseFuture, int],
+    ask_again: Callable[[], tuple[ResponseFuture, int]],
+    attempts: Attempts,
+    on_retry: Callable[[BaseException], None],
+    on_refused: Callable[[PermanentError], None] | None,
+) -> Page | None:
+    """Wait for a row; None if the server refuses its key, and `on_refused` was told so."""
+    future, asked_us = asked
+    while True:
+        try:
+            return replace(page_of(future), asked_us=asked_us)
+        except Exception as error:
+            try:
+                delay = attempts.delay_after(error)
+            except PermanentError as refusal:
+                if on_refused is None or not is_about_row(error):
+                    raise
+                on_refused(refusal)
+                return None
+            on_retry(error)
+            time.sleep(delay)
+            future, asked_us = ask_again()

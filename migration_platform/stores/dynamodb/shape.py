@@ -236,19 +236,35 @@ def object_to_items(plan: Plan, found: DynamoTable | None, ready: DynamoTable | 
             f"the table {found.name} has the key {_show(found.key)}, but its items would have "
             f"{_show(wanted)}; name the key's columns in target.key, or another table"
         )
-    wanted_ttl = declared.ttl_attribute
-    if ready is not None and wanted_ttl and ready.ttl_attribute != wanted_ttl:
-        objections.append(
-            f"items of {ready.name} do not expire by {quote(wanted_ttl)}: "
-            + (
-                f"its TTL attribute is {quote(ready.ttl_attribute)}"
-                if ready.ttl_attribute
-                else "its TTL is not enabled"
-                + (", and it holds items already, which might expire" if declared.create else "")
-            )
-            + "; enable it on the table, or change target.ttl_attribute"
+    return [
+        *objections,
+        *_object_to_ttl(declared, ready),
+        *_object_to_unused_names(declared, forms[0]),
+        *_object_to_declared_indexes(declared, forms),
+        *_object_to_found_indexes(declared, forms[0], found),
+    ]
+
+
+def _object_to_ttl(declared: DynamoDbTarget, ready: DynamoTable | None) -> list[str]:
+    """Refuse a table whose items would expire by another attribute, or not at all."""
+    wanted = declared.ttl_attribute
+    if ready is None or not wanted or ready.ttl_attribute == wanted:
+        return []
+    return [
+        f"items of {ready.name} do not expire by {quote(wanted)}: "
+        + (
+            f"its TTL attribute is {quote(ready.ttl_attribute)}"
+            if ready.ttl_attribute
+            else "its TTL is not enabled"
+            + (", and it holds items already, which might expire" if declared.create else "")
         )
-    objections += _object_to_unused_names(declared, forms[0])
+        + "; enable it on the table, or change target.ttl_attribute"
+    ]
+
+
+def _object_to_declared_indexes(declared: DynamoDbTarget, forms: Sequence[ItemForm]) -> list[str]:
+    """Refuse indexes of attributes that nothing fills, or whose values no key can be."""
+    objections: list[str] = []
     names = [column.name for column in forms[0].columns]
     attributes = {column.name for form in forms for column in form.columns} | {
         *forms[0].key_names,
@@ -277,17 +293,26 @@ def object_to_items(plan: Plan, found: DynamoTable | None, ready: DynamoTable | 
                 keys = [name for name in (index.partition, index.sort) if name is not None]
                 where = f"target.indexes.{index.name} names"
                 objections += _object_to_index_values(forms[0], keys, where)
+    return objections
+
+
+def _object_to_found_indexes(
+    declared: DynamoDbTarget, form: ItemForm, found: DynamoTable | None
+) -> list[str]:
+    """Refuse what an index that the table has, and nobody declared, could not hold."""
+    objections: list[str] = []
+    names = [column.name for column in form.columns]
     for index in _undeclared(declared, found):
         keys = [key.name for key in index.key if key.name in names]
         objections += [
             f"the index {index.name} of {found.name if found else ''} has the key "
-            f"{_show(index.key)}, but {quote(key.name)} would be {forms[0].type_of(key.name)}; set "
+            f"{_show(index.key)}, but {quote(key.name)} would be {form.type_of(key.name)}; set "
             f"target.attributes.{key.name}.type, or drop the index"
             for key in index.key
-            if key.name in keys and forms[0].type_of(key.name) != key.key_type
+            if key.name in keys and form.type_of(key.name) != key.key_type
         ]
         where = f"the key of the index {index.name} is"
-        objections += _object_to_index_values(forms[0], keys, where)
+        objections += _object_to_index_values(form, keys, where)
     return objections
 
 
