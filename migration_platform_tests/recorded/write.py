@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from migration_platform.local.cassandra import Cassandra
-from migration_platform.local.servers import DynamoDb as DynamoDbLocal
+from migration_platform.local.dynamodb import DynamoDb as DynamoDbLocal
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform_tests.dagster_project import make_project
 from migration_platform_tests.dynamodb_tables import dynamodb_settings
