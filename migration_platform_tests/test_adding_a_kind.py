@@ -6,6 +6,7 @@
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from migration_platform.cql.rows import NULL, join_cells, split_cells
 from migration_platform.declaration.columns import Columns
 from migration_platform.declaration.filters import Filter
 from migration_platform.declaration.migration import Endpoint, Migration
+from migration_platform.declaration.stores import Abilities
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.plan.model import Column, Plan, Table
 from migration_platform.stores.cassandra.connection import Connection
@@ -41,6 +43,7 @@ from migration_platform_tests.dagster_project import (
     Project,
     make_project,
 )
+from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.sqlite_kind import SqliteFile, SqliteTable
 from migration_platform_tests.sqlite_kind import rows_of as rows_table
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process
@@ -276,3 +279,19 @@ def test_a_run_of_the_unchanged_component_is_resumed_and_its_dead_letter_copied(
         there = file.find(table)
         assert there is not None
         assert len(keys_in(file, there)) == ROWS + 1
+
+
+def test_the_page_shows_what_stands_in_the_example():
+    example = (Path(__file__).parent / "sqlite_kind.py").read_text()
+    lines = [line.strip() for line in example.splitlines()]
+    page = (REPOSITORY / "docs" / "adding-a-store.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 7
+    for block in blocks:
+        shown = [line.strip() for line in block.splitlines() if line.strip()]
+        at = 0
+        for line in shown:
+            assert line in lines[at:], line
+            at = lines.index(line, at) + 1
+    abilities = {field.name for field in fields(Abilities)}
+    assert abilities == set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
