@@ -131,8 +131,8 @@ class SqliteReader:
     selection: Selection
     keys: KeyForm | None = None
 
-    def pages(self, piece: TokenRange, pace: Pace, **callbacks: Any) -> Iterator[Page]:
-        del callbacks
+    def pages(self, piece: TokenRange, pace: Pace, **more: Any) -> Iterator[Page]:
+        del more
         table, last = self.selection.table, (piece.bounds[0], b"")
         while True:
             found = self.file.database.execute(

@@ -27,6 +27,7 @@ from migration_platform.stores.interface import (
     Cells,
     LayerWrites,
     OnRejected,
+    PieceListener,
     RangeReader,
     Selection,
 )
@@ -209,19 +210,10 @@ def _pages(
     """Give the pages of a piece; an empty one where a smaller piece ends, if it had to be cut."""
     is_rows = tools.layer.name == "rows"
     pace = stores.reading("origin", progress.note_retry)
-    if is_rows:
-        pages = tools.ranges.pages(
-            window,
-            pace,
-            on_split=progress.note_cut,
-            on_piece=progress.note_read,
-            on_unreadable=progress.note_unreadable,
-        )
-    else:
-        # Static cells belong to the rows beside them: only with those is a piece done.
-        pages = tools.ranges.pages(window, pace)
+    listener = PieceListener(progress.note_read, progress.note_cut, progress.note_unreadable)
     try:
-        for page in pages:
+        # Static cells belong to the rows beside them: only with those is a piece done.
+        for page in tools.ranges.pages(window, pace, told=listener if is_rows else None):
             if progress.read:
                 yield _END_OF_PIECE
             progress.note_page(page, is_rows=is_rows)

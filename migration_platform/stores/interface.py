@@ -124,6 +124,20 @@ class KeyForm:
     positions: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class PieceListener:
+    """Is told what becomes of a piece that is read.
+
+    `on_split` is told of a piece that is cut, and of those that take its place, `on_piece` of each
+    that was read to its end, `on_unreadable` of one that nobody can read; the read then goes on
+    with the next.
+    """
+
+    on_piece: Callable[[TokenRange], None]
+    on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None]
+    on_unreadable: Callable[[TokenRange, UnreadableError], None]
+
+
 class RangeReader(Protocol):
     """Reads a selection range by range; it is prepared once in a process."""
 
@@ -133,16 +147,12 @@ class RangeReader(Protocol):
         pace: Pace,
         *,
         fetch_size: int | None = None,
-        on_piece: Callable[[TokenRange], None] = lambda piece: None,
-        on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None] = lambda piece, pieces: None,
-        on_unreadable: Callable[[TokenRange, UnreadableError], None] | None = None,
+        told: PieceListener | None = None,
     ) -> Iterator[Page]:
         """Give the rows whose token lies in the piece, in pages that fit into memory.
 
         `fetch_size` overrules the rows of a page that are declared. A piece that proves too large
-        may be cut: `on_split` is told of it and of the pieces that take its place, `on_piece` of
-        each that was read to its end, `on_unreadable` of one that nobody can read; the read goes on
-        with the next.
+        may be cut, of which `told` is told.
 
         Raises:
             PermanentError, TransientError: a page could not be read.

@@ -1,14 +1,13 @@
 """Ranges of a table, read at a level of consistency: the same for an origin and for a target."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from migration_platform.cql.rows import Page
-from migration_platform.errors import UnreadableError
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.reads import RangeRead, prepare_range_read, read_pages
-from migration_platform.stores.interface import Pace, Selection
+from migration_platform.stores.interface import Pace, PieceListener, Selection
 from migration_platform.token_ranges import TokenRange
 
 
@@ -27,9 +26,7 @@ class CassandraReader:
         pace: Pace,
         *,
         fetch_size: int | None = None,
-        on_piece: Callable[[TokenRange], None] = lambda piece: None,
-        on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None] = lambda piece, pieces: None,
-        on_unreadable: Callable[[TokenRange, UnreadableError], None] | None = None,
+        told: PieceListener | None = None,
     ) -> Iterator[Page]:
         """Read a range, as `RangeReader` says."""
         return read_pages(
@@ -41,9 +38,7 @@ class CassandraReader:
             budget=pace.budget,
             retry_seconds=pace.retry_seconds,
             on_retry=pace.on_retry,
-            on_piece=on_piece,
-            on_split=on_split,
-            on_unreadable=on_unreadable,
+            **({} if told is None else vars(told)),
         )
 
 

@@ -5,13 +5,12 @@ Everything before and behind works on cells, as with a table of Cassandra.
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import tee
 
 from migration_platform.cql.cell_times import read_row_time
 from migration_platform.cql.rows import NULL, Page, join_cells, split_cells
-from migration_platform.errors import UnreadableError
 from migration_platform.plan.model import Layer, Plan, Row, Source
 from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.items import (
@@ -26,7 +25,7 @@ from migration_platform.stores.dynamodb.items import (
 from migration_platform.stores.dynamodb.reads import get_items, scan_items
 from migration_platform.stores.dynamodb.tables import DynamoTable
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items
-from migration_platform.stores.interface import Cells, Deletes, OnRejected, Pace
+from migration_platform.stores.interface import Cells, Deletes, OnRejected, Pace, PieceListener
 from migration_platform.token_ranges import TokenRange
 
 _SMALL = 1024
@@ -165,16 +164,14 @@ class ItemReader:
         pace: Pace,
         *,
         fetch_size: int | None = None,
-        on_piece: Callable[[TokenRange], None] = lambda piece: None,
-        on_split: Callable[[TokenRange, tuple[TokenRange, ...]], None] = lambda piece, pieces: None,
-        on_unreadable: Callable[[TokenRange, UnreadableError], None] | None = None,
+        told: PieceListener | None = None,
     ) -> Iterator[Page]:
         """Give the rows of the segment with the range's number, expired ones left out.
 
         Raises:
             PermanentError, TransientError: a page could not be read, or an item is none of a row.
         """
-        del fetch_size, on_piece, on_split, on_unreadable
+        del fetch_size, told
         read = compile_cells(self.form, now_seconds=time.time)
         for items in scan_items(
             self.connection,
