@@ -11,9 +11,9 @@ from migration_platform.components.scaffolds import TenantMoveScaffolder
 from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.tenant.attributes import StepAttributes, to_move
 from migration_platform.components.tenant.reports import MovedStep
+from migration_platform.components.tenant.rollback import roll_back
 from migration_platform.components.tenant.runs import (
     plan_step,
-    roll_back,
     run_graph_step,
     run_sync_step,
     run_table_step,

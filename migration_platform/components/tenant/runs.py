@@ -1,4 +1,4 @@
-"""What the runs of a tenant's move do: plan, apply, prove, roll back; and what they tell.
+"""What the runs of a tenant's move do: plan, apply, prove; and what they tell.
 
 A dry run makes the plan and nothing else. A real run reads in the move's folder whether it may
 begin, whatever other runs did; it tells of each range the moment it is done, so that a run that is
@@ -6,7 +6,7 @@ killed loses only what was under way, and the next one goes on from there.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,10 @@ from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.resources import CassandraResource, Neo4jResource, SunbirdSyncResource
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.tenant import sync_step
-from migration_platform.tenant.changes import Changes
-from migration_platform.tenant.declaration import GraphStep, Move, Step, SyncStep, TableStep
+from migration_platform.tenant.declaration import GraphStep, Move, SyncStep, TableStep
 from migration_platform.tenant.records import ALL, PlanFolder, seal_backup, sole_writer
 from migration_platform.tenant.shape import TableShape, shape_table
 from migration_platform.tenant.steps import (
-    applied_plans,
     apply_table_range,
     plan_table,
     prove_applied_range,
@@ -50,7 +48,6 @@ from migration_platform.tenant.steps import (
     refuse_out_of_order,
     require_plan,
     require_table,
-    restore_step,
 )
 from migration_platform.token_ranges import describe_ranges, range_of_key
 
@@ -80,11 +77,11 @@ def plan_step(context: dg.AssetExecutionContext, moved: MovedStep) -> dict[str, 
     """
     move, step = moved.move, moved.step
     folder = find_folder(context.instance, move, moved.folder)
-    retry = _retries(context, f"Planning {step.name}")
+    retry = tell_of_retries(context, f"Planning {step.name}")
     try:
         with sole_writer(folder, step.name), ExitStack() as stack:
             if isinstance(step, TableStep):
-                connection = stack.enter_context(_cassandra(context, move.store).connect())
+                connection = stack.enter_context(cassandra_of(context, move.store).connect())
                 plan = plan_table(
                     connection,
                     move,
@@ -95,7 +92,7 @@ def plan_step(context: dg.AssetExecutionContext, moved: MovedStep) -> dict[str, 
                 )
             elif isinstance(step, GraphStep):
                 graph = stack.enter_context(getattr(context.resources, step.store).connect())
-                plan = _graph_step().plan_graph(graph, move, step, folder)
+                plan = import_graph_step().plan_graph(graph, move, step, folder)
             else:
                 store = getattr(context.resources, step.store)
                 assert isinstance(store, SunbirdSyncResource)
@@ -204,7 +201,7 @@ def run_table_step(
         with sole_writer(folder, step.name), ExitStack() as stack:
             refuse_out_of_order(move, folder, step)
             plan = require_plan(move, folder, step)
-            connection = stack.enter_context(_cassandra(context, move.store).connect())
+            connection = stack.enter_context(cassandra_of(context, move.store).connect())
             shape = require_table(shape_table(connection, move, step), plan)
             context.log.info(
                 f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
@@ -247,7 +244,7 @@ def _apply_ranges(
                 changes=changes,
                 accept_changes=accept_changes,
                 on_done=told,
-                on_retry=_retries(context, f"{moved.step.name} {key}"),
+                on_retry=tell_of_retries(context, f"{moved.step.name} {key}"),
             )
         except MigrationError as error:
             failed[key] = explain(error)
@@ -268,12 +265,12 @@ def _check_table(
     try:
         with (
             sole_writer(folder, step.name),
-            _cassandra(context, move.store).connect() as connection,
+            cassandra_of(context, move.store).connect() as connection,
         ):
             plan = _applied_plan(moved, folder)
             shape = shape_table(connection, move, step)
             for key in plan.keys:
-                retry = _retries(context, f"{step.name} {key}")
+                retry = tell_of_retries(context, f"{step.name} {key}")
                 prove_applied_range(connection, move, shape, plan, range_of_key(key), retry)
             yield from judge_table(context, moved, folder, plan)
     except MigrationError as error:
@@ -319,7 +316,7 @@ def run_graph_step(
             if only_checks:
                 plan = _applied_plan(moved, folder)
                 graph = stack.enter_context(store.connect())
-                done = _graph_step().prove_graph(graph, step, plan)
+                done = import_graph_step().prove_graph(graph, step, plan)
                 if done is None:
                     raise DeclarationError(f"{step.name} is not applied, so there is no verdict")
             else:
@@ -363,7 +360,7 @@ def _apply_graph(
     """Back up the plan's nodes and, unless the backup alone was asked for, change them."""
     move, step = moved.move, moved.step
     assert isinstance(step, GraphStep)
-    backup = _graph_step().back_up_graph(plan)
+    backup = import_graph_step().back_up_graph(plan)
     context.log_event(
         dg.AssetMaterialization(
             moved.backup_key,
@@ -381,7 +378,7 @@ def _apply_graph(
     for line in step.statements:
         context.log.info(line)
     told = _build_counter(context, plan.manifest()["planned"])
-    done = _graph_step().apply_graph(graph, move, step, plan, told)
+    done = import_graph_step().apply_graph(graph, move, step, plan, told)
     metadata = {"dry_run": False, "plan_id": plan.plan_id, **done.counts}
     event = dg.AssetObservation if done.reason else dg.AssetMaterialization
     context.log_event(event(moved.key, metadata=metadata | show_move(folder, move)))
@@ -419,7 +416,7 @@ def run_sync_step(
         with sole_writer(folder, step.name), ExitStack() as stack:
             store = getattr(context.resources, step.store)
             assert isinstance(store, SunbirdSyncResource)
-            connection = stack.enter_context(_cassandra(context, move.store).connect())
+            connection = stack.enter_context(cassandra_of(context, move.store).connect())
             if only_checks:
                 plan = _applied_plan(moved, folder)
                 client = stack.enter_context(store.to_settings(step.store).connect())
@@ -472,146 +469,24 @@ def _judge_sync(
         )
 
 
-# -- rollback ------------------------------------------------------------------------------------
-
-
-def roll_back(
-    context: dg.OpExecutionContext,
-    move: Move,
-    declared_folder: str | None,
-    *,
-    dry_run: bool,
-    names: Sequence[str],
-) -> None:
-    """Put back what steps wrote, the last one first, and tell each step's page of it.
-
-    Raises:
-        dagster.Failure: one sentence, when something could not be put back.
-    """
-    unknown = [name for name in names if name not in move.by_name]
-    if unknown:
-        raise dg.Failure(
-            f"{move.name} has no step {', '.join(unknown)}; valid are {', '.join(move.by_name)}",
-            allow_retries=False,
-        )
-    synced = [name for name in names if isinstance(move.by_name[name], SyncStep)]
-    if synced:
-        raise dg.Failure(
-            f"{', '.join(synced)} wrote nothing that could be put back: roll the rows back, and "
-            "run it again",
-            allow_retries=False,
-        )
-    folder = find_folder(context.instance, move, declared_folder)
-    problems: list[str] = []
-    for step in reversed(move.steps):
-        if isinstance(step, SyncStep) or (names and step.name not in names):
-            continue
-        moved = MovedStep(move, step, declared_folder)
-        try:
-            with ExitStack() as stack:
-                if not dry_run:
-                    stack.enter_context(sole_writer(folder, step.name))
-                    _refuse_later_steps(move, folder, step)
-                restored = _restore(context, move, step, folder, stack, dry_run=dry_run)
-        except MigrationError as error:
-            problems.append(f"{step.name}: {error}")
-            context.log.error(problems[-1])
-            continue
-        _tell_of_rollback(context, moved, folder, restored, dry_run=dry_run)
-    for step in move.steps:
-        if isinstance(step, SyncStep) and not dry_run:
-            sync_step.note_rollback(move, step, folder)
-            context.log.warning(f"{step.name}: {sync_step.NOT_SYNCED}")
-    if problems:
-        raise dg.Failure(f"{move.name}: {'; '.join(problems)}", allow_retries=False)
-
-
-def _tell_of_rollback(
-    context: dg.OpExecutionContext,
-    moved: MovedStep,
-    folder: Path,
-    restored: Changes,
-    *,
-    dry_run: bool,
-) -> None:
-    """Tell what was put back of a step, in the log and on the step's page."""
-    what = "to put back" if dry_run else "put back"
-    said = f"{moved.step.name}: {restored.changed:,} {what}"
-    if not dry_run:
-        said += (
-            f", {restored.already:,} so before, {restored.conflicts + restored.gone:,} without "
-            "what the move wrote, left alone"
-        )
-    context.log.info(said)
-    for sample in restored.samples:
-        context.log.warning(f"{moved.step.name}: left alone: {sample}")
-    context.log_event(
-        dg.AssetObservation(
-            moved.key,
-            description=f"{'Dry run of a rollback' if dry_run else 'Rolled back'}. {said}",
-            metadata={
-                "dry_run": dry_run,
-                "put_back": restored.changed,
-                "put_back_before": restored.already,
-                "left_alone": restored.conflicts + restored.gone,
-                **show_move(folder, moved.move),
-            },
-        )
-    )
-
-
-def _refuse_later_steps(move: Move, folder: Path, step: Step) -> None:
-    """Refuse to roll a step back that a later one builds on."""
-    later = False
-    for each in move.steps:
-        if later and not isinstance(each, SyncStep) and applied_plans(folder, each):
-            raise DeclarationError(
-                f"{each.name} comes after {step.name} and is not rolled back; do that first, or "
-                "leave steps out, which takes all in the right order"
-            )
-        later = later or each is step
-
-
-def _restore(
-    context: dg.OpExecutionContext,
-    move: Move,
-    step: TableStep | GraphStep,
-    folder: Path,
-    stack: ExitStack,
-    *,
-    dry_run: bool,
-) -> Changes:
-    if isinstance(step, GraphStep):
-        store = getattr(context.resources, step.store)
-        graph = stack.enter_context(store.connect())
-        return _graph_step().restore_graph(graph, move, step, folder, dry_run=dry_run)
-    connection = stack.enter_context(_cassandra(context, move.store).connect())
-    return restore_step(
-        connection,
-        move,
-        step,
-        folder,
-        dry_run=dry_run,
-        on_retry=_retries(context, f"Putting {step.name} back"),
-    )
-
-
 # ------------------------------------------------------------------------------------------------
 
 
-def _graph_step() -> Any:
+def import_graph_step() -> Any:
     """Import what works on a graph: its driver alone takes a third of a second."""
     from migration_platform.tenant import graph_step
 
     return graph_step
 
 
-def _retries(context: Any, what: str) -> Callable[[BaseException], None]:
+def tell_of_retries(context: Any, what: str) -> Callable[[BaseException], None]:
+    """Build what logs that a server is asked again."""
     tell = build_retry_log(context, what)
     return lambda error: tell(explain(error))
 
 
-def _cassandra(context: Any, name: str) -> CassandraResource:
+def cassandra_of(context: Any, name: str) -> CassandraResource:
+    """Give a Cassandra store of the run."""
     store = getattr(context.resources, name)
     assert isinstance(store, CassandraResource)
     return store
