@@ -34,6 +34,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Cassandra of the tests uses a third of the processor's time. Programs that tests start inherit it.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
 
+# Hundreds of worker processes and some ninety of Dagster import this package: each would compile it
+# for itself where a shell forbids Python to keep what it compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Servers and Dagster force each write to the disk, which tests need not wait for where there is
 # room in memory. A container's /dev/shm is too small by default, and may forbid programs, which
 # the servers' libraries are.
