@@ -25,7 +25,7 @@ from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform_tests.dynamodb_faults import FaultyDynamoDb, faults_before
 from migration_platform_tests.dynamodb_tables import dynamodb_settings, settings_of
 from migration_platform_tests.roles import CHECKING, Roles, roles_of
-from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.servers import QUICK, SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import create_keyspace, patient_connection, plain_session
 
 # A shell that runs the tests in the background lets them ignore Ctrl-C. Dagster hands the handler
@@ -35,6 +35,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Servers that live for minutes never earn back what the optimizing compiler takes: without it a
 # Cassandra of the tests uses a third of the processor's time. Programs that tests start inherit it.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+
+# Hundreds of worker processes and some ninety of Dagster import this package: each would compile it
+# for itself where a shell forbids Python to keep what it compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Servers and Dagster force each write to the disk, which tests need not wait for where there is
 # room in memory. A container's /dev/shm is too small by default, and may forbid programs, which
@@ -62,9 +66,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The running server that tests share; it must be alive after each of them."""
     home = tmp_path_factory.mktemp("cassandra")
-    # A thousand tables come and go; this server's schema need not survive it.
-    quick = {"cassandra.test.flush_local_schema_changes": "false"}
-    with run_server(Cassandra(cluster_name="tests", properties=quick), home) as server:
+    with run_server(Cassandra(cluster_name="tests", properties=QUICK), home) as server:
         yield server
 
 
@@ -136,6 +138,7 @@ def guarded_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
         password=True,
         partitioner="RandomPartitioner",
         heap_mb=SMALL_HEAP_MB,
+        properties=QUICK,
     )
     with run_server(server, tmp_path_factory.mktemp("guarded")) as running:
         yield running
@@ -145,7 +148,11 @@ def guarded_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runn
 def checking_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server that asks for a password, checks permissions and masks columns."""
     server = Cassandra(
-        cluster_name="checking", password=True, heap_mb=SMALL_HEAP_MB, settings=CHECKING
+        cluster_name="checking",
+        password=True,
+        heap_mb=SMALL_HEAP_MB,
+        settings=CHECKING,
+        properties=QUICK,
     )
     with run_server(server, tmp_path_factory.mktemp("checking")) as running:
         yield running

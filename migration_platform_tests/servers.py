@@ -30,6 +30,13 @@ from migration_platform.token_ranges import split_ring
 REPOSITORY = Path(__file__).parent.parent
 SMALL_HEAP_MB = 384
 """Enough for a server that holds a few thousand rows."""
+QUICK = {
+    # A thousand tables come and go: their schema need not survive the server.
+    "cassandra.test.flush_local_schema_changes": "false",
+    # A password is hashed where a role is made and at each login: a hundred milliseconds each.
+    "cassandra.auth_bcrypt_gensalt_log2_rounds": "4",
+}
+"""Java properties of a server that is never started again and guards nothing."""
 PATIENCE_SECONDS = 60
 """How long a test waits for what it does not measure: a busy machine is no fault of the code."""
 

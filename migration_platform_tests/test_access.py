@@ -34,7 +34,7 @@ from migration_platform_tests.dagster_project import (
     wait_until,
 )
 from migration_platform_tests.roles import Roles, roles_of
-from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.servers import QUICK, SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import copy_ranges, declare, in_process
 
 ROWS = 60
@@ -54,7 +54,11 @@ GUARDRAILS = {
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     server = Cassandra(
-        cluster_name="guardrails", password=True, heap_mb=SMALL_HEAP_MB, settings=GUARDRAILS
+        cluster_name="guardrails",
+        password=True,
+        heap_mb=SMALL_HEAP_MB,
+        settings=GUARDRAILS,
+        properties=QUICK,
     )
     with run_server(server, tmp_path_factory.mktemp("guardrails")) as running:
         yield running

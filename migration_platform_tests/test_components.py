@@ -40,7 +40,7 @@ from migration_platform_tests.dagster_project import (
     make_project,
     refusal,
 )
-from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.servers import QUICK, SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import patient_connection
 
 pytestmark = DAGSTERS_OWN_WARNINGS
@@ -675,7 +675,9 @@ def evaluate_schedule(move: Move) -> list[dg.RunRequest]:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A Cassandra that asks for a password, which is not the one that it came with."""
-    server = Cassandra(cluster_name="guarded", password=True, heap_mb=SMALL_HEAP_MB)
+    server = Cassandra(
+        cluster_name="guarded", password=True, heap_mb=SMALL_HEAP_MB, properties=QUICK
+    )
     with run_server(server, tmp_path_factory.mktemp("guarded")) as running:
         settings = CassandraSettings(port=running.port, username="cassandra", password="cassandra")
         with patient_connection(settings) as connection:

@@ -38,7 +38,7 @@ from migration_platform.stores.kinds import plan_between as plan_sides
 from migration_platform.stores.work import Reported
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, split_range, token_of_key
 from migration_platform_tests.comparing import OneProcess, compare, found, rehearse_all
-from migration_platform_tests.servers import SMALL_HEAP_MB, run_server
+from migration_platform_tests.servers import QUICK, SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import (
     create_keyspace,
     create_table,
@@ -68,6 +68,7 @@ def strict_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cassan
             "native_transport_max_frame_size": "8MiB",
             "authorizer": "CassandraAuthorizer",
         },
+        properties=QUICK,
     )
     with run_server(server, tmp_path_factory.mktemp("strict")) as running:
         admin = CassandraSettings(port=running.port, username="cassandra", password="cassandra")

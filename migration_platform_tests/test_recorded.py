@@ -51,38 +51,33 @@ then = facts.read_file()
 TABLES = [name for name in DECLARED if "fingerprint" in then[name]]
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_ranges_that_were_copied_and_compared_before_still_count(
-    now: dict[str, Any], name: str
-) -> None:
-    for fact in ("fingerprint", "fingerprint_of_another_table", "comparison"):
-        assert now[name][fact] == then[name][fact], fact
+def told(found: dict[str, Any], names: Iterable[str], *wanted: str) -> dict[str, dict[str, Any]]:
+    """The facts that are wanted, by declaration."""
+    return {name: {fact: found[name][fact] for fact in wanted} for name in names}
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_runs_and_letters_are_found_under_the_names_of_before(
-    now: dict[str, Any], name: str
-) -> None:
-    for fact in ("tracked_as", "tracked_in", "letters_as"):
-        assert now[name][fact] == then[name][fact], fact
+# Few tests for many declarations, for each process that runs one of them needs all the tables.
 
 
-@pytest.mark.parametrize("name", DECLARED)
-def test_assets_checks_jobs_and_sensors_have_the_names_of_before(
-    now: dict[str, Any], name: str
-) -> None:
-    for fact in ("assets", "checks", "jobs", "schedules", "sensors"):
-        if fact != "assets" or name not in TOLD_IN_FULL:
-            assert now[name][fact] == then[name][fact], fact
+def test_ranges_that_were_copied_and_compared_before_still_count(now: dict[str, Any]) -> None:
+    wanted = ("fingerprint", "fingerprint_of_another_table", "comparison")
+    assert len(TABLES) > 50
+    assert told(now, TABLES, *wanted) == told(then, TABLES, *wanted)
 
 
-@pytest.mark.parametrize("name", sorted(TOLD_IN_FULL))
-def test_an_asset_has_the_partitions_step_and_tags_of_before(
-    now: dict[str, Any], name: str
-) -> None:
-    assert now[name]["assets"].keys() == then[name]["assets"].keys()
-    for asset, described in then[name]["assets"].items():
-        assert now[name]["assets"][asset] == described, asset
+def test_runs_and_letters_are_found_under_the_names_of_before(now: dict[str, Any]) -> None:
+    wanted = ("tracked_as", "tracked_in", "letters_as")
+    assert told(now, TABLES, *wanted) == told(then, TABLES, *wanted)
+
+
+def test_checks_jobs_schedules_and_sensors_have_the_names_of_before(now: dict[str, Any]) -> None:
+    wanted = ("checks", "jobs", "schedules", "sensors")
+    assert told(now, DECLARED, *wanted) == told(then, DECLARED, *wanted)
+
+
+def test_assets_have_the_names_partitions_steps_and_tags_of_before(now: dict[str, Any]) -> None:
+    assert all(isinstance(then[name]["assets"], dict) for name in TOLD_IN_FULL)
+    assert told(now, DECLARED, "assets") == told(then, DECLARED, "assets")
 
 
 def test_a_plan_of_a_tenants_move_that_was_made_before_is_still_its_plan(
@@ -111,9 +106,9 @@ def left(
 
 def status(project: Project, *arguments: str) -> str:
     """Run `migration-platform status` on the project, within this process."""
-    told = CliRunner().invoke(main, ["status", *arguments, "--project", str(project.folder)])
-    assert told.exit_code == 0, told.output
-    return told.output
+    result = CliRunner().invoke(main, ["status", *arguments, "--project", str(project.folder)])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def rows_before(table: str) -> list[dict[str, Any]]:
@@ -145,10 +140,10 @@ def test_a_run_of_before_is_shown_with_what_failed_and_differed(left: Project) -
     assert left.statuses(TARGET) == dict.fromkeys(recorded.KEYS, "none") | begun
     copy, verdict = run_id_before("MIGRATE"), run_id_before("VALIDATE")
 
-    (told,) = json.loads(status(left, "--json"))
+    (shown,) = json.loads(status(left, "--json"))
 
-    assert [run["run_id"] for run in told["runs"]] == [verdict, copy]
-    assert {run["status"] for run in told["runs"]} == {"ENDED"}
+    assert [run["run_id"] for run in shown["runs"]] == [verdict, copy]
+    assert {run["status"] for run in shown["runs"]} == {"ENDED"}
     failed = status(left, recorded.TARGET, "--failed")
     (range_that_failed,) = [line for line in failed.splitlines() if " FAIL " in line]
     assert "Partitions Failed: 1" in range_that_failed
@@ -162,8 +157,8 @@ def test_letters_of_before_are_replayed(left: Project, reader: Session) -> None:
 
     replay = left.run(None, assets=[LETTERS]).assert_success()
 
-    told = replay.materializations(LETTERS)[None]
-    assert (told["replayed"], told["gone"], told["dead_letters"]) == (known, 0, 0)
+    said = replay.materializations(LETTERS)[None]
+    assert (said["replayed"], said["gone"], said["dead_letters"]) == (known, 0, 0)
     arrived = list(reader.execute(f"SELECT * FROM {recorded.TARGET} WHERE status = 'mended'"))
     assert len(arrived) == known == 2
 
@@ -187,7 +182,7 @@ def test_a_resumed_run_counts_the_ranges_of_before_and_copies_the_others(
         (verdicts, "VALIDATE", recorded.DONE),
     ):
         before = str(run_id_before(run_type))
-        carried = {key: told.get("carried_over_from") for key, told in found.items()}
+        carried = {key: said.get("carried_over_from") for key, said in found.items()}
         assert carried == {key: before if key in kept else None for key in recorded.KEYS}
     assert resumed.checks.keys() >= {"row_counts_match", "all_ranges_match", "no_dead_letters"}
     assert all(check.passed for check in resumed.checks.values())
@@ -197,7 +192,7 @@ def test_a_resumed_run_counts_the_ranges_of_before_and_copies_the_others(
         for table in (recorded.ORIGIN, recorded.TARGET)
         for row in reader.execute(f"SELECT region, id, name, status FROM {table}")
     }
-    assert len(rows) == sum(told["origin_rows"] for told in verdicts.values())
+    assert len(rows) == sum(said["origin_rows"] for said in verdicts.values())
 
     # What is written goes by the names of before, and into the tables of before as they are.
     assert own_tags(resumed.tags) == tags_before != set()
