@@ -185,7 +185,8 @@ class Migration:
 
     def _wrong_stores(self) -> list[str]:
         """Refuse what the kinds of the stores cannot do."""
-        if not all(isinstance(side, Endpoint) for side in (self.origin, self.target)):
+        sides = (self.origin, self.target)
+        if not all(isinstance(side, Endpoint) and _is_declared(side) for side in sides):
             return []
         wrong = [
             *self.origin.declared.validate_origin(self),
@@ -208,7 +209,8 @@ class Migration:
         asked = {
             f"writetime {self.writetime}": self.writetime in ("cell", "row_max"),
             f"ttl {self.ttl}": self.ttl in ("cell", "row_max"),
-            "filter.writetime_from and _to": self.filter.by_writetime,
+            "filter.writetime_from and _to": isinstance(self.filter, Filter)
+            and self.filter.by_writetime,
             f"collisions {self.collisions}": self.collisions in ("newest", "oldest"),
             "diff.compare_writetime": self.compare_writetime,
             "diff.ignore_newer_than_seconds": self.ignore_newer_than_seconds is not None,
@@ -231,6 +233,11 @@ class Migration:
                 wrong.append(f"{side}.store is {show(endpoint.store)}; name a store")
             if not isinstance(endpoint.table, TableName):
                 wrong.append(f"{side}.table is {show(endpoint.table)}; write keyspace.table")
+            if not _is_declared(endpoint):
+                wrong.append(
+                    f"{side}.declared is {show(endpoint.declared)}; it must be what a kind of "
+                    "store declares"
+                )
             wrong += object_to_choice(
                 f"{side}.consistency", endpoint.consistency, CONSISTENCY_LEVELS
             )
@@ -324,3 +331,7 @@ class Migration:
             *object_to_number("guardrails.max_column_kb", limits.max_column_kb, 1, 2_000_000),
             *object_to_choice("guardrails.action", limits.action, GUARDRAIL_ACTIONS),
         ]
+
+
+def _is_declared(endpoint: Endpoint) -> bool:
+    return isinstance(endpoint.declared, StoreDeclaration)

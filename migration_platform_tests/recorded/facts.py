@@ -18,7 +18,7 @@ from migration_platform.copying.dead_letters import letters_key
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.dynamodb.connection import DynamoDb
-from migration_platform.stores.planning import make_plan
+from migration_platform.stores.kinds import plan_between
 from migration_platform_tests.dagster_project import Project, make_project
 from migration_platform_tests.recorded.declarations import (
     DECLARED,
@@ -118,7 +118,7 @@ def _of_component(
         return {}
     migration = component.to_migration(kinds)
     at_dynamodb = kinds[migration.target.store] == "dynamodb"
-    plan = make_plan(migration, cassandra, dynamo if at_dynamodb else cassandra)
+    plan = plan_between(migration, cassandra, dynamo if at_dynamodb else cassandra)
     return {
         "fingerprint": plan.fingerprint,
         # As a table that was made anew is told apart: an id that is made up.
