@@ -38,7 +38,7 @@ def judge_checks(instance: DagsterInstance, table: MovedTable) -> list[str]:
 
 
 def judge_check(instance: DagsterInstance, key: dg.AssetCheckKey, newest: float) -> str:
-    """Say why a check is not green; empty if it is. A mere warning is no objection."""
+    """Say why a check is not green; empty if it is. A mere warning is no problem."""
     storage = instance.event_log_storage
     record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
     if record is None:

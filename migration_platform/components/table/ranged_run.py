@@ -140,7 +140,7 @@ def _refuse_runs_beside(run: RangedRun, *, writes: bool, empties: bool) -> None:
     if run.plan.has_counters and writes:
         refuse_other_runs(run, "two runs would both add the difference to a counter")
     if empties:
-        _object_to_truncation(run)
+        _validate_truncation(run)
     elif writes:
         refuse_truncating_runs(run)
 
@@ -246,7 +246,7 @@ def _carry_over(run: RangedRun) -> tuple[Work, Work]:
     return copies, verdicts
 
 
-def _object_to_truncation(run: RangedRun) -> None:
+def _validate_truncation(run: RangedRun) -> None:
     everything = run.job.migration.ranges
     if len(run.ranges) != len(everything):
         raise DeclarationError(

@@ -16,7 +16,7 @@ from migration_platform.errors import PermanentError, PreflightError, explain
 from migration_platform.stores.cassandra.connection import Connection, near_hosts
 
 
-def object_to_masks(
+def validate_masks(
     connection: Connection, name: TableName, store: str, read: Container[str] | None = None
 ) -> list[str]:
     """Refuse masked columns whose values the connection's role is not shown.
