@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from migration_platform.copying.aside import Aside
+from migration_platform.copying.rejected import RejectedRows
 from migration_platform.counts import MAX_SAMPLES, PieceReport, RangeCounts, Tally
 from migration_platform.cql.rows import Page
 from migration_platform.errors import MigrationError, explain
@@ -20,7 +20,7 @@ class Progress:
     """What one range has come to so far, and when that was last told."""
 
     report: Report
-    aside: Aside
+    rejected: RejectedRows
     started: float
     reported: float
     counts: RangeCounts = field(default_factory=RangeCounts)
@@ -37,7 +37,7 @@ class Progress:
     """Pieces that are read, or that cannot be and why; their rows may still have to be written."""
 
     def __post_init__(self) -> None:
-        self.tally.refuse = self.static_tally.refuse = self.aside.refuse
+        self.tally.reject = self.static_tally.reject = self.rejected.reject
 
     def note_cut(self, piece: TokenRange, into: tuple[TokenRange, ...]) -> None:
         """Note that a piece was too much, and what takes its place."""
@@ -79,12 +79,12 @@ class Progress:
             statics=self.counts.statics + sum(writer.statics_taken for writer in self.writers),
             large_cells=tuple(sorted(large.items())),
             large_samples=tuple((static.large_samples + tally.large_samples)[:MAX_SAMPLES]),
-            set_aside=self.aside.rows,
-            statics_set_aside=self.aside.statics,
-            set_aside_samples=tuple(self.aside.samples),
+            set_aside=self.rejected.rows,
+            statics_set_aside=self.rejected.statics,
+            set_aside_samples=tuple(self.rejected.samples),
             written=self.counts.written
             + sum(writer.rows_written for writer in self.writers)
-            - self.aside.uncounted,
+            - self.rejected.uncounted,
             retries=self.retries,
             last_retry=self.last_retry,
             seconds=time.monotonic() - self.started,

@@ -25,7 +25,7 @@ class RehearseRange:
     """The task of reading a range as a copy would; with `gathers_keys` target keys are reported.
 
     Its result is the range's `RangeCounts`, in which nothing is written. Rows that cannot be
-    converted are counted as set aside, all of them.
+    converted are counted as rejected, all of them.
     """
 
     token_range: TokenRange
@@ -96,7 +96,7 @@ def rehearse(
 
 
 def _too_many(plan: Plan, counts: RangeCounts) -> str:
-    """Say how many rows of a range cannot be written; empty if so many may be set aside."""
+    """Say how many rows of a range cannot be written; empty if so many may be rejected."""
     found, limit = counts.set_aside + counts.statics_set_aside, plan.migration.dead_letters_max_rows
     if found <= limit:
         return ""
@@ -142,7 +142,7 @@ def _read_layer(
         if len(samples) < MAX_SAMPLES:
             samples.append(told)
 
-    tally, read, size = Tally(refuse=lambda row: note_bad(str(row))), 0, 0
+    tally, read, size = Tally(reject=lambda row: note_bad(str(row))), 0, 0
     reject = _compile_reject(plan, layer, sources)
     for page in ranges.pages(window, stores.reading("origin", lambda _: None)):
         found: list[FoundKey] = []
@@ -194,6 +194,6 @@ def _compile_reject(
             for source, cell in zip(sources, cells, strict=True)
             if source.is_key
         ]
-        return f"the row {show_key(key)} was refused: {why}"
+        return f"the row {show_key(key)} was rejected: {why}"
 
     return reject

@@ -45,7 +45,7 @@ REPAIRS = ("missing", "mismatched", "extra", "counters")
 REPAIR_WRITETIMES = ("origin", "now")
 MAX_ROWS_PER_SECOND = 10**9
 MAX_BYTES_PER_SECOND = 10**12
-MAX_SET_ASIDE = 100_000
+MAX_DEAD_LETTERS = 100_000
 """Rows of one range; more than these are no exceptions, but a declaration that does not fit."""
 
 
@@ -168,7 +168,7 @@ class Migration:
 
     @property
     def tracked_at(self) -> Endpoint:
-        """The side that keeps what is known of runs, and rows that were set aside."""
+        """The side that keeps what is known of runs, and the dead letters."""
         return self.target if self.target.abilities.keeps_records else self.origin
 
     @property
@@ -275,7 +275,7 @@ class Migration:
         wrong += validate_flag("diff.compare_form", self.compare_form)
         wrong += self._wrong_repair()
         wrong += validate_number(
-            "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_SET_ASIDE
+            "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_DEAD_LETTERS
         )
         wrong += validate_flag("dead_letters.fail_run", self.dead_letters_fail_run)
         wrong += validate_flag("tracking", self.tracking)

@@ -145,9 +145,9 @@ class ItemTarget(Target):
         }
         if differs := tell_table(plan, found):
             told["table_differs"] = Markdown("\n".join(f"- {line}" for line in differs))
-        if cost.refused.value:
-            told["rows_that_no_item_can_hold"] = round(cost.refused.value)
-            told["no_item_can_hold"] = list(cost.refused_samples)
+        if cost.rejected.value:
+            told["rows_that_no_item_can_hold"] = round(cost.rejected.value)
+            told["no_item_can_hold"] = list(cost.rejected_samples)
         return told
 
     def prepare_writes(self, plan: Plan, layer: Layer) -> ItemWrites:
