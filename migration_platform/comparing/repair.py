@@ -1,4 +1,4 @@
-"""Rows that differ are put right, each by its key; every one is compared again afterwards.
+"""Rows that differ are repaired, each by its key; every one is compared again afterwards.
 
 What the origin has is written as a copy writes it. What only the target has is deleted: a cell
 at its own writetime, at which a tombstone wins, a row as of just before the origin was asked for

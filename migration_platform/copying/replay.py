@@ -1,7 +1,8 @@
 """Rows of dead letters, read again by their key and copied under the present declaration.
 
 A dead letter is removed only after its row was acknowledged, so a replay that is killed begins
-again where it was: a row that is written twice is the same row, and a counter is added by difference.
+again where it was: a row that is written twice is the same row, and a counter is added by
+difference.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -55,10 +56,11 @@ def ensure_dead_letters(connection: Records | None, migration: Migration) -> Non
         )
     except PreflightError as error:
         raise PreflightError(
-            f"dead letters cannot be stored in the keyspace {quote(migration.tracking_keyspace)} of "
-            f"the cluster of {migration.tracked_at.store}: {explain(error.__cause__ or error)}; grant "
-            "its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
-            "tracking_keyspace, or leave out dead_letters"
+            "dead letters cannot be stored in the keyspace "
+            f"{quote(migration.tracking_keyspace)} of the cluster of "
+            f"{migration.tracked_at.store}: {explain(error.__cause__ or error)}; grant its user "
+            "CREATE, ALTER, SELECT and MODIFY there, name another one in tracking_keyspace, "
+            " or leave out dead_letters"
         ) from error
 
 

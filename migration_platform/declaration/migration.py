@@ -136,7 +136,7 @@ class Migration:
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Collect every mistake, so that a user mends the file once."""
+        """Collect every mistake, so that a user corrects the file once."""
         wrong = [
             *self._wrong_sides(),
             *self._wrong_settings(),

@@ -91,4 +91,4 @@ def sentence(subject: str, problems: Mapping[str, Sequence[str]]) -> str:
     """Name the tables and the checks that are not green."""
     told = [f"{name} ({', '.join(reasons)})" for name, reasons in problems.items()]
     more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
-    return f"{subject} is not ready for the cut-over: {'; '.join(told[:MAX_TOLD])}{more}"
+    return f"{subject} is not ready for the cutover: {'; '.join(told[:MAX_TOLD])}{more}"

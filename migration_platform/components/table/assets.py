@@ -183,9 +183,10 @@ def build_dead_letters_asset(*, job: Job, group: str, owners: list[str]) -> dg.A
         owners=owners,
         kinds={"cassandra"},
         description=(
-            f"The rows of `{migration.origin.table}` that were rejected and are stored "
-            "as dead letters. Materializing it reads them again by their keys and writes them under the present "
-            "declaration; what arrives, or is gone at the origin, is a dead letter no longer."
+            f"The rows of `{migration.origin.table}` that were rejected and are "
+            "stored as dead letters. Materializing it reads them again by their keys and writes "
+            "them under the present declaration; what arrives, or is gone at the origin, is a "
+            "dead letter no longer."
         ),
         required_resource_keys={migration.origin.store, migration.target.store},
     )

@@ -197,7 +197,7 @@ class DiffAttributes(NamedAttributes, dg.Model):
     )
     repair: list[str] = Field(
         default_factory=list,
-        description="What is put right where ranges differ: missing, mismatched, extra, counters.",
+        description="What is repaired where ranges differ: missing, mismatched, extra, counters.",
     )
     repair_writetime: str = Field(
         default="origin",

@@ -46,8 +46,7 @@ def _judge(job: Job, found: DeadLetterSummary) -> dict[str, Any]:
     return {
         "passed": not found.count,
         "description": f"{tell_dead_letters(found)}; repair them or correct the declaration, "
-        f"and materialize "
-        f"{job.dead_letters.path[-1]}"
+        f"and materialize {job.dead_letters.path[-1]}"
         if found.count
         else f"This migration has no dead letter in {place_of(job)}.",
         "metadata": metadata,

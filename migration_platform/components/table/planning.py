@@ -22,8 +22,8 @@ from migration_platform.runs.control import Watch, find_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Markdown, Resource
 from migration_platform.stores.kinds import describe_fidelity, open_origin, open_target
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan
-from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import describe_ranges
 

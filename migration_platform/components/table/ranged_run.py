@@ -38,8 +38,8 @@ from migration_platform.runs.run_info import MIGRATE, VALIDATE
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Origin, Pace, Resource, Target, Uses
 from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, make_target, refuse_missing_target
-from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import TokenRange, range_of_key
 

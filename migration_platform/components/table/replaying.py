@@ -30,8 +30,8 @@ from migration_platform.runs.tracking_tables import open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Resource, Uses
 from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, refuse_missing_target
-from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import records_at
 
 

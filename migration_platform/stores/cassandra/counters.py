@@ -99,7 +99,7 @@ def add_differences(
 
     With `again` these rows were copied before: a counter that the target lacks was deleted there,
     and is left alone, because a deleted counter must not be brought back. A row that the server
-    refuses for its values, so that nothing was added, is handed to `on_rejected`.
+    rejects for its values, so that nothing was added, is handed to `on_rejected`.
 
     Raises:
         PermanentError, TransientError: a counter could not be read or written.

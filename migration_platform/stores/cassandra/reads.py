@@ -424,7 +424,7 @@ def read_rows(
     """Read single rows by their bound keys, a bounded number at a time, in the given order.
 
     Each key comes with a value of the caller's, which is given back beside the page. A key that
-    the server refuses, being too long, is left out where `on_rejected` is told of it. A statement
+    the server rejects, being too long, is left out where `on_rejected` is told of it. A statement
     that is tried again may have been carried out: a conditional update must bear that.
 
     Raises:
@@ -473,7 +473,7 @@ def _row_of(
     on_retry: Callable[[BaseException], None],
     on_rejected: Callable[[PermanentError], None] | None,
 ) -> Page | None:
-    """Wait for a row; None if the server refuses its key, and `on_rejected` was told so."""
+    """Wait for a row; None if the server rejects its key, and `on_rejected` was told so."""
     future, asked_us = asked
     while True:
         try:

@@ -74,7 +74,7 @@ class _Continued(tuple):
 
 
 OnRejected = Callable[[Item, bool, PermanentError], None]
-"""Told of a row, or of some of its parts, that the server refuses for good, and whether that row
+"""Told of a row, or of some of its parts, that the server rejects for good, and whether that row
 counts as written otherwise."""
 
 
@@ -234,7 +234,7 @@ class Writer:
     How many that are is known to the connection's window, which outlives the writer. All state
     belongs to the calling thread: the driver's thread only hands back what ended.
     `ttl_seconds` is bound where a part does not expire at a second of its own. With `has_rows`
-    off, what is written are static cells and counts as no rows. A row that the server refuses for
+    off, what is written are static cells and counts as no rows. A row that the server rejects for
     its values is handed to `on_rejected`, if there is one; the rows around it are written.
     """
 

@@ -54,7 +54,7 @@ class ItemWrites:
 class RowWriter:
     """Writes rows as items.
 
-    A row that no item can hold, or that is refused for its values, is handed to `on_rejected`.
+    A row that no item can hold, or that is rejected for its values, is handed to `on_rejected`.
     """
 
     def __init__(self, writes: ItemWrites, plan: Plan, pace: Pace, on_rejected: OnRejected):

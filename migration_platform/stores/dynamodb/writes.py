@@ -28,7 +28,7 @@ BATCH_CHARACTERS = 1_000_000
 ASK_CONSUMED = '"ReturnConsumedCapacity":"TOTAL",'
 
 OnRejected = Callable[[Any, PermanentError], None]
-"""Told the mark of an item that the server refuses for good."""
+"""Told the mark of an item that the server rejects for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ItemWriter:
     """Writes items, a bounded number of requests in flight; `flush` before counting on them.
 
     All state belongs to the calling thread: the connection's threads only sign, send and hand
-    back what ended. An item that the server refuses for its values is handed to `on_rejected`, if
+    back what ended. An item that the server rejects for its values is handed to `on_rejected`, if
     there is one; the items around it are written.
 
     With `writetime_attribute` each item is sent alone, and only written if the table holds none
