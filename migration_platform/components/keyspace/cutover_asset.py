@@ -59,7 +59,7 @@ def build_cutover_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg
         description=(
             f"Whether `{quote(declared.target_keyspace)}` in `{declared.target.store}` is ready "
             "for the cutover: green only if the schemas match and every check of every table is "
-            "green and newer than its last copy. It compares the schemas anew; rows it does not read."
+            "green and newer than its last copy. It compares the schemas again, and reads no rows."
         ),
         required_resource_keys={declared.origin.store, declared.target.store},
     )
