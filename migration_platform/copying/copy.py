@@ -34,7 +34,7 @@ from migration_platform.stores.work import OpenStores, Report
 from migration_platform.token_ranges import TokenRange
 
 CARRIED_KEYS = 20_000
-"""So many keys of rows on their way are remembered; then the writer has to catch up."""
+"""At most so many keys of rows in flight are remembered; then the writer is flushed."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Tools:
     ranges: RangeReader
     writes: LayerWrites
     carried: dict[bytes, bytes] | None = None
-    """The origin's keys by the target's, of rows on their way, where these do not tell those."""
+    """The origin's keys by target key, of rows in flight, if the target key does not tell them."""
 
 
 def copy_range(
@@ -109,7 +109,7 @@ def copy_range(
     while waiting:
         piece = waiting.popleft()
         progress.pieces = [piece]
-        # What was read of a piece that failed says nothing of what is written.
+        # Forget what was read of a failed piece: it may not be written.
         progress.read.clear()
         progress.tell_piece(piece, "begun")
         try:
@@ -127,7 +127,7 @@ def copy_range(
             if isinstance(error, TransientError):
                 break
             if isinstance(error, UnreadableError) and progress.pieces:
-                # So many partitions cannot be read that the fault is not theirs.
+                # So many partitions cannot be read that the cause is not in the partitions.
                 break
     progress.counts = replace(progress.counts, reading_ended=True)
     result = progress.so_far()
@@ -255,7 +255,7 @@ def _copy_rows(
         writer.write(read_rows(page, tally), page)
         ends_piece = page is _END_OF_PIECE
         if ends_piece or (carried is not None and len(carried) >= CARRIED_KEYS):
-            # Only a row that is acknowledged needs no key any more.
+            # A row's key is needed until the row is acknowledged.
             writer.flush()
             if carried is not None:
                 carried.clear()
@@ -304,7 +304,7 @@ def _compile_on_rejected(plan: Plan, tools: _Tools, progress: Progress) -> OnRej
                 f"was rejected: {why}",
             )
         )
-        # Only now: a row that is one too many is not stored.
+        # Only now, because a row beyond the limit raises and is not stored.
         rejected.partly[mark] = counted
         rejected.uncounted += is_rows and not counted
         if not is_rows:

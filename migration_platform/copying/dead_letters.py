@@ -4,7 +4,7 @@ A dead letter holds its row's key at the origin, by which the row can be read ag
 value. It lies in the slice of the ring that its token names, whatever `token_ranges` is declared.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false
 
 import hashlib
@@ -72,7 +72,7 @@ class DeadLetter:
 
     @property
     def row_id(self) -> bytes:
-        """16 bytes that tell rows apart: a key itself may be longer than a key may be."""
+        """16 bytes that identify the row: its own key may be too long for a key column."""
         return hashlib.sha256(self.layer.encode() + b":" + self.key).digest()[:16]
 
     @property
@@ -292,7 +292,7 @@ class DeadLetterSummary:
 def summarize(
     letters: Iterable[DeadLetter], places: Sequence[TokenRange] = ()
 ) -> DeadLetterSummary:
-    """Count dead letters by cause; sizes and other numbers in a cause do not tell causes apart.
+    """Count dead letters by cause; causes that differ only in numbers count as one.
 
     `places` are parts of the ring that do not overlap.
     """
@@ -306,7 +306,7 @@ def summarize(
         if at < len(ordered) and letter.token in ordered[at]:
             within, first_within = within + 1, first_within or letter
         kind = re.sub(r"[0-9][0-9.,]*", "…", letter.cause)
-        # However different the causes are, memory is bounded.
+        # This bounds memory when all causes are different.
         causes[kind if kind in causes or len(causes) < 100 * MAX_CAUSES else "other causes"] += 1
         if len(samples) < MAX_SAMPLES:
             samples.append(letter)

@@ -1,4 +1,4 @@
-"""What a range has come to on its way: counts, pieces, and what was last told of them."""
+"""The progress of a range: counts, pieces, and what was last reported of them."""
 
 import time
 from collections import Counter
@@ -17,7 +17,7 @@ REPORT_SECONDS = 2.0
 
 @dataclass
 class Progress:
-    """What one range has come to so far, and when that was last told."""
+    """The progress of one range so far, and when it was last reported."""
 
     report: Report
     rejected: RejectedRows
@@ -40,7 +40,7 @@ class Progress:
         self.tally.reject = self.static_tally.reject = self.rejected.reject
 
     def note_cut(self, piece: TokenRange, into: tuple[TokenRange, ...]) -> None:
-        """Note that a piece was too much, and what takes its place."""
+        """Note that a piece was too large to read, and the pieces that replace it."""
         at = self.pieces.index(piece)
         self.pieces[at : at + 1] = into
         self.report(PieceReport(piece, "cut", cut_into=into))
@@ -51,7 +51,7 @@ class Progress:
         self.read.append((piece, ""))
 
     def note_unreadable(self, piece: TokenRange, error: MigrationError) -> None:
-        """Note that nobody can read a piece."""
+        """Note that a piece cannot be read."""
         self.read.append((piece, str(error)))
 
     def tell_piece(self, piece: TokenRange, state: str, reason: str = "") -> None:

@@ -35,7 +35,7 @@ from migration_platform.stores.work import Done, Failed, OpenStores, Pool, Repor
 from migration_platform.token_ranges import index_of_token
 
 DEAD_LETTERS_AT_ONCE = 500
-"""So many rows are read, written and then removed from the dead letters: what a kill repeats."""
+"""So many dead letters are replayed and then removed together; after a kill they are repeated."""
 
 
 def ensure_dead_letters(connection: Records | None, migration: Migration) -> None:
@@ -100,7 +100,7 @@ class ReplaySlice:
         store = open_dead_letters(stores.records, stores.plan.migration)
         if store is None:
             return ReplayCounts()
-        # However many rows cannot be written again, the others are.
+        # Rows that are rejected again never stop the others.
         lenient = replace(stores.plan.migration, dead_letters_max_rows=DEAD_LETTERS_AT_ONCE)
         stores = replace(stores, plan=replace(stores.plan, migration=lenient))
         letters = store.read(self.slice_number)
@@ -145,11 +145,11 @@ def _replay(
 
 
 def _is_wanted(plan: Plan, layer: Layer, letter: DeadLetter) -> bool:
-    """Say whether a copy of today would read the row."""
+    """Say whether a copy would read the row today."""
     ranges = plan.migration.ranges
     token_range = ranges[index_of_token([each.end for each in ranges], letter.token)]
     window = plan.migration.filter.window(token_range)
-    # A table that was made anew may have another key.
+    # A table that was dropped and created again may have another key.
     return (
         window is not None
         and letter.token in window
@@ -174,7 +174,7 @@ def _read_origin(
         try:
             stores.cache[name] = prepare(selection)
         except PermanentError:
-            # A condition on the key cannot stand beside it; the row has met it when it was read.
+            # CQL allows no further condition on the key; the row met it when it was first read.
             if not selection.where:
                 raise
             stores.cache[name] = prepare(replace(selection, where=None))
@@ -190,7 +190,7 @@ def _read_origin(
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay came to, and what is left; `error` is the first reason why it broke off."""
+    """The result of a replay, and what is left; `error` is the first reason why it stopped."""
 
     counts: ReplayCounts
     remaining: DeadLetterSummary

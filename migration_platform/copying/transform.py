@@ -45,7 +45,7 @@ KILOBYTE = 1000
 Wins = Callable[[bytes, bytes], bool]
 """Says whether the row with this target key and this origin key is the one that is copied."""
 BAD_ROW: Any = "bad"
-"""Stands where a row's times do, if the row is one that cannot be written."""
+"""Stands in place of a row's times if the row cannot be written."""
 _Show = Callable[[Page, Split, int], str]
 _Judge = Callable[[Page, Split, Tally], tuple[set[int], dict[int, Bad]]]
 
@@ -108,7 +108,7 @@ def compile_rows(
 
 
 def _pass_untouched(plan: Plan, layer: Layer, passing: Sequence[Source]) -> bool:
-    """Say whether rows can stay what they are in the page, with constants at most beside them."""
+    """Say whether rows can be passed on as slices of the page, with at most constants added."""
     columns = plan.migration.columns
     return (
         all(
@@ -127,7 +127,7 @@ def _pass_untouched(plan: Plan, layer: Layer, passing: Sequence[Source]) -> bool
 def _compile_bad_row(
     layer: Layer, names: tuple[str, ...], show: _Show
 ) -> Callable[[Page, Split, int, Bad], BadRow]:
-    """Build what tells of a row that cannot be written: its key at the origin, and why."""
+    """Build the function that makes the `BadRow` of a row: its key at the origin, and the cause."""
 
     def to_bad_row(page: Page, found: Split, row: int, why: Bad) -> BadRow:
         found_cells = split_cells(page.data[found.starts[row] :], len(names))
@@ -145,7 +145,7 @@ def _compile_bad_row(
 
 
 def _compile_judge(plan: Plan, layer: Layer, names: tuple[str, ...], show: _Show) -> _Judge:
-    """Build what names the rows of a page that are left out, and those that cannot be written."""
+    """Build the function that finds the rows of a page to leave out, and those to reject."""
     chosen, guardrails = plan.migration.filter, plan.migration.guardrails
 
     def judge(page: Page, found: Split, tally: Tally) -> tuple[set[int], dict[int, Bad]]:
@@ -288,7 +288,7 @@ def _transformed(
     sorted_sets: bool,
     stands_in: bool,
 ) -> _Give:
-    """Build what gives rows that are cut into cells, filtered, converted and put together anew."""
+    """Build the function that splits rows into cells, filters, converts and joins them again."""
     json_sources = [s for s in sources if s.kind == "json"]
     explode = plan.migration.columns.explode_map if layer.name == "rows" else None
     map_cell = names.index(explode.column) if explode and explode.column in names else None
@@ -326,7 +326,7 @@ def _compile_give(
     leading: int,
     null: bytes,
 ) -> _Give:
-    """Build the loop over a page's rows, of `read` cells each; what is None does not happen."""
+    """Build the loop over a page's rows, of `read` cells each; a step that is None is left out."""
 
     def give(page, found, tally, out, bad, reject, show) -> Iterator[Row]:
         data, starts, value_ends = page.data, found.starts, found.value_ends

@@ -147,7 +147,7 @@ def _add_once(
     budget: RateBudget,
     counts: CounterCounts,
 ) -> list[tuple[Cells, Exception]]:
-    """Send each difference once; give the rows for which nobody knows whether it was counted."""
+    """Send each difference once; give the rows for which it is unknown whether it was counted."""
     failed: list[tuple[Cells, Exception]] = []
     flying: deque[tuple[Cells, ResponseFuture, bool]] = deque()
     # What failed is sent to the hosts in turn: the one that failed need not be asked again.

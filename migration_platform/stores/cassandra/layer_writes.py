@@ -82,7 +82,7 @@ class CellWrites:
             return None
         found = split_cells(key, self.leading)
         cells = [found[position] or b"" for position in self.partition_key]
-        # What is too long for a key has no owner; the server says so better.
+        # A key that is too long has no replica; the server's error explains it better.
         return serialize_key(cells) if all(len(cell) < 2**16 for cell in cells) else None
 
 

@@ -135,7 +135,7 @@ def _hosts_that_mask(connection: Connection, name: TableName, masked: list[str])
             connection.session.execute(statement, [None], host=host)
         except Unauthorized:
             late.append(host.address)
-        except Exception:  # noqa: S112, the null is refused; one that is away serves nobody
+        except Exception:  # noqa: S112, the null is refused, and a node that is down answers nothing
             continue
     return late
 

@@ -45,7 +45,7 @@ class CassandraOrigin(Origin):
         return validate_reads(plan, self.connection, uses)
 
     def begin_range(self, plan: Plan, piece: TokenRange, pace: Pace) -> None:
-        """Finish lightweight transactions that nobody did, where that is declared."""
+        """Finish lightweight transactions that clients left unfinished, where that is declared."""
         finish_transactions(self.connection, plan, piece, pace)
 
     def prepare_ranges(self, plan: Plan, selection: Selection) -> CassandraReader:

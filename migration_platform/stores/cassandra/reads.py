@@ -48,7 +48,7 @@ SLOW_PAGE_SECONDS = 2.0
 
 
 TRIES_BEFORE_A_CUT = 3
-"""With pages of a quarter, then a sixteenth of the rows: more rows are seldom what is too much."""
+"""Pages shrink to a quarter, then a sixteenth; after that, their length is rarely the cause."""
 
 
 MOST_UNREADABLE = 10

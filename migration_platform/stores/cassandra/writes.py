@@ -5,7 +5,7 @@ are off: it would resend a write with the timestamp of the first try, and a list
 frozen would then hold its elements twice.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false
 
