@@ -125,10 +125,10 @@ class BadRow:
         return f"the row {self.shown} {self.said or self.cause}"
 
 
-Refuse = Callable[[BadRow], None]
+Reject = Callable[[BadRow], None]
 
 
-def refuse_row(bad: BadRow) -> None:
+def reject_row(bad: BadRow) -> None:
     """Let the first row that cannot be written end the work.
 
     Raises:
@@ -142,7 +142,7 @@ class Tally:
     """What became of rows that were read and are not copied; and large cells by column.
 
     `added` counts the rows that a map's entries add; a row without entries takes itself away, and
-    so does the row that stands for a partition with nothing but static cells. `refuse` is told of
+    so does the row that stands for a partition with nothing but static cells. `reject` is told of
     each row that cannot be written.
     """
 
@@ -152,7 +152,7 @@ class Tally:
     added: int = 0
     large: dict[str, int] = field(default_factory=dict)
     large_samples: list[str] = field(default_factory=list)
-    refuse: Refuse = refuse_row
+    reject: Reject = reject_row
 
     @property
     def skipped(self) -> int:

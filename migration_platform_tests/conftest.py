@@ -160,7 +160,7 @@ def checking_cassandra(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
 
 @pytest.fixture
 def roles(checking_cassandra: Running) -> Iterator[Roles]:
-    """A keyspace on that server, and roles with the rights that a test names."""
+    """A keyspace on that server, and roles with the permissions that a test names."""
     with roles_of(checking_cassandra) as found:
         yield found
 

@@ -1,4 +1,4 @@
-"""Roles with exactly the rights that a test names, on servers that check them."""
+"""Roles with exactly the permissions that a test names, on servers that check them."""
 
 import uuid
 from collections.abc import Iterator

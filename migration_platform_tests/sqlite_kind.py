@@ -147,9 +147,9 @@ class SqliteReader:
             yield self._to_page([cells for *_, cells in found])
 
     def rows(
-        self, keys: Iterable[bytes], pace: Pace, *, refuses: bool = False
+        self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False
     ) -> Iterator[tuple[bytes, Page]]:
-        del refuses
+        del rejects
         assert self.keys is not None
         query = f"SELECT cells FROM {rows_of(self.selection.table)} WHERE key = ?"
         for key in keys:

@@ -1,7 +1,7 @@
 """What a server refuses to a whole table is refused before the run, or ends it once.
 
 Each case is held against the run itself: what is refused beforehand is what fails, and nothing
-else is. The server here asks for rights, has guardrails, and knows at once what was granted.
+else is. The server here asks for permissions, has guardrails, and knows at once what was granted.
 """
 
 import threading
@@ -24,7 +24,7 @@ from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.interface import Origin, Target, Uses
 from migration_platform.stores.kinds import open_origin, open_target, plan_between
-from migration_platform.stores.rights import look_again, refuse_denied
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.work import Done, Failed
 from migration_platform_tests.comparing import compare
 from migration_platform_tests.dagster_project import (
@@ -145,7 +145,7 @@ CASES = {
     "pages that are allowed": Case(
         (READ, WRITE), options={**NEW_TIMES, "origin_fetch_size": 5_000}
     ),
-    "transactions without the right to what nodes promise": Case(
+    "transactions without the permission for what nodes promise": Case(
         (READ, WRITE),
         (
             "reading system.paxos at a for origin.finish_transactions is refused: "
@@ -271,11 +271,11 @@ def test_a_filter_that_servers_do_not_allow_is_refused(roles):
 
 
 MIDDLE: dict[str, tuple[Callable[[Roles, str], None], str]] = {
-    "the right to write": (
+    "the permission to write": (
         lambda roles, role: roles.execute(f"REVOKE MODIFY ON KEYSPACE {{ks}} FROM {role}"),
         "GRANT MODIFY ON TABLE {ks}.b TO {role}",
     ),
-    "the right to read": (
+    "the permission to read": (
         lambda roles, role: roles.execute(f"REVOKE SELECT ON KEYSPACE {{ks}} FROM {role}"),
         "GRANT SELECT ON TABLE {ks}.a TO {role}",
     ),
@@ -296,7 +296,8 @@ MIDDLE: dict[str, tuple[Callable[[Roles, str], None], str]] = {
 
 @pytest.mark.parametrize(
     ("what", "comparing"),
-    [(what, False) for what in MIDDLE] + [(w, True) for w in MIDDLE if w != "the right to write"],
+    [(what, False) for what in MIDDLE]
+    + [(w, True) for w in MIDDLE if w != "the permission to write"],
 )
 def test_what_is_taken_away_in_the_middle_ends_a_run_once(roles, what, comparing):
     take_away, said = MIDDLE[what]
@@ -348,7 +349,7 @@ def test_a_failure_that_servers_do_not_confirm_leaves_the_other_ranges_to_go_on(
     looked = []
 
     def look() -> None:
-        # Until it is asked, the right is back.
+        # Until it is asked, the permission is back.
         roles.execute(f"GRANT SELECT ON KEYSPACE {{ks}} TO {settings.username}")
         looked.append(look_again(plan, *sides(plan, connection), COPY))
 

@@ -1,4 +1,4 @@
-"""Rows that were set aside, as an operator sees them in Dagster."""
+"""Rows that were rejected, as an operator sees them in Dagster."""
 
 import dagster as dg
 import pytest
@@ -35,23 +35,23 @@ def test_a_row_that_is_set_aside_keeps_a_check_red_until_it_is_replayed(move: Mo
     passed, sentence, metadata = move.check("no_dead_letters")
     assert not passed
     assert sentence == (
-        f"1 row is set aside, such as {sample}; mend them or the declaration, and materialize "
-        f"{letters.path[-1]}"
+        f"1 row is stored as a dead letter, such as {sample}; repair them or correct "
+        f"the declaration, and materialize {letters.path[-1]}"
     )
-    assert "was refused: the server said: Invalid query: Key may not be empty" in sentence
+    assert "was rejected: the server said: Invalid query: Key may not be empty" in sentence
     assert metadata["dead_letters"] == 1
     assert metadata["replay_command"] == f'dg launch --assets "{letters.to_user_string()}"'
     assert "Key may not be empty | 1 |" in metadata["by_cause"]
     assert "batchid=''" in metadata["samples"]
     assert len(move.target_rows()) == ROWS
 
-    # Letters do not vanish with the budget; what fails again stays.
+    # Dead letters do not vanish with the budget; what fails again stays.
     move.declare(tracking_keyspace=move.keyspace)
     tables, migration = open_control(move, move.target_name, tracking_keyspace=move.keyspace)
     set_limits(tables, migration, {"origin_rows": 777})
     again = move.project.run(None, assets=[letters])
     assert "Now rate: origin 777 rows/s (set)" in move.project.messages_of(again.run_id)
-    assert "1 row is set aside, such as " in again.error
+    assert "1 row is stored as a dead letter, such as " in again.error
     assert not move.check("no_dead_letters")[0]
 
     move.execute("DELETE FROM {origin} WHERE batchid = '' AND courseid = 'c' AND userid = "
@@ -62,16 +62,16 @@ def test_a_row_that_is_set_aside_keeps_a_check_red_until_it_is_replayed(move: Mo
     passed, sentence, metadata = move.check("no_dead_letters")
     assert (passed, sentence) == (
         True,
-        f"No row of this migration is set aside in {move.keyspace}.dead_letters of reports.",
+        f"This migration has no dead letter in {move.keyspace}.dead_letters of reports.",
     )
     assert "run" in metadata
 
 
-def letters_of(move: Move) -> dg.AssetKey:
+def dead_letters_of(move: Move) -> dg.AssetKey:
     return dg.AssetKey([*move.target.path[:-1], f"{move.target.path[-1]}_dead_letters"])
 
 
-REJECTED = "1 row was rejected and set aside, such as "
+REJECTED = "1 row was rejected and is stored as a dead letter, such as "
 WAY_OUT = "; with dead_letters.fail_run: false a run succeeds in spite of such rows"
 
 
@@ -98,7 +98,7 @@ def test_a_copy_that_rejected_rows_ends_as_declared_and_its_ranges_are_green(
     assert REJECTED in said
     assert "batchid=" in said
     assert "Key may not be empty; the check no_dead_letters lists them" in said
-    assert f'`dg launch --assets "{letters_of(move).to_user_string()}"` copies them' in said
+    assert f'`dg launch --assets "{dead_letters_of(move).to_user_string()}"` copies them' in said
     assert (WAY_OUT in said) is fails
     assert ("dead_letters.fail_run is false, so the run succeeds" in said) is not fails
 
@@ -131,17 +131,17 @@ def test_a_script_notices_rejected_rows_until_they_are_replayed(move: Move) -> N
     assert "1 ranges differ" in both.error
     assert REJECTED in both.error
 
-    # A replay that leaves letters fails, whatever is declared for copies.
+    # A replay that leaves dead letters fails, whatever is declared for copies.
     move.declare(
         dead_letters={"max_rows": 5, "fail_run": False}, tracking_keyspace=move.keyspace
     )  # fmt: skip
-    assert not move.project.run(None, assets=[letters_of(move)]).success
+    assert not move.project.run(None, assets=[dead_letters_of(move)]).success
     move.execute(
         "DELETE FROM {origin} WHERE batchid = '' AND courseid = 'c' AND userid = "
         f"'{_user_of(move.check('no_dead_letters')[1])}'"
     )
     move.declare(dead_letters={"max_rows": 5}, tracking_keyspace=move.keyspace)
-    move.project.run(None, assets=[letters_of(move)]).assert_success()
+    move.project.run(None, assets=[dead_letters_of(move)]).assert_success()
     move.project.run(
         assets=[move.target], config=move.step_config(resume="auto")
     ).assert_success()  # fmt: skip

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from migration_platform.copying.copy import CopyRange, copy_range
 from migration_platform.copying.dead_letters import (
     MAX_CAUSE,
-    Letter,
-    open_letters,
+    DeadLetter,
+    open_dead_letters,
     read_summary,
     slice_of,
     summarize,
 )
-from migration_platform.copying.replay import ReplayCounts, ensure_letters, replay
+from migration_platform.copying.replay import ReplayCounts, ensure_dead_letters, replay
 from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
@@ -101,7 +101,7 @@ def plan_between(
     options = {"dead_letters_max_rows": 10, "token_ranges": 2, **options}
     options["tracking_keyspace"] = target.keyspace
     plan = plan_sides(declare(origin, target, **options), origin_side, target_side)
-    ensure_letters(target_side, plan.migration)
+    ensure_dead_letters(target_side, plan.migration)
     return plan
 
 
@@ -116,7 +116,7 @@ def copy_all(
     return total
 
 
-def letters_of(connection: Connection, keyspace: str) -> list[dict[str, Any]]:
+def dead_letters_of(connection: Connection, keyspace: str) -> list[dict[str, Any]]:
     """Every letter of a keyspace, read without the engine."""
     found = connection.session.execute(f"SELECT * FROM {keyspace}.dead_letters")
     names: list[str] = list(found.column_names or ())
@@ -125,7 +125,7 @@ def letters_of(connection: Connection, keyspace: str) -> list[dict[str, Any]]:
 
 
 def told(connection: Connection, keyspace: str) -> dict[str, tuple[str, str]]:
-    rows = letters_of(connection, keyspace)
+    rows = dead_letters_of(connection, keyspace)
     # Nothing of a row but its key is kept.
     assert SECRET not in repr(rows)
     return {row["key_text"]: (row["column_name"], row["cause"]) for row in rows}
@@ -162,7 +162,7 @@ def test_rows_that_cannot_be_converted_are_set_aside_and_the_others_arrive(
     cause = "cannot be converted: v: from text to int"
     assert told(connection, keyspace) == {"k=17": ("v", cause), "k=7": ("v", cause)}
     tokens = {r["k"]: r["t"] for r in reader.execute(f"SELECT k, token(k) AS t FROM {origin}")}
-    for row in letters_of(connection, keyspace):
+    for row in dead_letters_of(connection, keyspace):
         key = int(row["key_text"][2:])
         assert row["origin_token"] == tokens[key]
         assert row["slice"] == slice_of(tokens[key])
@@ -171,7 +171,7 @@ def test_rows_that_cannot_be_converted_are_set_aside_and_the_others_arrive(
         assert row["set_aside_at"] is not None
     summary = read_summary(connection, plan.migration)
     assert (summary.count, summary.causes) == (2, ((cause, 2),))
-    # What was set aside is really missing: the comparison stays red, and names it.
+    # What was rejected is really missing: the comparison stays red, and names it.
     verdict = compare(connection, plan)
     assert found(verdict) == (2, 0, 0)
     assert {str(row) for row in verdict.missing_rows} == {
@@ -189,7 +189,7 @@ def test_without_a_budget_the_first_bad_row_fails_the_range_and_nothing_is_kept(
     )  # fmt: skip
     with pytest.raises(PermanentError, match=r"^the row k=(7|17) cannot be converted: v: "):
         copy_all(plan, connection)
-    assert open_letters(connection, plan.migration) is None
+    assert open_dead_letters(connection, plan.migration) is None
 
 
 def test_more_bad_rows_than_the_budget_allows_fail_the_range_and_what_was_found_stays(
@@ -207,7 +207,7 @@ def test_more_bad_rows_than_the_budget_allows_fail_the_range_and_what_was_found_
         "more than 1 rows of the range cannot be written, which dead_letters.max_rows allows; the "
         f"first: the row {first} cannot be converted: v: from text to int. "
     )
-    assert len(letters_of(connection, keyspace)) == 1
+    assert len(dead_letters_of(connection, keyspace)) == 1
     result = rehearse_all(connection, plan)
     assert result.counts.set_aside == 2
     assert "and 1 more; dead_letters.max_rows is 1" in result.failed[0][1]
@@ -270,7 +270,7 @@ def test_a_key_that_the_target_does_not_tell_is_kept_too(connection, make, keysp
         collisions="newest",
     )  # fmt: skip
     counts = copy_all(plan, connection)
-    # One entry that cannot be written sets its whole row aside.
+    # One entry that cannot be written rejects its whole row.
     assert (counts.read, counts.written, counts.set_aside) == (3, 2, 2)
     assert set(told(connection, keyspace)) == {"k='1', c=1", "k='one', c=3"}
 
@@ -302,7 +302,7 @@ def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_a
         "k=0, c=3": "v", "k=0, c=6": "w", "k=1, c=1": "s", "k=1, c=4": "l",
     }  # fmt: skip
     assert all(
-        cause.startswith("was refused: the server said: Invalid query: Guardrail ")
+        cause.startswith("was rejected: the server said: Invalid query: Guardrail ")
         and len(cause) <= MAX_CAUSE
         for _, cause in causes.values()
     )
@@ -310,7 +310,7 @@ def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_a
     refused = {(0, 3), (1, 1), (1, 4)}
     assert arrived - {(0, 6)} == {(n % 3, n) for n in range(60)} - refused - {(0, 6)}
     # The budget counts rows, not their parts.
-    assert len(letters_of(strict, "strict")) == 4
+    assert len(dead_letters_of(strict, "strict")) == 4
 
 
 def test_keys_and_mutations_that_are_too_large_are_rows_too(connection, strict, make, keyspace):
@@ -327,13 +327,13 @@ def test_keys_and_mutations_that_are_too_large_are_rows_too(connection, strict, 
     plan = plan_between(connection, strict, origin, target)
     counts = copy_all(plan, connection, strict)
     assert (counts.read, counts.written, counts.set_aside) == (23, 20, 3)
-    letters = letters_of(strict, "strict")
+    letters = dead_letters_of(strict, "strict")
     assert sorted(row["cause"].partition(" (")[0] for row in letters) == [
-        "was refused: the server said: Invalid query: Key length of 80000 is longer than maximum "
+        "was rejected: the server said: Invalid query: Key length of 80000 is longer than maximum "
         "of 65535",
-        "was refused: the server said: Invalid query: Key length of 80001 is longer than maximum "
+        "was rejected: the server said: Invalid query: Key length of 80001 is longer than maximum "
         "of 65535",
-        "was refused: the server said: Invalid query: Rejected an oversized mutation",
+        "was rejected: the server said: Invalid query: Rejected an oversized mutation",
     ]
     assert all(len(row["key_text"]) <= 1000 for row in letters)
 
@@ -360,7 +360,7 @@ def test_a_refused_row_is_named_without_a_budget(connection, strict, make):
     fill(connection, origin, "k, c, v", [(1, n, "x") for n in range(20)])
     insert_rows(connection, origin, [{"k": 1, "c": 7, "v": "x" * 110_000}])
     plan = plan_between(connection, strict, origin, target, dead_letters_max_rows=0)
-    with pytest.raises(PermanentError, match=r"^the row k=1, c=7 was refused: the server said: "):
+    with pytest.raises(PermanentError, match=r"^the row k=1, c=7 was rejected: the server said: "):
         copy_all(plan, connection, strict)
 
 
@@ -378,7 +378,7 @@ def test_what_is_no_rows_fault_sets_nothing_aside(connection, strict, make):
         strict.session.execute(statement)
         with pytest.raises(MigrationError, match=reason):
             copy_range(stores, plan.migration.ranges[1], lambda _: None)
-    assert letters_of(strict, "strict") == []
+    assert dead_letters_of(strict, "strict") == []
 
 
 def test_a_piece_whose_last_write_failed_is_never_told_as_done(connection, reader, make, keyspace):
@@ -403,7 +403,7 @@ def test_a_piece_whose_last_write_failed_is_never_told_as_done(connection, reade
     ]
     assert ended == [(pieces[0], "failed", False), *((p, "done", True) for p in pieces[1:])]
     # What is not written again keeps its letter.
-    assert [row["key_text"] for row in letters_of(connection, keyspace)] == [f"k={bad}, c=''"]
+    assert [row["key_text"] for row in dead_letters_of(connection, keyspace)] == [f"k={bad}, c=''"]
     there = {row["k"] for row in rows_of(reader, target)}
     assert there >= {k for k in range(40) if token_of_key(k.to_bytes(4, "big")) not in pieces[0]}
 
@@ -420,7 +420,7 @@ def test_a_counter_whose_key_is_refused_is_set_aside(connection, reader, make, k
         counts = copy_all(plan, connection)
         assert (counts.read, counts.written, counts.set_aside) == (6, 5, 1)
         assert [row["n"] for row in rows_of(reader, target)] == [1, 2, 3, 4, 5]
-        assert len(letters_of(connection, keyspace)) == 1
+        assert len(dead_letters_of(connection, keyspace)) == 1
 
 
 def test_a_row_that_cannot_be_stored_as_a_letter_fails_its_range(connection, make, keyspace):
@@ -448,8 +448,10 @@ def test_a_keyspace_for_letters_that_cannot_be_made_is_refused_before_anything_i
         Connection(replace(strict_settings, username="poor", password="p")) as poor,
         pytest.raises(PreflightError) as refused,
     ):
-        ensure_letters(poor, migration)
-    assert str(refused.value).startswith("rows cannot be set aside in the keyspace others of the ")
+        ensure_dead_letters(poor, migration)
+    assert str(refused.value).startswith(
+        "dead letters cannot be stored in the keyspace others of the "
+    )
     assert "leave out dead_letters" in str(refused.value)
 
 
@@ -463,7 +465,9 @@ def test_slices_follow_the_ring(one: int, other: int) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 10**9)), max_size=60))
 def test_causes_are_counted_whatever_their_sizes(found: list[tuple[str, int]]) -> None:
-    letters = [Letter("rows", n, b"", f"k={n}", "", f"{kind}: {n:,} bytes") for kind, n in found]
+    letters = [
+        DeadLetter("rows", n, b"", f"k={n}", "", f"{kind}: {n:,} bytes") for kind, n in found
+    ]
     summary = summarize(letters)
     assert summary.count == len(found) == sum(count for _, count in summary.causes)
     assert len(summary.causes) == len({kind for kind, _ in found})
@@ -480,10 +484,10 @@ def test_letters_whose_rows_were_mended_go_when_their_range_is_copied_again(
     plan = plan_between(connection, connection, origin, target, columns=NUMBERS)
     copy_all(plan, connection)
     insert_rows(connection, origin, [{"k": 7, "v": "7"}])
-    here = [r for r in plan.migration.ranges if letter_of(connection, keyspace, "k=7") in r]
+    here = [r for r in plan.migration.ranges if dead_letter_of(connection, keyspace, "k=7") in r]
     copy_range(in_process(plan, connection), here[0], lambda _: None)
     assert set(told(connection, keyspace)) == {"k=17"}
-    # Also when nothing may be set aside any more, and the ranges are cut otherwise.
+    # Also when nothing may be rejected any more, and the ranges are cut otherwise.
     insert_rows(connection, origin, [{"k": 17, "v": "17"}])
     other = declare(
         origin, target, columns=NUMBERS, tracking_keyspace=keyspace, token_ranges=7
@@ -492,8 +496,8 @@ def test_letters_whose_rows_were_mended_go_when_their_range_is_copied_again(
     assert told(connection, keyspace) == {}
 
 
-def letter_of(connection: Connection, keyspace: str, key: str) -> int:
-    return {r["key_text"]: r["origin_token"] for r in letters_of(connection, keyspace)}[key]
+def dead_letter_of(connection: Connection, keyspace: str, key: str) -> int:
+    return {r["key_text"]: r["origin_token"] for r in dead_letters_of(connection, keyspace)}[key]
 
 
 def run_replay(plan: Plan, connection: Connection) -> tuple[ReplayCounts, int]:
@@ -512,7 +516,7 @@ def test_a_replay_writes_what_was_mended_and_keeps_the_rest(connection, reader, 
     reader.execute(f"DELETE FROM {origin} WHERE k IN (50, 51)")
     assert run_replay(plan, connection) == (ReplayCounts(1, 2, 1), 1)
     assert set(told(connection, keyspace)) == {"k=17"}
-    # Now the declaration is mended instead: the row is no longer wanted as a number.
+    # Now the declaration is corrected instead: the row is no longer wanted as a number.
     make("c", "k int PRIMARY KEY, v text")
     lenient = plan_between(connection, connection, origin, target, columns=Columns(skip=("v",)))
     assert run_replay(lenient, connection) == (ReplayCounts(1, 0, 0), 0)
@@ -534,7 +538,7 @@ def test_a_replay_that_is_killed_goes_on_where_it_was(connection, reader, settin
         done = replay(killed, connection, plan.migration)  # type: ignore[arg-type]
     # The process may also die while it has no task.
     assert "was killed by signal 9" in done.error or "no worker process is left" in done.error
-    left = {row["key_text"] for row in letters_of(connection, keyspace)}
+    left = {row["key_text"] for row in dead_letters_of(connection, keyspace)}
     written = {f"k={row['k']}" for row in rows_of(reader, target)}
     assert left
     assert left | written == {f"k={n}" for n in range(300)}
@@ -568,4 +572,4 @@ def test_letters_survive_the_death_of_a_worker(connection, settings, make, keysp
         for event in pool.run([CopyRange(plan.migration.ranges[0])]):
             if isinstance(event, Reported) and isinstance(event.value, RangeCounts):
                 kill(pool.process_ids[0], signal.SIGKILL)
-    assert 100 <= len(letters_of(connection, keyspace)) < 1500
+    assert 100 <= len(dead_letters_of(connection, keyspace)) < 1500

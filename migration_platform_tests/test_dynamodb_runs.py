@@ -234,12 +234,14 @@ def test_rows_that_no_item_can_hold_are_set_aside_and_replayed(users: Users) -> 
     assert "1 missing, 0 extra, 0 mismatched rows" in run.error
     passed, sentence, metadata = users.check("no_dead_letters")
     assert not passed
-    assert sentence.startswith(f"1 row is set aside, such as id={bad}: was refused: ")
+    assert sentence.startswith(
+        f"1 row is stored as a dead letter, such as id={bad}: was rejected: "
+    )
     assert "DynamoDB cannot hold the row: score: " in sentence
     assert metadata["dead_letters"] == 1
     assert len(users.items()) == ROWS
 
-    # The declaration is mended, and not the row.
+    # The declaration is corrected, and not the row.
     users.declare(target={"numbers": "string"}, tracking_keyspace=users.keyspace)
     told = users.project.run(None, assets=[letters]).assert_success().materializations(letters)
     assert (told[None]["replayed"], told[None]["dead_letters"]) == (1, 0)

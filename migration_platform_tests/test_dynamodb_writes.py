@@ -60,7 +60,7 @@ class Told:
 
     def __init__(self) -> None:
         self.retries: list[BaseException] = []
-        self.refused: dict[Any, PermanentError] = {}
+        self.rejected: dict[Any, PermanentError] = {}
 
     def writer(
         self,
@@ -80,8 +80,8 @@ class Told:
             **options,
         )
 
-    def refuse(self, mark: Any, error: PermanentError) -> None:
-        self.refused[mark] = error
+    def reject(self, mark: Any, error: PermanentError) -> None:
+        self.rejected[mark] = error
 
 
 @pytest.fixture
@@ -202,7 +202,7 @@ def test_a_storm_of_faults_loses_and_doubles_nothing(
         leave_unprocessed(25), delay(0.02), refuse("ThrottlingException"), *[fair] * 24,
     ]  # fmt: skip
     faulty.suffer("BatchWriteItem", chosen.choices(faults, k=120))
-    writer = told.writer(through, table, on_refused=told.refuse)
+    writer = told.writer(through, table, on_rejected=told.reject)
     for number in range(1500):
         # Every tenth key comes once more, some batches later.
         writer.write(number, item_of(number, "old"), key_of(number), 1)
@@ -210,7 +210,7 @@ def test_a_storm_of_faults_loses_and_doubles_nothing(
             writer.write(number, item_of(number - 100, "new"), key_of(number - 100), 1)
     writer.flush()
     assert writer.rows_written == 1500 + 140
-    assert told.refused == {}
+    assert told.rejected == {}
     items = items_of(dynamodb.port, table)
     assert keys_in(items) == set(range(1500))
     newer = {int(item["id"]["S"]) for item in items if item["v"]["S"] == "new"}
@@ -293,7 +293,7 @@ EMPTY = json.dumps({"id": {"S": ""}, "v": {"S": "v"}})
 def test_items_that_are_refused_are_handed_over_and_the_others_written(
     dynamodb, dynamo, table, told
 ):
-    writer = told.writer(dynamo, table, on_refused=told.refuse)
+    writer = told.writer(dynamo, table, on_rejected=told.reject)
     for number in range(60):
         if number == 3:
             writer.write("empty", EMPTY, json.dumps({"id": {"S": ""}}), 1)
@@ -304,10 +304,10 @@ def test_items_that_are_refused_are_handed_over_and_the_others_written(
         writer.write(number, item_of(number), key_of(number), 1)
     writer.flush()
     assert writer.rows_written == 60
-    assert set(told.refused) == {"empty", "large", "broken"}
-    assert "cannot contain an empty string value" in str(told.refused["empty"])
-    assert "Item size has exceeded the maximum allowed size" in str(told.refused["large"])
-    assert "cannot be converted into a number" in str(told.refused["broken"])
+    assert set(told.rejected) == {"empty", "large", "broken"}
+    assert "cannot contain an empty string value" in str(told.rejected["empty"])
+    assert "Item size has exceeded the maximum allowed size" in str(told.rejected["large"])
+    assert "cannot be converted into a number" in str(told.rejected["broken"])
     assert keys_in(items_of(dynamodb.port, table)) == set(range(60))
 
 
@@ -320,19 +320,19 @@ def test_a_refusal_that_nobody_wants_fails_the_run(dynamo, table, told):
 
 def test_a_table_that_is_gone_is_no_rows_fault(dynamo, table, told):
     dynamo.administer("delete_table", TableName=table.name)
-    writer = told.writer(dynamo, table, on_refused=told.refuse)
+    writer = told.writer(dynamo, table, on_rejected=told.reject)
     with pytest.raises(PermanentError, match="the table does not exist in region local"):
         write_all(writer, range(30))
-    assert told.refused == {}
+    assert told.rejected == {}
 
 
 def test_a_permission_that_is_missing_is_no_rows_fault(faulty, through, table, told):
     message = "User: arn:aws:iam::1:user/x is not authorized to perform: dynamodb:BatchWriteItem"
     faulty.suffer("BatchWriteItem", [refuse("AccessDeniedException", message)])
-    writer = told.writer(through, table, on_refused=told.refuse)
+    writer = told.writer(through, table, on_rejected=told.reject)
     with pytest.raises(PermanentError, match=r"lacks a permission: .* dynamodb:BatchWriteItem"):
         write_all(writer, range(30))
-    assert told.refused == {}
+    assert told.rejected == {}
 
 
 # -- newest wins -------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from migration_platform.cdm.import_cdm import import_file, import_properties
-from migration_platform.cdm.java_splits import object_to_split, split_text
+from migration_platform.cdm.java_splits import split_text, validate_split
 from migration_platform.cdm.properties import PROPERTIES, SPELLINGS, UPSTREAM
 from migration_platform.cli import main
 from migration_platform.components.table.guardrail_check import (
@@ -581,7 +581,7 @@ def test_what_cannot_be_is_refused_in_one_message(values, parts):
 )
 def test_a_text_is_split_where_its_pattern_says(pattern, text, parts):
     splitter = re.compile(pattern)
-    assert object_to_split(splitter, text) == []
+    assert validate_split(splitter, text) == []
     assert split_text(splitter, text) == parts
 
 

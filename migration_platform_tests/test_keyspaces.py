@@ -1,4 +1,4 @@
-"""A whole keyspace by one declaration: its tables found, its schema made, its gate kept honest."""
+"""A whole keyspace by one declaration: tables found, schema made, and a cutover that is honest."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ from dagster._core.definitions.definitions_load_context import (
 
 from migration_platform.components.keyspace.attributes import TableAttributes
 from migration_platform.components.keyspace.cutover import MovedTable, judge_checks
+from migration_platform.components.keyspace.cutover_asset import build_cutover_sensor
 from migration_platform.components.keyspace.declared import KnownTables
-from migration_platform.components.keyspace.gate import build_cutover_sensor
 from migration_platform.components.keyspace.migration import KeyspaceMigration
 from migration_platform.components.table.migration import TableMigration
 from migration_platform.components.table.naming import build_job
@@ -308,7 +308,7 @@ def test_one_launch_can_hold_all_that_is_copied(project: Project) -> None:
         assert dg.AssetKey(["reports", "shop_schema"]) in parents
 
 
-# -- the gate ----------------------------------------------------------------------------------
+# -- the cutover ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -360,18 +360,18 @@ def test_a_table_is_ready_only_while_each_of_its_checks_is_green_and_newer_than_
     assert judge_checks(instance, table) == []
 
 
-def test_the_gate_closes_when_a_table_is_copied_again_and_never_opens_by_itself(
+def test_the_cutover_turns_red_when_a_table_is_copied_again_and_never_green_by_itself(
     instance: DagsterInstance,
 ) -> None:
     table, declared = moved_table(), resolve()
-    gate = dg.AssetCheckKey(declared.cutover_key, "ready_for_cutover")
+    cutover = dg.AssetCheckKey(declared.cutover_key, "ready_for_cutover")
     schemas = dg.AssetCheckKey(declared.schema_key, "schemas_match")
     sensor = build_cutover_sensor(declared=declared, known=KnownTables(("orders",), (table,), {}))
 
     def look() -> tuple[str, bool | None]:
         skipped = sensor(dg.build_sensor_context(instance=instance))
         storage = instance.event_log_storage
-        record = storage.get_latest_asset_check_execution_by_key([gate]).get(gate)
+        record = storage.get_latest_asset_check_execution_by_key([cutover]).get(cutover)
         assert isinstance(skipped, dg.SkipReason)
         if record is None or record.event is None or record.event.dagster_event is None:
             return str(skipped.skip_message), None
@@ -381,17 +381,17 @@ def test_the_gate_closes_when_a_table_is_copied_again_and_never_opens_by_itself(
     copy_of(instance, table)
     for key in (*table.checks, schemas):
         evaluate(instance, key)
-    assert look() == ("The gate is not green.", None)
-    evaluate(instance, gate)
-    assert look() == ("The gate is green, and rightly.", True)
+    assert look() == ("The cutover is not green.", None)
+    evaluate(instance, cutover)
+    assert look() == ("The cutover is green, and still true.", True)
     copy_of(instance, table)
     said, passed = look()
-    assert said.startswith("reports.shop is not ready for the cut-over: orders (row_counts_match")
+    assert said.startswith("reports.shop is not ready for the cutover: orders (row_counts_match")
     assert passed is False
     for key in table.checks:
         evaluate(instance, key)
-    assert look() == ("The gate is not green.", False)
-    evaluate(instance, gate)
+    assert look() == ("The cutover is not green.", False)
+    evaluate(instance, cutover)
     evaluate(instance, schemas, passed=False)
     assert "schema (schemas_match is red)" in look()[0]
 
@@ -399,14 +399,14 @@ def test_the_gate_closes_when_a_table_is_copied_again_and_never_opens_by_itself(
 # -- a keyspace from one cluster to another ----------------------------------------------------
 
 
-def gate_of(project: Project, key: dg.AssetKey) -> tuple[bool, str]:
+def cutover_of(project: Project, key: dg.AssetKey) -> tuple[bool, str]:
     result = project.run(None, assets=[key])
     evaluation = result.checks["ready_for_cutover"]
     assert evaluation.passed == result.success
     return result.success, evaluation.description or ""
 
 
-def test_a_keyspace_is_created_copied_proven_and_its_gate_tells_what_is_open(
+def test_a_keyspace_is_created_copied_proven_and_its_cutover_tells_what_is_open(
     tmp_path: Path, cassandra: Running, connection: Connection, keyspace: str
 ) -> None:
     there = f"New_{keyspace}"
@@ -426,9 +426,11 @@ def test_a_keyspace_is_created_copied_proven_and_its_gate_tells_what_is_open(
         tables={"orders": {"partition_key": ["at"]}},
     )
     refresh(project)
-    schema, gate = (dg.AssetKey(["reports", f"{there}_{what}"]) for what in ("schema", "cutover"))
+    schema, cutover = (
+        dg.AssetKey(["reports", f"{there}_{what}"]) for what in ("schema", "cutover")
+    )
     try:
-        passed, said = gate_of(project, gate)
+        passed, said = cutover_of(project, cutover)
         assert not passed
         assert "keyspace: it is missing at the target" in said
         assert "Users (nothing was copied yet); orders (nothing was copied yet)" in said
@@ -453,9 +455,9 @@ def test_a_keyspace_is_created_copied_proven_and_its_gate_tells_what_is_open(
         count = f"SELECT count(*) FROM {quote(there)}"
         assert connection.session.execute(f"{count}.orders").one()[0] == 40
         assert connection.session.execute(f'{count}."Users"').one()[0] == 30
-        passed, said = gate_of(project, gate)
+        passed, said = cutover_of(project, cutover)
         assert passed, said
-        ready = f"reports.{there} is ready for the cut-over: the schemas match, and all "
+        ready = f"reports.{there} is ready for the cutover: the schemas match, and all "
         assert said.startswith(ready)
         assert said.endswith(
             " checks of 2 tables are green. Not looked at: writetimes and TTLs (Users, orders). "
@@ -465,7 +467,7 @@ def test_a_keyspace_is_created_copied_proven_and_its_gate_tells_what_is_open(
         connection.session.execute(f"CREATE TABLE {keyspace}.fresh (id int PRIMARY KEY)")
         connection.session.execute(f'ALTER TABLE {quote(there)}."Users" DROP "Name"')
         connection.session.execute(f"DROP TABLE {quote(there)}.orders")
-        passed, said = gate_of(project, gate)
+        passed, said = cutover_of(project, cutover)
         assert not passed
         assert "table fresh: it is new at the origin and not migrated yet" in said
         assert 'table "Users": the target lacks column "Name"' in said
@@ -478,12 +480,14 @@ def test_a_keyspace_is_created_copied_proven_and_its_gate_tells_what_is_open(
         assert not again.checks["schemas_match"].passed
         assert "fresh" not in (again.checks["schemas_match"].description or "")
         # Made anew, the table is another one: what was proven of the old one says nothing of it.
-        assert f"orders ({RANGES} of {RANGES} ranges are not copied" in gate_of(project, gate)[1]
+        assert (
+            f"orders ({RANGES} of {RANGES} ranges are not copied" in cutover_of(project, cutover)[1]
+        )
     finally:
         connection.session.execute(f"DROP KEYSPACE IF EXISTS {quote(there)}", timeout=60)
 
 
-def test_a_green_gate_says_of_which_rows_it_speaks_and_what_is_only_warned_of(
+def test_a_green_cutover_says_of_which_rows_it_speaks_and_what_is_only_warned_of(
     tmp_path: Path, cassandra: Running, connection: Connection, keyspace: str
 ) -> None:
     there = f"new_{keyspace}"
@@ -512,15 +516,17 @@ def test_a_green_gate_says_of_which_rows_it_speaks_and_what_is_only_warned_of(
         for name in ("active", "empty")
         for suffix in ("", "_diff")
     ]
-    schema, gate = (dg.AssetKey(["reports", f"{there}_{what}"]) for what in ("schema", "cutover"))
+    schema, cutover = (
+        dg.AssetKey(["reports", f"{there}_{what}"]) for what in ("schema", "cutover")
+    )
     try:
         project.run(f"{KEYS[0]}...{KEYS[-1]}", assets=[schema, *keys]).assert_success()
 
-        passed, said = gate_of(project, gate)
+        passed, said = cutover_of(project, cutover)
 
         assert passed, said
         assert (
-            f"reports.{there} is ready for the cut-over: the schemas match but for what is only"
+            f"reports.{there} is ready for the cutover: the schemas match but for what is only"
             in said
         )
         assert "by_name" in said

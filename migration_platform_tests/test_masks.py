@@ -14,7 +14,7 @@ from migration_platform.errors import PreflightError
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.stores.cassandra import masks
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-from migration_platform.stores.cassandra.masks import find_masked, object_to_masks
+from migration_platform.stores.cassandra.masks import find_masked, validate_masks
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
 from migration_platform.stores.kinds import plan_between
 from migration_platform.tenant.key_reads import organisation_exists
@@ -146,10 +146,10 @@ def test_a_masked_column_of_any_kind_is_found(roles, body, column):
     roles.execute("CREATE TYPE {ks}.u (a int, b text)")
     name = roles.make("T1", body.replace("{ks}", roles.keyspace))
     assert find_masked(roles.admin, name) == (column,)
-    assert len(object_to_masks(roles.connect(READS), name, "a")) == 1
+    assert len(validate_masks(roles.connect(READS), name, "a")) == 1
     for grant in (f"UNMASK ON TABLE {name}", "UNMASK ON KEYSPACE {ks}"):
-        assert object_to_masks(roles.connect(READS, grant), name, "a") == []
-    assert object_to_masks(roles.admin, name, "a") == []
+        assert validate_masks(roles.connect(READS, grant), name, "a") == []
+    assert validate_masks(roles.admin, name, "a") == []
 
 
 def test_a_view_has_masks_and_permissions_of_its_own(roles, tables):
@@ -223,4 +223,4 @@ def test_a_server_that_knows_no_masks_is_asked_for_no_permissions(
     older = masks._MASKS.replace("column_masks", "no_such_table")
     monkeypatch.setattr(masks, "_MASKS", older)
     assert find_masked(connection, TableName(keyspace, "t")) == ()
-    assert object_to_masks(connection, TableName(keyspace, "t"), "a") == []
+    assert validate_masks(connection, TableName(keyspace, "t"), "a") == []

@@ -42,8 +42,8 @@ def plan_of(connection, tables, **options):
     described = (
         replace(describe_table(connection, table), tells_elements=False) for table in tables
     )
-    plan, objections = plan_tables(migration, *described)
-    assert objections == []
+    plan, problems = plan_tables(migration, *described)
+    assert problems == []
     return plan
 
 
@@ -87,8 +87,8 @@ def test_a_target_that_hashes_keys_its_own_way_is_compared_and_repaired_range_by
     everything = ("missing", "mismatched", "extra")
     migration = declare(origin, target, token_ranges=8, repair=everything)
     there = replace(describe_table(connection, target), is_murmur3=False)
-    plan, objections = plan_tables(migration, describe_table(connection, origin), there)
-    assert objections == []
+    plan, problems = plan_tables(migration, describe_table(connection, origin), there)
+    assert problems == []
     assert plan is not None
     copy_ranges(in_process(plan, connection))
     unrepaired = replace(plan, migration=replace(migration, repair=()))

@@ -152,7 +152,7 @@ def test_a_run_of_before_is_shown_with_what_failed_and_differed(left: Project) -
 
 
 def test_letters_of_before_are_replayed(left: Project, reader: Session) -> None:
-    recorded.mend_origin(reader)
+    recorded.repair_origin(reader)
     known = len(rows_before("dead_letters"))
 
     replay = left.run(None, assets=[LETTERS]).assert_success()
@@ -170,7 +170,7 @@ def test_a_resumed_run_counts_the_ranges_of_before_and_copies_the_others(
     names_before = {
         asset: set(metadata_of(left, asset, recorded.DONE[0])) for asset in (TARGET, DIFF)
     }
-    recorded.mend_origin(reader)
+    recorded.repair_origin(reader)
     left.run(None, assets=[LETTERS]).assert_success()
 
     config = {"ops": {"reports__recorded__by_status": {"config": {"resume": "auto"}}}}

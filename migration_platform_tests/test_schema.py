@@ -106,7 +106,7 @@ def create(
     connection: Connection, origin: KeyspaceSchema, name: str, wanted: list[Wanted], **more: Any
 ) -> Created:
     planned = plan(connection, origin, name, wanted, **more)
-    assert planned.objections == ()
+    assert planned.problems == ()
     return create_schema(connection, planned, retry_seconds=10)
 
 
@@ -169,7 +169,7 @@ def test_only_what_may_be_created_is_created(
 ) -> None:
     nothing = plan(connection, origin, "schema_nowhere", unchanged(origin), create=())
     assert nothing.statements == ()
-    assert "there is no keyspace schema_nowhere at the target" in nothing.objections[0]
+    assert "there is no keyspace schema_nowhere at the target" in nothing.problems[0]
 
     types = plan(connection, origin, origin.name + "2", unchanged(origin), create=("types",))
     assert {one.about.split()[0] for one in types.statements} == {"type"}
@@ -178,17 +178,17 @@ def test_only_what_may_be_created_is_created(
 def test_replication_that_the_target_cannot_hold_is_refused_with_what_would_be_valid(
     connection: Connection, origin: KeyspaceSchema
 ) -> None:
-    def objections(**replication: Any) -> str:
+    def problems(**replication: Any) -> str:
         planned = plan(connection, origin, "schema_new", [], replication=replication)
-        return "; ".join(planned.objections)
+        return "; ".join(planned.problems)
 
     (datacenter,) = read_hosts(connection)
     network = {"class": "NetworkTopologyStrategy"}
-    assert objections(**network, **{datacenter: 1}) == ""
-    assert "names datacenters of another cluster: mars" in objections(**network, mars=1)
-    assert f"the target has {datacenter} with 1 hosts" in objections(**network, mars=1)
-    assert "wants more replicas than there are hosts" in objections(**network, **{datacenter: 3})
-    assert "names no class" in objections(**{datacenter: 1})
+    assert problems(**network, **{datacenter: 1}) == ""
+    assert "names datacenters of another cluster: mars" in problems(**network, mars=1)
+    assert f"the target has {datacenter} with 1 hosts" in problems(**network, mars=1)
+    assert "wants more replicas than there are hosts" in problems(**network, **{datacenter: 3})
+    assert "names no class" in problems(**{datacenter: 1})
 
 
 def test_a_table_whose_options_the_server_refuses_is_made_without_them_and_that_is_told(
@@ -238,8 +238,8 @@ def test_tables_that_cannot_be_created_are_named_before_anything_is(
     planned = plan(connection, origin, origin.name, wanted)
 
     assert planned.statements == ()
-    assert any("COMPACT STORAGE" in one for one in planned.objections)
-    assert any("columns.codecs decides its columns" in one for one in planned.objections)
+    assert any("COMPACT STORAGE" in one for one in planned.problems)
+    assert any("columns.codecs decides its columns" in one for one in planned.problems)
 
 
 # -- another key -------------------------------------------------------------------------------

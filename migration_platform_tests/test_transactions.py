@@ -18,8 +18,8 @@ from cassandra.cluster import NoHostAvailable
 from cassandra.query import SimpleStatement
 
 from migration_platform.comparing.rechecks import recheck
-from migration_platform.copying.dead_letters import open_letters
-from migration_platform.copying.replay import ReplaySlice, ensure_letters
+from migration_platform.copying.dead_letters import open_dead_letters
+from migration_platform.copying.replay import ReplaySlice, ensure_dead_letters
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import join_cells
 from migration_platform.declaration.columns import Columns
@@ -222,12 +222,12 @@ def test_a_letter_is_replayed_with_what_was_accepted(unfinished):
         "tracking_keyspace": unfinished.keyspace,
     }
     plan = plan_of(unfinished, finish=True, **options)
-    ensure_letters(connection, plan.migration)
+    ensure_dead_letters(connection, plan.migration)
     assert copy_ranges(in_process(plan, connection)).set_aside == 1
     unfinished.leave(f"UPDATE {a} SET v = '5' WHERE k = 1 AND b = 'x' AND c = 1 IF v = 'no number'")
     for finish, replayed in ((False, 0), (True, 1)):
         stores = in_process(plan_of(unfinished, finish=finish, **options), connection)
-        letters = open_letters(connection, plan.migration)
+        letters = open_dead_letters(connection, plan.migration)
         assert letters is not None
         slices = letters.slices()
         done = [ReplaySlice(number).run(stores, lambda _: None) for number in slices]

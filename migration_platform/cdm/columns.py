@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from migration_platform.cdm.java_splits import object_to_split, split_text
+from migration_platform.cdm.java_splits import split_text, validate_split
 from migration_platform.cdm.properties import PREFIX
 from migration_platform.cdm.settings import Settings, shown, unquoted
 from migration_platform.cql.literals import parse_literal
@@ -72,9 +72,9 @@ def _constants(settings: Settings) -> dict[str, Any]:
     except (re.error, OverflowError, RecursionError):
         settings.wrong.append(f"{at}splitRegex is no regular expression that Python knows")
         return {}
-    objections = object_to_split(splitter, text)
-    if objections:
-        settings.wrong.append(f"{at}{objections[0]}")
+    problems = validate_split(splitter, text)
+    if problems:
+        settings.wrong.append(f"{at}{problems[0]}")
         return {}
     values = split_text(splitter, text) if text else []
     if len(names) != len(values):

@@ -19,7 +19,7 @@ _PARTS = re.compile(
 )
 
 
-def object_to_split(splitter: re.Pattern[str], text: str) -> list[str]:
+def validate_split(splitter: re.Pattern[str], text: str) -> list[str]:
     """Refuse a pattern or a text that would take longer than anybody waits, one sentence each."""
     if len(text) > MAX_SPLIT_TEXT:
         return [f"values must have at most {MAX_SPLIT_TEXT:,} characters"]

@@ -113,7 +113,7 @@ _REST: list[tuple[str, str, Fate, str]] = [
         "perfops.errorLimit",
         "0",
         "none",
-        "none: no code reads it; dead_letters.max_rows sets rows aside that cannot be written",
+        "none: no code reads it; dead_letters.max_rows stores rejected rows as dead letters",
     ),
     (
         "transform.missing.key.ts.replace.value",

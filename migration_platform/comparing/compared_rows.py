@@ -202,7 +202,7 @@ def _find_no_time(plan: Plan, form: RowForm, sorts: Mapping[int, CqlType]) -> fr
 
 
 def _find_loose(plan: Plan, layer: Layer, sources: Sequence[Source]) -> tuple[int, ...]:
-    """Find what need only be there: what the target holds already, unless it is overwritten."""
+    """Find values that need only exist: the target keeps its own, unless it is overwritten."""
     extract = plan.migration.columns.extract_json
     return tuple(
         position
@@ -324,7 +324,7 @@ def _compile_digested(
 def _without_empty_statics(
     rows: Callable[[Page], Iterator[tuple]], values: int
 ) -> Callable[[Page], Iterator[tuple]]:
-    # A partition without static cells is no static row, on either side.
+    # A partition without static cells gives no static row, on either side.
     empty = NULL * values
 
     def there(page: Page) -> Iterator[tuple]:
@@ -478,7 +478,7 @@ def _write_times(
     cells: list[bytes | None],
     timing: _Timing,
 ) -> tuple[bytes, bytes]:
-    """Write the times of a row's cells down: what must be equal, and when they expire."""
+    """Encode the times of a row's cells: what must be equal, and when they expire."""
     no_time, keeps_expiry = timing.no_time, timing.keeps_expiry
     content: list[bytes] = []
     expiries: list[bytes] = []
@@ -496,7 +496,7 @@ def _write_times(
                 if keeps_expiry:
                     expiries.append(_LONG.pack(expires))
     if len(writetimes) == 1 and None not in writetimes:
-        # As rows are written down whose times were never taken apart.
+        # The same encoding as for rows whose times were never split by cell.
         return _ONE_TIME + b"\x00\x00\x00\x08" + content[-1], b""
     return b"".join(content), b"".join(expiries)
 

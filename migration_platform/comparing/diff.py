@@ -101,7 +101,7 @@ def _find_suspects(
     differing: frozenset[int],
     sums: dict[str, DigestSums],
 ) -> set[int]:
-    """Find the ranges that may differ, by their index: all, where no bucket tells its range."""
+    """Find the indexes of ranges that may differ; all of them where buckets belong to no range."""
     doubtful = differing | sums["origin"].loose | sums["target"].loose
     if plan.tells_origin_token:
         buckets = buckets_per_range(plan.migration.token_ranges)
@@ -111,7 +111,7 @@ def _find_suspects(
 
 @dataclass(frozen=True)
 class _Heard:
-    """A pool whose tasks' words about retries are heard, and not among its events."""
+    """A pool that passes reports of retries to a callback, and not on as events."""
 
     pool: Pool
     on_retry: Callable[[str], None]
@@ -137,7 +137,7 @@ def _look_into(
 ) -> Iterator[RangeVerdict]:
     """Fetch the keys and digests of the differing buckets and compare them row by row.
 
-    They go through a database file, not memory: every bucket of a large table may differ.
+    They go through a database file, because all buckets of a large table may differ.
     """
     errors: dict[int, str] = {}
     wanted = frozenset(token_range.index for token_range in ranges)

@@ -1,4 +1,4 @@
-"""Rows that differ are put right, each by its key; every one is compared again afterwards.
+"""Rows that differ are repaired, each by its key; every one is compared again afterwards.
 
 What the origin has is written as a copy writes it. What only the target has is deleted: a cell
 at its own writetime, at which a tombstone wins, a row as of just before the origin was asked for
@@ -79,7 +79,7 @@ class SettleRows:
             )
             findings += ignored
             left = {s.key for s in old}
-            # Written anew while it was repaired: nobody can say yet what is right.
+            # It was written again during the repair, so a later look has to judge it.
             suspects = [s for s in suspects if s.key not in remaining or s.key in left]
         for suspect in suspects:
             findings += _count(stores, suspect, repaired, remaining)
@@ -88,7 +88,7 @@ class SettleRows:
 
 @dataclass(frozen=True)
 class Settled:
-    """What became of suspect rows; `differing` are those that a later look is to judge."""
+    """The result for suspect rows; `differing` are those that a later look has to judge."""
 
     findings: Findings
     differing: tuple[bytes, ...] = ()
@@ -188,7 +188,7 @@ def _repair(
     plan = stores.plan
     if not plan.migration.repair or not suspects:
         return _Repaired(frozenset(), frozenset())
-    # A row that cannot be written would keep those beside it from being repaired.
+    # A row that cannot be written would stop the repair of the others.
     kinds = {suspect.key: suspect.kind for suspect in suspects if suspect.is_writable}
     touched: set[bytes] = set()
     kept: set[bytes] = set()
@@ -242,7 +242,7 @@ def _write_rows(
 
 
 def _with_new_times(plan: Plan) -> Plan:
-    """Give the plan with which everything that is written is the newest."""
+    """Give a plan whose writes get new writetimes, so that they win."""
     return replace(plan, migration=without_times(plan.migration, ("writetime",)))
 
 

@@ -1,4 +1,4 @@
-"""Rows of both sides that may differ, in a file: every bucket of a large table may."""
+"""Rows of both sides that may differ, in a file: they may be too many for memory."""
 
 import sqlite3
 from pathlib import Path
@@ -42,19 +42,19 @@ class RowFile:
         self._indexed = False
 
     def add(self, side: str, rows: list[ListedRow]) -> None:
-        """Keep rows of one side; what is kept of a key is the last that came."""
+        """Keep rows of one side; of several rows with one key the last is kept."""
         assert side in SIDES
         self._database.execute("BEGIN")
         self._database.executemany(f"INSERT OR REPLACE INTO {side} VALUES (?, ?, ?, ?, ?)", rows)  # noqa: S608
         self._database.execute("COMMIT")
 
     def count(self, kind: Kind, index: int) -> tuple[int, int]:
-        """Count what differs in a range in one way, and the rows among it; others are statics."""
+        """Count the differences of one kind in a range, and how many of them are rows."""
         query = f"SELECT count(*), total(is_row(a.key)) FROM {_OF_KIND[kind]}"  # noqa: S608
         return self._ask(query, index)[0]
 
     def keys(self, kind: Kind, index: int, limit: int) -> list[bytes]:
-        """Give keys of what differs in a range in one way."""
+        """Give keys of the differences of one kind in a range."""
         query = f"SELECT a.key FROM {_OF_KIND[kind]} ORDER BY a.key LIMIT {limit:d}"  # noqa: S608
         return [key for (key,) in self._ask(query, index)]
 
@@ -66,5 +66,5 @@ class RowFile:
         return self._database.execute(query, (index,)).fetchall()
 
     def close(self) -> None:
-        """Close the file, which is of no use any more."""
+        """Close the file; it is not needed any more."""
         self._database.close()

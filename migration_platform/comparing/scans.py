@@ -106,7 +106,7 @@ def _locator(
     plan = stores.plan
     tells = plan.tells_origin_token
     fixed = is_by_range(plan, side) or plan.keys_agree or not tells
-    # The same for every scan of a run, and a thousand ranges have as many windows.
+    # Cached: it is the same for every scan of a run, and there may be a thousand ranges.
     if "ring" not in stores.cache:
         ranges, chosen = plan.migration.ranges, plan.migration.filter
         windows = [chosen.window(each) for each in ranges]

@@ -34,7 +34,7 @@ class Findings:
     """What was found of some rows; those of several rows add up with `+`.
 
     `missing`, `extra` and `mismatched` are what was found, `corrected_*` how much of it a repair
-    put right. `defeated` rows were repaired in vain: the target holds what is newer. `kept` rows
+    corrected. `defeated` rows were repaired in vain: the target holds what is newer. `kept` rows
     are extra, but the origin has them: a filter leaves them out, or the target has them a second
     time under a key that the origin takes for the same. So none of them is deleted. `other_form`
     rows hold the same values in other bytes, in a key or in elements; they are no difference,
@@ -86,7 +86,7 @@ class Findings:
 
     @property
     def corrected(self) -> int:
-        """How many of them were put right."""
+        """How many of them were repaired."""
         return self.corrected_missing + self.corrected_extra + self.corrected_mismatched
 
 

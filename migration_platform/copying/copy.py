@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from migration_platform.copying.aside import Aside, open_aside, remove_letters
 from migration_platform.copying.collisions import open_winners
 from migration_platform.copying.progress import Progress
+from migration_platform.copying.rejected import RejectedRows, open_rejected, remove_dead_letters
 from migration_platform.copying.transform import Wins, compile_key, compile_rows, select_origin
 from migration_platform.counts import BadRow, RangeCounts
 from migration_platform.cql.keys import show_key
@@ -35,7 +35,7 @@ from migration_platform.stores.work import OpenStores, Report
 from migration_platform.token_ranges import TokenRange
 
 CARRIED_KEYS = 20_000
-"""So many keys of rows on their way are remembered; then the writer has to catch up."""
+"""At most so many keys of rows in flight are remembered; then the writer is flushed."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CopyRange:
 
     `again` says that the range was copied before. `winners` is the file that tells which of
     several origin rows is the one to be written. `pieces` are the parts of the range to work on,
-    where that is not all of it. `run_id` stands in the letters of rows that are set aside. On the
+    where that is not all of it. `run_id` stands in the dead letters. On the
     way it reports `RangeCounts` and `PieceReport`s.
     """
 
@@ -80,7 +80,7 @@ class _Tools:
     ranges: RangeReader
     writes: LayerWrites
     carried: dict[bytes, bytes] | None = None
-    """The origin's keys by the target's, of rows on their way, where these do not tell those."""
+    """The origin's keys by target key, of rows in flight, if the target key does not tell them."""
 
 
 def copy_range(
@@ -96,21 +96,21 @@ def copy_range(
     """Copy every row whose origin token lies in the range, and wait until all are written.
 
     A piece that fails does not keep the others from being copied, as long as the server answers.
-    Rows that cannot be written are stored as letters before their piece is done; letters of earlier
-    runs are removed after it, if their rows did not come up again.
+    Rows that cannot be written are stored as dead letters before their piece is done; those of
+    earlier runs are removed after it, unless their rows were rejected again.
     """
     if pieces is None:
         window = stores.plan.migration.filter.window(token_range)
         pieces = () if window is None else (window,)
     now = time.monotonic()
-    aside = open_aside(stores, token_range, run_id)
-    progress = Progress(report, aside, now, now)
+    rejected = open_rejected(stores, token_range, run_id)
+    progress = Progress(report, rejected, now, now)
     waiting = deque(pieces)
     failed: list[MigrationError] = []
     while waiting:
         piece = waiting.popleft()
         progress.pieces = [piece]
-        # What was read of a piece that failed says nothing of what is written.
+        # Forget what was read of a failed piece: it may not be written.
         progress.read.clear()
         progress.tell_piece(piece, "begun")
         try:
@@ -119,7 +119,7 @@ def copy_range(
         except MigrationError as error:
             # The range is red anyway; what was found until now is still worth keeping.
             with suppress(MigrationError):
-                aside.store()
+                rejected.store()
             failed.append(error)
             if progress.pieces:
                 first, *rest = progress.pieces
@@ -128,7 +128,7 @@ def copy_range(
             if isinstance(error, TransientError):
                 break
             if isinstance(error, UnreadableError) and progress.pieces:
-                # So many partitions cannot be read that the fault is not theirs.
+                # So many partitions cannot be read that the cause is not in the partitions.
                 break
     progress.counts = replace(progress.counts, reading_ended=True)
     result = progress.so_far()
@@ -138,7 +138,7 @@ def copy_range(
     if not result.complete:
         raise MigrationError(
             f"{result.read + result.added} rows were read, but {result.written} were written and "
-            f"{result.skipped} left out, {result.set_aside} set aside"
+            f"{result.skipped} left out, {result.set_aside} rejected"
         )
     return result
 
@@ -161,13 +161,13 @@ def _copy_piece(
 
 
 def _end_pieces(stores: OpenStores, progress: Progress) -> None:
-    """Tell of the pieces that were read: all their rows are written, or set aside."""
-    progress.aside.store()
+    """Tell of the pieces that were read: all their rows are written, or rejected."""
+    progress.rejected.store()
     for piece, why_not in progress.read:
         if piece not in progress.pieces:
             raise RuntimeError(f"{piece} ended, but is not what is being worked on")
         if not why_not:
-            remove_letters(stores, piece, progress.aside)
+            remove_dead_letters(stores, piece, progress.rejected)
         progress.tell_piece(piece, "failed" if why_not else "done", why_not)
         progress.pieces.remove(piece)
         if progress.pieces:
@@ -183,21 +183,21 @@ def copy_single_rows(
     *,
     again: bool = False,
     winners: str | None = None,
-    aside: Aside | None = None,
+    rejected: RejectedRows | None = None,
 ) -> RangeCounts:
     """Copy rows that were read one by one, exactly as those of a range; wait for all of them.
 
     `read` gives the origin's pages of what is to be selected. Rows that cannot be written go to
-    `aside`, by default as those of a range do.
+    `rejected`, by default as those of a range do.
     """
     tools = _open_tools(stores, layer, winners)
     now = time.monotonic()
-    aside = aside or open_aside(stores, None, "")
-    progress = Progress(report, aside, now, now)
+    rejected = rejected or open_rejected(stores, None, "")
+    progress = Progress(report, rejected, now, now)
     pages = read(select_origin(stores.plan, layer, tools.reader))
     again = again and "counters" not in stores.plan.migration.repair
     _copy_rows(stores, tools, pages, progress, again=again)
-    aside.store()
+    rejected.store()
     return progress.so_far()
 
 
@@ -238,8 +238,8 @@ def _copy_rows(
     """Write the rows of pages, and wait until all are acknowledged."""
     is_rows = tools.layer.name == "rows"
     pace = stores.writing(progress.note_retry)
-    set_aside = _compile_set_aside(stores.plan, tools, progress)
-    writer = tools.writes.open(stores.plan, pace, set_aside, again=again)
+    reject = _compile_on_rejected(stores.plan, tools, progress)
+    writer = tools.writes.open(stores.plan, pace, reject, again=again)
     progress.writers.append(writer)
     tally = progress.tally if is_rows else progress.static_tally
     carried, read_rows = tools.carried, tools.reader.rows
@@ -247,7 +247,7 @@ def _copy_rows(
         writer.write(read_rows(page, tally), page)
         ends_piece = page is _END_OF_PIECE
         if ends_piece or (carried is not None and len(carried) >= CARRIED_KEYS):
-            # Only a row that is acknowledged needs no key any more.
+            # A row's key is needed until the row is acknowledged.
             writer.flush()
             if carried is not None:
                 carried.clear()
@@ -258,9 +258,9 @@ def _copy_rows(
         carried.clear()
 
 
-def _compile_set_aside(plan: Plan, tools: _Tools, progress: Progress) -> OnRejected:
-    """Build the function that finds the origin's key of a row that was refused."""
-    layer, aside = tools.layer, progress.aside
+def _compile_on_rejected(plan: Plan, tools: _Tools, progress: Progress) -> OnRejected:
+    """Build the function that rejects a row of the target: it finds the row's key at the origin."""
+    layer, rejected = tools.layer, progress.rejected
     names = plan.origin_names
     is_rows = layer.name == "rows"
     key_names = list(plan.target.primary_key if is_rows else plan.target.partition_key)
@@ -268,14 +268,14 @@ def _compile_set_aside(plan: Plan, tools: _Tools, progress: Progress) -> OnRejec
     to_key = compile_key(plan, key_names)
     positions = [key_names.index(names[name]) for name in layer.origin_key] if tells else []
 
-    def set_aside(key: Cells, why: MigrationError, counted: bool) -> None:
+    def reject(key: Cells, why: MigrationError, counted: bool) -> None:
         target_key = join_cells(key, NULL)
         mark = (layer.name, target_key)
-        if mark in aside.partly:
+        if mark in rejected.partly:
             # Another part of the same row.
-            if counted and not aside.partly[mark]:
-                aside.partly[mark] = True
-                aside.uncounted -= is_rows
+            if counted and not rejected.partly[mark]:
+                rejected.partly[mark] = True
+                rejected.uncounted -= is_rows
             return
         cells, table = list(key), plan.target
         shown_names: tuple[str, ...] = tuple(key_names)
@@ -287,22 +287,22 @@ def _compile_set_aside(plan: Plan, tools: _Tools, progress: Progress) -> OnRejec
             cells = split_cells(tools.carried[to_key(key)], len(layer.origin_key))
             table, shown_names = plan.origin, layer.origin_key
         shown = zip(shown_names, cells, strict=True)
-        aside.refuse(
+        rejected.reject(
             BadRow(
                 layer.name,
                 join_cells(cells, NULL),
                 show_key([(name, table.type_of(name), cell) for name, cell in shown]),
                 _column_in(str(why), plan),
-                f"was refused: {why}",
+                f"was rejected: {why}",
             )
         )
-        # Only now: a row that is one too many is not set aside.
-        aside.partly[mark] = counted
-        aside.uncounted += is_rows and not counted
+        # Only now, because a row beyond the limit raises and is not stored.
+        rejected.partly[mark] = counted
+        rejected.uncounted += is_rows and not counted
         if not is_rows:
             progress.counts = replace(progress.counts, statics=progress.counts.statics - 1)
 
-    return set_aside
+    return reject
 
 
 def _column_in(told: str, plan: Plan) -> str:

@@ -1,10 +1,10 @@
 """Rows that could not be written, kept until they are: a table beside those that track runs.
 
-A letter holds its row's key at the origin, by which the row can be read again, and no other value.
-It lies in the slice of the ring that its token names, whatever `token_ranges` is declared.
+A dead letter holds its row's key at the origin, by which the row can be read again, and no other
+value. It lies in the slice of the ring that its token names, whatever `token_ranges` is declared.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false
 
 import hashlib
@@ -46,7 +46,7 @@ COLUMNS = {
 }
 KEY = "(migration, slice), origin_token, row_id"
 SLICE_BITS = 10
-"""1024 slices: of ten million letters each holds some ten thousand."""
+"""1024 slices: of ten million dead letters each holds some ten thousand."""
 MAX_CAUSE = 500
 MAX_KEY_TEXT = 1_000
 WRITES_IN_FLIGHT = 64
@@ -57,8 +57,8 @@ MAX_CAUSES = 10
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A row that was set aside: where it is at the origin, and why it could not be written."""
+class DeadLetter:
+    """A row that was rejected: where it is at the origin, and why it could not be written."""
 
     layer: str
     token: int
@@ -72,7 +72,7 @@ class Letter:
 
     @property
     def row_id(self) -> bytes:
-        """16 bytes that tell rows apart: a key itself may be longer than a key may be."""
+        """16 bytes that identify the row: its own key may be too long for a key column."""
         return hashlib.sha256(self.layer.encode() + b":" + self.key).digest()[:16]
 
     @property
@@ -86,12 +86,14 @@ def slice_of(token: int) -> int:
     return (token - MIN_TOKEN) >> (64 - SLICE_BITS)
 
 
-def to_letter(plan: Plan, bad: BadRow, token_range: TokenRange | None, run_id: str) -> Letter:
-    """Make the letter of a row."""
+def to_dead_letter(
+    plan: Plan, bad: BadRow, token_range: TokenRange | None, run_id: str
+) -> DeadLetter:
+    """Make the dead letter of a row."""
     layer = next(layer for layer in plan.layers if layer.name == bad.layer)
     cells = dict(zip(layer.origin_key, split_cells(bad.key, len(layer.origin_key)), strict=True))
     partition = [cells[name] or b"" for name in plan.origin.partition_key]
-    return Letter(
+    return DeadLetter(
         layer=bad.layer,
         token=token_of_key(serialize_key(partition)),
         key=bad.key,
@@ -107,36 +109,36 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
-def letters_key(migration: Migration) -> str:
-    """Name a migration as its letters do: several may have one target."""
+def dead_letters_key(migration: Migration) -> str:
+    """Name a migration as its dead letters do: several may have one target."""
     origin, target = migration.origin, migration.target
     return f"{origin.store}/{origin.table} to {target.store}/{target.table}"
 
 
-def open_letters(connection: Records | None, migration: Migration) -> "LetterStore | None":
-    """Give the letters of a migration; None where no row was ever set aside in this cluster."""
+def open_dead_letters(connection: Records | None, migration: Migration) -> "DeadLetterStore | None":
+    """Give the dead letters of a migration; None where this cluster never had any."""
     if connection is None:
         return None
     keyspace = connection.cluster.metadata.keyspaces.get(migration.tracking_keyspace)
     if keyspace is None or TABLE not in keyspace.tables:
         return None
-    return LetterStore(connection, migration)
+    return DeadLetterStore(connection, migration)
 
 
-class LetterStore:
-    """The letters of one migration; reads and writes are tried again for a while."""
+class DeadLetterStore:
+    """The dead letters of one migration; reads and writes are tried again for a while."""
 
     def __init__(self, connection: Records, migration: Migration):
         self._connection = connection
         self._table = TableName(migration.tracking_keyspace, TABLE)
         self._consistency = getattr(ConsistencyLevel, migration.tracked_at.consistency)
         self._unusable = f"the dead letters in {self._table} cannot be read or written"
-        self._migration = letters_key(migration)
+        self._migration = dead_letters_key(migration)
         self._retry_seconds = migration.retry_seconds
         self._statements: dict[str, object] = {}
 
-    def add(self, letters: Sequence[Letter]) -> None:
-        """Keep letters; one of the same row is replaced.
+    def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Store dead letters; one of the same row is replaced.
 
         Raises:
             MigrationError: they could not be stored.
@@ -162,8 +164,8 @@ class LetterStore:
             ],
         )
 
-    def remove(self, letters: Iterable[Letter]) -> None:
-        """Remove letters whose rows have arrived, or are no longer there.
+    def remove(self, letters: Iterable[DeadLetter]) -> None:
+        """Remove dead letters whose rows have arrived, or are no longer there.
 
         Raises:
             MigrationError: they could not be removed.
@@ -175,12 +177,12 @@ class LetterStore:
         self._send(cql, [self._place(letter) for letter in letters])
 
     def slices(self) -> list[int]:
-        """Name the slices in which there are letters."""
+        """Name the slices in which there are dead letters."""
         cql = f"SELECT DISTINCT migration, slice FROM {self._table}"  # noqa: S608
         return sorted(row[1] for row in self._read(cql, ()) if row[0] == self._migration)
 
-    def read(self, slice_number: int, piece: TokenRange | None = None) -> Iterator[Letter]:
-        """Read the letters of a slice, or of what of it lies in a piece of the ring."""
+    def read(self, slice_number: int, piece: TokenRange | None = None) -> Iterator[DeadLetter]:
+        """Read the dead letters of a slice, or of the part of it that is in a piece."""
         chosen = ", ".join(list(COLUMNS)[2:])
         cql = f"SELECT {chosen} FROM {self._table} WHERE migration = ? AND slice = ?"  # noqa: S608
         values: tuple = (self._migration, slice_number)
@@ -190,14 +192,14 @@ class LetterStore:
         for token, _, layer, key, text, column, cause, range_key, run_id, at in self._read(
             cql, values
         ):
-            yield Letter(layer, token, key, text, column, cause, range_key, run_id, at)
+            yield DeadLetter(layer, token, key, text, column, cause, range_key, run_id, at)
 
-    def read_all(self) -> Iterator[Letter]:
-        """Read all letters, one slice after the other."""
+    def read_all(self) -> Iterator[DeadLetter]:
+        """Read all dead letters, one slice after the other."""
         for slice_number in self.slices():
             yield from self.read(slice_number)
 
-    def _place(self, letter: Letter) -> tuple:
+    def _place(self, letter: DeadLetter) -> tuple:
         return self._migration, letter.slice, letter.token, letter.row_id
 
     def _bind(self, cql: str, values: tuple) -> object:
@@ -248,19 +250,19 @@ class LetterStore:
 
 
 def remove_settled(
-    store: LetterStore, slices: Iterable[int], piece: TokenRange, still: set[tuple[str, bytes]]
+    store: DeadLetterStore, slices: Iterable[int], piece: TokenRange, still: set[tuple[str, bytes]]
 ) -> int:
-    """Remove the letters of a piece that was copied to its end, but for those that came up again.
+    """Remove the dead letters of a piece that was copied whole, except rows that failed again.
 
-    `slices` are those in which earlier runs left letters; `still` are layer and key of the rows
-    that could not be written now either.
+    `slices` are those in which earlier runs left dead letters; `still` are layer and key of
+    the rows that could not be written now either.
     """
     low, high = slice_of(piece.start), slice_of(piece.end)
     removed = 0
     for number in slices:
         if not low <= number <= high:
             continue
-        gone: list[Letter] = []
+        gone: list[DeadLetter] = []
         for letter in store.read(number, piece):
             if (letter.layer, letter.key) in still:
                 continue
@@ -274,26 +276,28 @@ def remove_settled(
 
 
 @dataclass(frozen=True)
-class LetterSummary:
-    """How many letters there are, why, and some of them.
+class DeadLetterSummary:
+    """How many dead letters there are, why, and some of them.
 
     `within` of them lie where the reader asked for, `first_within` is the first of these.
     """
 
     count: int = 0
     causes: tuple[tuple[str, int], ...] = ()
-    samples: tuple[Letter, ...] = ()
+    samples: tuple[DeadLetter, ...] = ()
     within: int = 0
-    first_within: Letter | None = None
+    first_within: DeadLetter | None = None
 
 
-def summarize(letters: Iterable[Letter], places: Sequence[TokenRange] = ()) -> LetterSummary:
-    """Count letters by cause; sizes and other numbers in a cause do not tell causes apart.
+def summarize(
+    letters: Iterable[DeadLetter], places: Sequence[TokenRange] = ()
+) -> DeadLetterSummary:
+    """Count dead letters by cause; causes that differ only in numbers count as one.
 
     `places` are parts of the ring that do not overlap.
     """
     causes: Counter[str] = Counter()
-    samples: list[Letter] = []
+    samples: list[DeadLetter] = []
     ordered = sorted(places, key=lambda place: place.end)
     ends = [place.end for place in ordered]
     within, first_within = 0, None
@@ -302,27 +306,27 @@ def summarize(letters: Iterable[Letter], places: Sequence[TokenRange] = ()) -> L
         if at < len(ordered) and letter.token in ordered[at]:
             within, first_within = within + 1, first_within or letter
         kind = re.sub(r"[0-9][0-9.,]*", "…", letter.cause)
-        # However different the causes are, memory is bounded.
+        # This bounds memory when all causes are different.
         causes[kind if kind in causes or len(causes) < 100 * MAX_CAUSES else "other causes"] += 1
         if len(samples) < MAX_SAMPLES:
             samples.append(letter)
-    return LetterSummary(
+    return DeadLetterSummary(
         causes.total(), tuple(causes.most_common(MAX_CAUSES)), tuple(samples), within, first_within
     )
 
 
 def read_summary(
     connection: Records | None, migration: Migration, places: Sequence[TokenRange] = ()
-) -> LetterSummary:
-    """Read how many rows are set aside, here and there; none where there is no store of them.
+) -> DeadLetterSummary:
+    """Read how many dead letters there are, in all and in `places`; none where none are stored.
 
     Raises:
         MigrationError: they could not be read.
     """
-    store = open_letters(connection, migration)
-    return summarize(store.read_all(), places) if store else LetterSummary()
+    store = open_dead_letters(connection, migration)
+    return summarize(store.read_all(), places) if store else DeadLetterSummary()
 
 
-def with_cause(letter: Letter, bad: BadRow, run_id: str) -> Letter:
-    """Give the letter of a row that could not be written again."""
+def with_cause(letter: DeadLetter, bad: BadRow, run_id: str) -> DeadLetter:
+    """Give the dead letter of a row that was rejected again."""
     return replace(letter, column=bad.column, cause=_cut(bad.cause, MAX_CAUSE), run_id=run_id)

@@ -76,7 +76,7 @@ def compile_extend(
 
 
 def compile_fill_all(extend: Callable[[Cells], Iterator[Cells]], fills: Fills) -> FillAll:
-    """Build what gives all that a row becomes, and what is wrong with it.
+    """Build the function that gives all target rows of one origin row, and what is wrong with them.
 
     Each is an entry, the cells with what was added to them, and the target's cells.
     """

@@ -1,10 +1,10 @@
-"""What a range has come to on its way: counts, pieces, and what was last told of them."""
+"""The progress of a range: counts, pieces, and what was last reported of them."""
 
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from migration_platform.copying.aside import Aside
+from migration_platform.copying.rejected import RejectedRows
 from migration_platform.counts import MAX_SAMPLES, PieceReport, RangeCounts, Tally
 from migration_platform.cql.rows import Page
 from migration_platform.errors import MigrationError, explain
@@ -17,10 +17,10 @@ REPORT_SECONDS = 2.0
 
 @dataclass
 class Progress:
-    """What one range has come to so far, and when that was last told."""
+    """The progress of one range so far, and when it was last reported."""
 
     report: Report
-    aside: Aside
+    rejected: RejectedRows
     started: float
     reported: float
     counts: RangeCounts = field(default_factory=RangeCounts)
@@ -37,10 +37,10 @@ class Progress:
     """Pieces that are read, or that cannot be and why; their rows may still have to be written."""
 
     def __post_init__(self) -> None:
-        self.tally.refuse = self.static_tally.refuse = self.aside.refuse
+        self.tally.reject = self.static_tally.reject = self.rejected.reject
 
     def note_cut(self, piece: TokenRange, into: tuple[TokenRange, ...]) -> None:
-        """Note that a piece was too much, and what takes its place."""
+        """Note that a piece was too large to read, and the pieces that replace it."""
         at = self.pieces.index(piece)
         self.pieces[at : at + 1] = into
         self.report(PieceReport(piece, "cut", cut_into=into))
@@ -51,7 +51,7 @@ class Progress:
         self.read.append((piece, ""))
 
     def note_unreadable(self, piece: TokenRange, error: MigrationError) -> None:
-        """Note that nobody can read a piece."""
+        """Note that a piece cannot be read."""
         self.read.append((piece, str(error)))
 
     def tell_piece(self, piece: TokenRange, state: str, reason: str = "") -> None:
@@ -79,12 +79,12 @@ class Progress:
             statics=self.counts.statics + sum(writer.statics_taken for writer in self.writers),
             large_cells=tuple(sorted(large.items())),
             large_samples=tuple((static.large_samples + tally.large_samples)[:MAX_SAMPLES]),
-            set_aside=self.aside.rows,
-            statics_set_aside=self.aside.statics,
-            set_aside_samples=tuple(self.aside.samples),
+            set_aside=self.rejected.rows,
+            statics_set_aside=self.rejected.statics,
+            set_aside_samples=tuple(self.rejected.samples),
             written=self.counts.written
             + sum(writer.rows_written for writer in self.writers)
-            - self.aside.uncounted,
+            - self.rejected.uncounted,
             retries=self.retries,
             last_retry=self.last_retry,
             seconds=time.monotonic() - self.started,

@@ -1,4 +1,4 @@
-"""A copy without its writes: every row read, filtered and converted, and what would become of it.
+"""A copy without its writes: every row is read, filtered and converted, and the result counted.
 
 It finds what no look at the schemas can: cells beyond the guardrails, values that cannot be
 converted, keys that are null, and rows that would land on one another.
@@ -25,7 +25,7 @@ class RehearseRange:
     """The task of reading a range as a copy would; with `gathers_keys` target keys are reported.
 
     Its result is the range's `RangeCounts`, in which nothing is written. Rows that cannot be
-    converted are counted as set aside, all of them.
+    converted are counted as rejected, all of them.
     """
 
     token_range: TokenRange
@@ -48,7 +48,7 @@ class RehearseRange:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a copy would come to: counts, collisions, and the ranges that would fail."""
+    """The result that a copy would have: counts, collisions, and the ranges that would fail."""
 
     counts: RangeCounts = field(default_factory=RangeCounts)
     collisions: Collisions = field(default_factory=Collisions)
@@ -96,7 +96,7 @@ def rehearse(
 
 
 def _too_many(plan: Plan, counts: RangeCounts) -> str:
-    """Say how many rows of a range cannot be written; empty if so many may be set aside."""
+    """Say how many rows of a range cannot be written; empty if so many may be rejected."""
     found, limit = counts.set_aside + counts.statics_set_aside, plan.migration.dead_letters_max_rows
     if found <= limit:
         return ""
@@ -106,7 +106,7 @@ def _too_many(plan: Plan, counts: RangeCounts) -> str:
 
 
 def _only_reporting(plan: Plan) -> Plan:
-    """Let large cells be counted that a copy would fail on; rows that it skips stay skipped."""
+    """Count large cells instead of failing on them; rows that a copy skips stay skipped."""
     guardrails = plan.migration.guardrails
     if guardrails is None or guardrails.action != "fail":
         return plan
@@ -142,7 +142,7 @@ def _read_layer(
         if len(samples) < MAX_SAMPLES:
             samples.append(told)
 
-    tally, read, size = Tally(refuse=lambda row: note_bad(str(row))), 0, 0
+    tally, read, size = Tally(reject=lambda row: note_bad(str(row))), 0, 0
     reject = _compile_reject(plan, layer, sources)
     for page in ranges.pages(window, stores.reading("origin", lambda _: None)):
         found: list[FoundKey] = []
@@ -150,7 +150,7 @@ def _read_layer(
             if reject is not None and (why := reject(values)):
                 note_bad(why)
             if gathers_keys:
-                # A row whose writetime no query tells is older than every other.
+                # A row without a known writetime counts as older than every other.
                 found.append((*keys[-1], read_row_time(times, 0)[0] or 0))
         keys.clear()
         if found:
@@ -194,6 +194,6 @@ def _compile_reject(
             for source, cell in zip(sources, cells, strict=True)
             if source.is_key
         ]
-        return f"the row {show_key(key)} was refused: {why}"
+        return f"the row {show_key(key)} was rejected: {why}"
 
     return reject

@@ -1,7 +1,8 @@
-"""Rows that were set aside, read again by their key and copied under the present declaration.
+"""Rows of dead letters, read again by their key and copied under the present declaration.
 
-A letter is removed only after its row was acknowledged, so a replay that is killed begins again
-where it was: a row that is written twice is the same row, and a counter is added by difference.
+A dead letter is removed only after its row was acknowledged, so a replay that is killed begins
+again where it was: a row that is written twice is the same row, and a counter is added by
+difference.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,23 +10,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
-from migration_platform.copying.aside import Aside
 from migration_platform.copying.copy import copy_single_rows
 from migration_platform.copying.dead_letters import (
     COLUMNS,
     KEY,
     TABLE,
-    Letter,
-    LetterStore,
-    LetterSummary,
-    open_letters,
+    DeadLetter,
+    DeadLetterStore,
+    DeadLetterSummary,
+    open_dead_letters,
     summarize,
     with_cause,
 )
+from migration_platform.copying.rejected import RejectedRows
 from migration_platform.counts import BadRow
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import Page, count_cells
-from migration_platform.declaration.migration import MAX_SET_ASIDE, Migration
+from migration_platform.declaration.migration import MAX_DEAD_LETTERS, Migration
 from migration_platform.errors import MigrationError, PermanentError, PreflightError, explain
 from migration_platform.plan.model import Layer, Plan
 from migration_platform.stores.interface import KeyForm, KeyReader, Selection
@@ -33,12 +34,12 @@ from migration_platform.stores.records import Records, TableForm, ensure_tables
 from migration_platform.stores.work import Done, Failed, OpenStores, Pool, Report, Reported
 from migration_platform.token_ranges import index_of_token
 
-LETTERS_AT_ONCE = 500
-"""So many rows are read, written and then removed from the letters: what a kill repeats."""
+DEAD_LETTERS_AT_ONCE = 500
+"""So many dead letters are replayed and then removed together; after a kill they are repeated."""
 
 
-def ensure_letters(connection: Records | None, migration: Migration) -> None:
-    """Where rows may be set aside, make sure that there is a table for them.
+def ensure_dead_letters(connection: Records | None, migration: Migration) -> None:
+    """Where rows may be rejected, make sure that there is a table for dead letters.
 
     Raises:
         PreflightError: it cannot be made; one sentence with the way out.
@@ -55,16 +56,17 @@ def ensure_letters(connection: Records | None, migration: Migration) -> None:
         )
     except PreflightError as error:
         raise PreflightError(
-            f"rows cannot be set aside in the keyspace {quote(migration.tracking_keyspace)} of the "
-            f"cluster of {migration.tracked_at.store}: {explain(error.__cause__ or error)}; grant "
-            "its user CREATE, ALTER, SELECT and MODIFY there, name another one in "
-            "tracking_keyspace, or leave out dead_letters"
+            "dead letters cannot be stored in the keyspace "
+            f"{quote(migration.tracking_keyspace)} of the cluster of "
+            f"{migration.tracked_at.store}: {explain(error.__cause__ or error)}; grant its user "
+            "CREATE, ALTER, SELECT and MODIFY there, name another one in tracking_keyspace, "
+            " or leave out dead_letters"
         ) from error
 
 
 @dataclass(frozen=True)
 class ReplayCounts:
-    """What became of letters: `replayed` rows arrived, `gone` ones are no longer to be copied."""
+    """Counts of dead letters: `replayed` rows arrived, `gone` ones need no copy any more."""
 
     replayed: int = 0
     gone: int = 0
@@ -77,33 +79,33 @@ class ReplayCounts:
 
     @property
     def done(self) -> int:
-        """How many letters were looked at."""
+        """How many dead letters were looked at."""
         return self.replayed + self.gone + self.failed
 
 
 @dataclass(frozen=True)
 class ReplaySlice:
-    """The task of replaying the letters in one slice of the ring; it reports `ReplayCounts`."""
+    """The task of replaying the dead letters in one slice; it reports `ReplayCounts`."""
 
     slice_number: int
     run_id: str = ""
     winners: str | None = None
 
     def run(self, stores: OpenStores, report: Report) -> ReplayCounts:
-        """Replay the letters, some hundreds at a time.
+        """Replay the dead letters, some hundreds at a time.
 
         Raises:
-            MigrationError: a row could not be read or written, or its letter not be removed.
+            MigrationError: a row could not be read or written, or its dead letter not be removed.
         """
-        store = open_letters(stores.records, stores.plan.migration)
+        store = open_dead_letters(stores.records, stores.plan.migration)
         if store is None:
             return ReplayCounts()
-        # However many rows cannot be written again, the others are.
-        lenient = replace(stores.plan.migration, dead_letters_max_rows=LETTERS_AT_ONCE)
+        # Rows that are rejected again never stop the others.
+        lenient = replace(stores.plan.migration, dead_letters_max_rows=DEAD_LETTERS_AT_ONCE)
         stores = replace(stores, plan=replace(stores.plan, migration=lenient))
         letters = store.read(self.slice_number)
         total = ReplayCounts()
-        while some := list(islice(letters, LETTERS_AT_ONCE)):
+        while some := list(islice(letters, DEAD_LETTERS_AT_ONCE)):
             found = _replay(stores, store, some, self.run_id, self.winners)
             total += found
             report(found)
@@ -112,8 +114,8 @@ class ReplaySlice:
 
 def _replay(
     stores: OpenStores,
-    store: LetterStore,
-    letters: Sequence[Letter],
+    store: DeadLetterStore,
+    letters: Sequence[DeadLetter],
     run_id: str,
     winners: str | None,
 ) -> ReplayCounts:
@@ -127,11 +129,11 @@ def _replay(
         if not wanted:
             continue
 
-        missing: list[Letter] = []
+        missing: list[DeadLetter] = []
         read = partial(_read_origin, stores, layer, wanted, missing)
-        # One row may become many, each of which may be refused.
-        aside = Aside(MAX_SET_ASIDE * LETTERS_AT_ONCE, bad.extend)
-        copy_single_rows(stores, layer, read, lambda _: None, winners=winners, aside=aside)
+        # One row may become many, each of which may be rejected.
+        rejected = RejectedRows(MAX_DEAD_LETTERS * DEAD_LETTERS_AT_ONCE, bad.extend)
+        copy_single_rows(stores, layer, read, lambda _: None, winners=winners, rejected=rejected)
         gone += missing
     known = {(letter.layer, letter.key): letter for letter in letters}
     failed = {(b.layer, b.key): with_cause(known[b.layer, b.key], b, run_id) for b in bad}
@@ -142,12 +144,12 @@ def _replay(
     return ReplayCounts(len(arrived), len(gone), len(failed))
 
 
-def _is_wanted(plan: Plan, layer: Layer, letter: Letter) -> bool:
-    """Say whether a copy of today would read the row."""
+def _is_wanted(plan: Plan, layer: Layer, letter: DeadLetter) -> bool:
+    """Say whether a copy would read the row today."""
     ranges = plan.migration.ranges
     token_range = ranges[index_of_token([each.end for each in ranges], letter.token)]
     window = plan.migration.filter.window(token_range)
-    # A table that was made anew may have another key.
+    # A table that was dropped and created again may have another key.
     return (
         window is not None
         and letter.token in window
@@ -158,11 +160,11 @@ def _is_wanted(plan: Plan, layer: Layer, letter: Letter) -> bool:
 def _read_origin(
     stores: OpenStores,
     layer: Layer,
-    letters: Sequence[Letter],
-    missing: list[Letter],
+    letters: Sequence[DeadLetter],
+    missing: list[DeadLetter],
     selection: Selection,
 ) -> Iterator[Page]:
-    """Read the rows of letters; those that are not there any more are `missing`."""
+    """Read the rows of dead letters; those that are not there any more are `missing`."""
     name = f"replay {layer.name}"
     if name not in stores.cache:
         width = len(layer.origin_key)
@@ -172,13 +174,13 @@ def _read_origin(
         try:
             stores.cache[name] = prepare(selection)
         except PermanentError:
-            # A condition on the key cannot stand beside it; the row has met it when it was read.
+            # CQL allows no further condition on the key; the row met it when it was first read.
             if not selection.where:
                 raise
             stores.cache[name] = prepare(replace(selection, where=None))
     read: KeyReader = stores.cache[name]
     pace = stores.reading("origin", lambda _: None)
-    rows = read.rows((letter.key for letter in letters), pace, refuses=True)
+    rows = read.rows((letter.key for letter in letters), pace, rejects=True)
     for letter, (_, page) in zip(letters, rows, strict=True):
         if page.row_count:
             yield page
@@ -188,10 +190,10 @@ def _read_origin(
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay came to, and what is left; `error` is the first reason why it broke off."""
+    """The result of a replay, and what is left; `error` is the first reason why it stopped."""
 
     counts: ReplayCounts
-    remaining: LetterSummary
+    remaining: DeadLetterSummary
     error: str = ""
 
 
@@ -204,15 +206,15 @@ def replay(
     winners: str | None = None,
     on_progress: Callable[[ReplayCounts], None] = lambda counts: None,
 ) -> Replay:
-    """Replay all letters of a migration.
+    """Replay all dead letters of a migration.
 
     Raises:
-        MigrationError: the letters could not be read.
+        MigrationError: the dead letters could not be read.
     """
-    store = open_letters(connection, migration)
+    store = open_dead_letters(connection, migration)
     counts, error = ReplayCounts(), ""
     if store is None:
-        return Replay(counts, LetterSummary())
+        return Replay(counts, DeadLetterSummary())
     tasks = [ReplaySlice(number, run_id, winners) for number in store.slices()]
     for event in pool.run(tasks):
         if isinstance(event, Reported) and isinstance(event.value, ReplayCounts):

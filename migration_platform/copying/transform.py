@@ -45,7 +45,7 @@ KILOBYTE = 1000
 Wins = Callable[[bytes, bytes], bool]
 """Says whether the row with this target key and this origin key is the one that is copied."""
 BAD_ROW: Any = "bad"
-"""Stands where a row's times do, if the row is one that cannot be written."""
+"""Stands in place of a row's times if the row cannot be written."""
 _Show = Callable[[Page, Split, int], str]
 _Judge = Callable[[Page, Split, Tally], tuple[set[int], dict[int, Bad]]]
 
@@ -67,7 +67,7 @@ def compile_rows(
     `NULL` to compare, `UNSET` to write. `sorted_sets` gives converted sets and maps an order that
     both sides share.
 
-    A row that cannot be converted, is too large or lacks a key is handed to the tally's `refuse`
+    A row that cannot be converted, is too large or lacks a key is handed to the tally's `reject`
     and left out. With `stands_in` it is given instead, with its key alone and `BAD_ROW` in place
     of its times; a key that cannot be formed is a text that says so.
     """
@@ -98,17 +98,17 @@ def compile_rows(
         if found.large or chosen.by_writetime:
             out, bad = judge(page, found, tally)
 
-        def set_aside(row: int, why: Bad) -> None:
+        def reject(row: int, why: Bad) -> None:
             if not stands_in:
-                tally.refuse(to_bad_row(page, found, row, why))
+                tally.reject(to_bad_row(page, found, row, why))
 
-        return give(page, found, tally, out, bad, set_aside, lambda row: show(page, found, row))
+        return give(page, found, tally, out, bad, reject, lambda row: show(page, found, row))
 
     return RowReader(names, layer.times, rows)
 
 
 def _pass_untouched(plan: Plan, layer: Layer, passing: Sequence[Source]) -> bool:
-    """Say whether rows can stay what they are in the page, with constants at most beside them."""
+    """Say whether rows can be passed on as slices of the page, with at most constants added."""
     columns = plan.migration.columns
     return (
         all(
@@ -119,7 +119,7 @@ def _pass_untouched(plan: Plan, layer: Layer, passing: Sequence[Source]) -> bool
         and not any(column.is_static for column in plan.origin.columns)
         # A key that was a value may be null, and the row cannot be written then.
         and all(s.origin in layer.origin_key for s in passing if s.is_key)
-        # A page that is continued, and a row that is set aside, are found by the origin's key.
+        # A page that is continued, and a row that is rejected, are found by the origin's key.
         and set(layer.origin_key) <= {s.origin for s in passing}
     )
 
@@ -127,7 +127,7 @@ def _pass_untouched(plan: Plan, layer: Layer, passing: Sequence[Source]) -> bool
 def _compile_bad_row(
     layer: Layer, names: tuple[str, ...], show: _Show
 ) -> Callable[[Page, Split, int, Bad], BadRow]:
-    """Build what tells of a row that cannot be written: its key at the origin, and why."""
+    """Build the function that makes the `BadRow` of a row: its key at the origin, and the cause."""
 
     def to_bad_row(page: Page, found: Split, row: int, why: Bad) -> BadRow:
         found_cells = split_cells(page.data[found.starts[row] :], len(names))
@@ -145,7 +145,7 @@ def _compile_bad_row(
 
 
 def _compile_judge(plan: Plan, layer: Layer, names: tuple[str, ...], show: _Show) -> _Judge:
-    """Build what names the rows of a page that are left out, and those that cannot be written."""
+    """Build the function that finds the rows of a page to leave out, and those to reject."""
     chosen, guardrails = plan.migration.filter, plan.migration.guardrails
 
     def judge(page: Page, found: Split, tally: Tally) -> tuple[set[int], dict[int, Bad]]:
@@ -222,7 +222,7 @@ def _untouched(sources: Sequence[Source], leading: int, null: bytes, stands_in: 
     is_key_constant = [s.kind == "constant" and s.is_key for s in sources]
     key_cells = is_key_constant.index(True) if within else 0
 
-    def give(page, found, tally, out, bad, set_aside, show) -> Iterator[Row]:
+    def give(page, found, tally, out, bad, reject, show) -> Iterator[Row]:
         data = unset_nulls(page.data, found.nulls) if null is UNSET else page.data
         starts, key_ends, value_ends = found.starts, found.key_ends, found.value_ends
         times = found.times or [None] * page.row_count
@@ -230,7 +230,7 @@ def _untouched(sources: Sequence[Source], leading: int, null: bytes, stands_in: 
         for row, key_end in enumerate(key_ends):
             value_end = value_ends[row]
             if bad and row in bad and row not in out:
-                set_aside(row, bad[row])
+                reject(row, bad[row])
                 if stands_in:
                     yield data[start:key_end] + key_constants, b"", BAD_ROW, 0
             elif not out or row not in out:
@@ -288,7 +288,7 @@ def _transformed(
     sorted_sets: bool,
     stands_in: bool,
 ) -> _Give:
-    """Build what gives rows that are cut into cells, filtered, converted and put together anew."""
+    """Build the function that splits rows into cells, filters, converts and joins them again."""
     json_sources = [s for s in sources if s.kind == "json"]
     explode = plan.migration.columns.explode_map if layer.name == "rows" else None
     map_cell = names.index(explode.column) if explode and explode.column in names else None
@@ -326,9 +326,9 @@ def _compile_give(
     leading: int,
     null: bytes,
 ) -> _Give:
-    """Build the loop over a page's rows, of `read` cells each; what is None does not happen."""
+    """Build the loop over a page's rows, of `read` cells each; a step that is None is left out."""
 
-    def give(page, found, tally, out, bad, set_aside, show) -> Iterator[Row]:
+    def give(page, found, tally, out, bad, reject, show) -> Iterator[Row]:
         data, starts, value_ends = page.data, found.starts, found.value_ends
         times = found.times
         for row in range(page.row_count):
@@ -343,9 +343,9 @@ def _compile_give(
                 continue
             made, why = ([], bad[row]) if row in bad else fill_all(cells)
             if why is not None:
-                # One entry of a map that cannot be written sets the whole row aside, but in a
+                # One entry of a map that cannot be written rejects the whole row, but in a
                 # comparison the others may still be there.
-                set_aside(row, why)
+                reject(row, why)
                 if stand_in is None:
                     continue
                 text = f"the row {show(row)} {why.said or why.cause}"

@@ -4,7 +4,7 @@ Constants, defaults and JSON are made from a person's values here. No cell of a 
 this way.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 
 import re

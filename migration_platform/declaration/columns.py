@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 from migration_platform.cql.names import quote
 from migration_platform.declaration.validation import (
     is_name,
-    object_to_choice,
-    object_to_choices,
-    object_to_flag,
-    object_to_mapping,
-    object_to_names,
     show,
+    validate_choice,
+    validate_choices,
+    validate_flag,
+    validate_mapping,
+    validate_names,
 )
 from migration_platform.java_time.patterns import parse_pattern
 
@@ -81,27 +81,27 @@ class Columns:
     unmatched: str = "refuse"
 
 
-def object_to_columns(columns: Columns) -> list[str]:
+def validate_columns(columns: Columns) -> list[str]:
     """Refuse transformations that are not what they should be, or contradict each other."""
     if not isinstance(columns, Columns):
         return [f"columns is {show(columns)}; it must be Columns"]
     wrong = [
-        *object_to_mapping("columns.rename", columns.rename, to_names=True),
-        *object_to_names("columns.skip", columns.skip),
-        *object_to_mapping("columns.constants", columns.constants),
-        *object_to_mapping("columns.key_defaults", columns.key_defaults),
-        *_object_to_defaults_by_type(columns.key_defaults_by_type),
-        *object_to_choice("columns.unmatched", columns.unmatched, UNMATCHED_MODES),
-        *object_to_choices("columns.codecs", columns.codecs, CODECS),
-        *_object_to_timestamps(columns),
-        *_object_to_explode_map(columns.explode_map),
-        *_object_to_extract_json(columns.extract_json),
+        *validate_mapping("columns.rename", columns.rename, to_names=True),
+        *validate_names("columns.skip", columns.skip),
+        *validate_mapping("columns.constants", columns.constants),
+        *validate_mapping("columns.key_defaults", columns.key_defaults),
+        *_validate_defaults_by_type(columns.key_defaults_by_type),
+        *validate_choice("columns.unmatched", columns.unmatched, UNMATCHED_MODES),
+        *validate_choices("columns.codecs", columns.codecs, CODECS),
+        *_validate_timestamps(columns),
+        *_validate_explode_map(columns.explode_map),
+        *_validate_extract_json(columns.extract_json),
     ]
     # Contradictions are looked for only between parts that are what they should be.
     return wrong or _contradictions(columns)
 
 
-def _object_to_timestamps(columns: Columns) -> list[str]:
+def _validate_timestamps(columns: Columns) -> list[str]:
     wrong = []
     for name, value in (
         ("timestamp_format", columns.timestamp_format),
@@ -146,7 +146,7 @@ def _is_zone(name: str) -> bool:
     return True
 
 
-def _object_to_explode_map(exploded: ExplodeMap | None) -> list[str]:
+def _validate_explode_map(exploded: ExplodeMap | None) -> list[str]:
     if exploded is None:
         return []
     if not isinstance(exploded, ExplodeMap):
@@ -158,16 +158,16 @@ def _object_to_explode_map(exploded: ExplodeMap | None) -> list[str]:
     ]
 
 
-def _object_to_extract_json(extracted: ExtractJson | None) -> list[str]:
+def _validate_extract_json(extracted: ExtractJson | None) -> list[str]:
     if extracted is None:
         return []
     if not isinstance(extracted, ExtractJson):
         return [f"columns.extract_json is {show(extracted)}; it must be column and properties"]
     name = "columns.extract_json"
     wrong = [
-        *object_to_mapping(f"{name}.properties", extracted.properties, to_names=True),
-        *object_to_flag(f"{name}.exclusive", extracted.exclusive),
-        *object_to_flag(f"{name}.overwrite", extracted.overwrite),
+        *validate_mapping(f"{name}.properties", extracted.properties, to_names=True),
+        *validate_flag(f"{name}.exclusive", extracted.exclusive),
+        *validate_flag(f"{name}.overwrite", extracted.overwrite),
     ]
     if not is_name(extracted.column):
         wrong.append(f"{name}.column is {show(extracted.column)}; name a column")
@@ -176,9 +176,9 @@ def _object_to_extract_json(extracted: ExtractJson | None) -> list[str]:
     return wrong
 
 
-def _object_to_defaults_by_type(defaults: object) -> list[str]:
+def _validate_defaults_by_type(defaults: object) -> list[str]:
     name = "columns.key_defaults_by_type"
-    if faults := object_to_mapping(name, defaults):
+    if faults := validate_mapping(name, defaults):
         return faults
     return [
         f"{name} names {show(cql_type)}; valid are {', '.join(KEY_TYPES)}"

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, replace
 
-from migration_platform.declaration.validation import is_name, object_to_number, show
+from migration_platform.declaration.validation import is_name, show, validate_number
 from migration_platform.token_ranges import MAX_TOKEN, MIN_TOKEN, TokenRange
 
 
@@ -53,13 +53,13 @@ class Filter:
         return replace(token_range, start=start, end=end) if start < end else None
 
 
-def object_to_filter(chosen: Filter) -> list[str]:
+def validate_filter(chosen: Filter) -> list[str]:
     """Refuse a filter that is none, and one that no row could pass."""
     if not isinstance(chosen, Filter):
         return [f"filter is {show(chosen)}; it must be a Filter"]
     tokens = [
-        *object_to_number("filter.token_min", chosen.token_min, MIN_TOKEN, MAX_TOKEN),
-        *object_to_number("filter.token_max", chosen.token_max, MIN_TOKEN, MAX_TOKEN),
+        *validate_number("filter.token_min", chosen.token_min, MIN_TOKEN, MAX_TOKEN),
+        *validate_number("filter.token_max", chosen.token_max, MIN_TOKEN, MAX_TOKEN),
     ]
     if not tokens and chosen.token_min > chosen.token_max:
         tokens = ["filter.token_min is beyond filter.token_max: no row would be read; swap them"]
@@ -68,20 +68,20 @@ def object_to_filter(chosen: Filter) -> list[str]:
         f"{fault} microseconds since 1970"
         for name, value in (("filter.writetime_from", low), ("filter.writetime_to", high))
         if value is not None
-        for fault in object_to_number(name, value, 0, MAX_TOKEN)
+        for fault in validate_number(name, value, 0, MAX_TOKEN)
     ]
     if not times and low is not None and high is not None and low > high:
         times = ["filter.writetime_from is after filter.writetime_to: no row would pass; swap them"]
     return [
         *tokens,
-        *object_to_number("filter.coverage_percent", chosen.coverage_percent, 1, 100),
+        *validate_number("filter.coverage_percent", chosen.coverage_percent, 1, 100),
         *times,
-        *([] if chosen.where is None else _object_to_where(chosen.where)),
-        *([] if chosen.column is None else _object_to_column_filter(chosen.column)),
+        *([] if chosen.where is None else _validate_where(chosen.where)),
+        *([] if chosen.column is None else _validate_column_filter(chosen.column)),
     ]
 
 
-def _object_to_column_filter(chosen: ColumnFilter) -> list[str]:
+def _validate_column_filter(chosen: ColumnFilter) -> list[str]:
     if not isinstance(chosen, ColumnFilter):
         return [f"filter.column is {show(chosen)}; it must be name and value"]
     wrong = []
@@ -92,7 +92,7 @@ def _object_to_column_filter(chosen: ColumnFilter) -> list[str]:
     return wrong
 
 
-def _object_to_where(where: object) -> list[str]:
+def _validate_where(where: object) -> list[str]:
     """Refuse what would change the query around the condition, quoted text aside."""
     valid = "it must be conditions joined by AND, such as status = 'active' AND amount > 0"
     if not isinstance(where, str):

@@ -8,19 +8,19 @@ import re
 from dataclasses import dataclass, field
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.columns import Columns, object_to_columns
-from migration_platform.declaration.filters import Filter, object_to_filter
+from migration_platform.declaration.columns import Columns, validate_columns
+from migration_platform.declaration.filters import Filter, validate_filter
 from migration_platform.declaration.stores import Abilities, StoreDeclaration
-from migration_platform.declaration.times import RowMax, object_to_row_max, object_to_times
+from migration_platform.declaration.times import RowMax, validate_row_max, validate_times
 from migration_platform.declaration.validation import (
     is_name,
     is_number,
-    object_to_choice,
-    object_to_choices,
-    object_to_flag,
-    object_to_names,
-    object_to_number,
     show,
+    validate_choice,
+    validate_choices,
+    validate_flag,
+    validate_names,
+    validate_number,
 )
 from migration_platform.errors import DeclarationError
 from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
@@ -45,7 +45,7 @@ REPAIRS = ("missing", "mismatched", "extra", "counters")
 REPAIR_WRITETIMES = ("origin", "now")
 MAX_ROWS_PER_SECOND = 10**9
 MAX_BYTES_PER_SECOND = 10**12
-MAX_SET_ASIDE = 100_000
+MAX_DEAD_LETTERS = 100_000
 """Rows of one range; more than these are no exceptions, but a declaration that does not fit."""
 
 
@@ -136,18 +136,18 @@ class Migration:
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Collect every mistake, so that a user mends the file once."""
+        """Collect every mistake, so that a user corrects the file once."""
         wrong = [
             *self._wrong_sides(),
             *self._wrong_settings(),
-            *object_to_times(
+            *validate_times(
                 self.writetime, self.ttl, self.writetime_increment_by, self.compare_writetime
             ),
-            *object_to_row_max(
+            *validate_row_max(
                 self.row_max, self.writetime, self.ttl, chooses=self._chooses_by_writetime
             ),
-            *object_to_columns(self.columns),
-            *object_to_filter(self.filter),
+            *validate_columns(self.columns),
+            *validate_filter(self.filter),
             *self._wrong_guardrails(),
             *self._wrong_stores(),
         ]
@@ -168,7 +168,7 @@ class Migration:
 
     @property
     def tracked_at(self) -> Endpoint:
-        """The side that keeps what is known of runs, and rows that were set aside."""
+        """The side that keeps what is known of runs, and the dead letters."""
         return self.target if self.target.abilities.keeps_records else self.origin
 
     @property
@@ -238,16 +238,16 @@ class Migration:
                     f"{side}.declared is {show(endpoint.declared)}; it must be what a kind of "
                     "store declares"
                 )
-            wrong += object_to_choice(
+            wrong += validate_choice(
                 f"{side}.consistency", endpoint.consistency, CONSISTENCY_LEVELS
             )
             if endpoint.rows_per_second is not None:
                 name = f"{side}.rows_per_second"
-                wrong += object_to_number(name, endpoint.rows_per_second, 1, MAX_ROWS_PER_SECOND)
+                wrong += validate_number(name, endpoint.rows_per_second, 1, MAX_ROWS_PER_SECOND)
             if endpoint.bytes_per_second is not None:
                 name = f"{side}.bytes_per_second"
-                wrong += object_to_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
-            wrong += object_to_flag(f"{side}.finish_transactions", endpoint.finish_transactions)
+                wrong += validate_number(name, endpoint.bytes_per_second, 1, MAX_BYTES_PER_SECOND)
+            wrong += validate_flag(f"{side}.finish_transactions", endpoint.finish_transactions)
             if endpoint.finish_transactions is True and endpoint.consistency in _BEYOND_SERIAL:
                 wrong.append(
                     f"{side}.finish_transactions reads single rows serially, of a quorum, which is "
@@ -255,7 +255,7 @@ class Migration:
                     "LOCAL_QUORUM, or leave the other out"
                 )
             if endpoint.fetch_size is not None:
-                wrong += object_to_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
+                wrong += validate_number(f"{side}.fetch_size", endpoint.fetch_size, 1, 100_000)
         sides = (self.origin, self.target)
         if all(isinstance(side, Endpoint) and isinstance(side.table, TableName) for side in sides):
             origin, target = ((side.store, side.table) for side in sides)
@@ -269,23 +269,23 @@ class Migration:
         return wrong
 
     def _wrong_settings(self) -> list[str]:
-        wrong = object_to_number("token_ranges", self.token_ranges, 1, MAX_RANGES)
+        wrong = validate_number("token_ranges", self.token_ranges, 1, MAX_RANGES)
         if self.workers is not None:
-            wrong += object_to_number("workers", self.workers, 1, 256)
+            wrong += validate_number("workers", self.workers, 1, 256)
         seconds = self.retry_seconds
         if not is_number(seconds) or not 0 <= seconds <= 86_400:
             wrong.append(f"retry_seconds is {show(seconds)}; valid are 0 to 86400")
-        wrong += object_to_choice("diff.mode", self.diff_mode, DIFF_MODES)
-        wrong += object_to_choice("collisions", self.collisions, COLLISION_MODES)
-        wrong += object_to_flag("truncate_target", self.truncate_target)
-        wrong += object_to_flag("diff.compare_writetime", self.compare_writetime)
-        wrong += object_to_flag("diff.compare_form", self.compare_form)
+        wrong += validate_choice("diff.mode", self.diff_mode, DIFF_MODES)
+        wrong += validate_choice("collisions", self.collisions, COLLISION_MODES)
+        wrong += validate_flag("truncate_target", self.truncate_target)
+        wrong += validate_flag("diff.compare_writetime", self.compare_writetime)
+        wrong += validate_flag("diff.compare_form", self.compare_form)
         wrong += self._wrong_repair()
-        wrong += object_to_number(
-            "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_SET_ASIDE
+        wrong += validate_number(
+            "dead_letters.max_rows", self.dead_letters_max_rows, 0, MAX_DEAD_LETTERS
         )
-        wrong += object_to_flag("dead_letters.fail_run", self.dead_letters_fail_run)
-        wrong += object_to_flag("tracking", self.tracking)
+        wrong += validate_flag("dead_letters.fail_run", self.dead_letters_fail_run)
+        wrong += validate_flag("tracking", self.tracking)
         if not is_name(self.tracking_keyspace) or not re.fullmatch(
             r"\w{1,48}", self.tracking_keyspace, re.ASCII
         ):
@@ -294,9 +294,9 @@ class Migration:
                 "digits and underscores"
             )
         if self.group_writes_by is not None:
-            wrong += object_to_names("group_writes_by", self.group_writes_by)
+            wrong += validate_names("group_writes_by", self.group_writes_by)
         if self.batch_across_partitions is not None:
-            wrong += object_to_flag("batch_across_partitions", self.batch_across_partitions)
+            wrong += validate_flag("batch_across_partitions", self.batch_across_partitions)
         if self.batch_across_partitions is True and self.group_writes_by == ():
             wrong.append(
                 "batch_across_partitions joins rows into requests, but group_writes_by is empty, "
@@ -306,12 +306,12 @@ class Migration:
 
     def _wrong_repair(self) -> list[str]:
         wrong = [
-            *object_to_choices("diff.repair", self.repair, REPAIRS),
-            *object_to_choice("diff.repair_writetime", self.repair_writetime, REPAIR_WRITETIMES),
+            *validate_choices("diff.repair", self.repair, REPAIRS),
+            *validate_choice("diff.repair_writetime", self.repair_writetime, REPAIR_WRITETIMES),
         ]
         if self.ignore_newer_than_seconds is not None:
             name = "diff.ignore_newer_than_seconds"
-            wrong += object_to_number(name, self.ignore_newer_than_seconds, 1, 86_400)
+            wrong += validate_number(name, self.ignore_newer_than_seconds, 1, 86_400)
         if not wrong and self.repair_writetime != "origin" and not self.repair:
             wrong.append("diff.repair_writetime does nothing without diff.repair; leave it out")
         if not wrong and "extra" in self.repair and self.diff_mode == "origin_only":
@@ -328,8 +328,8 @@ class Migration:
         if not isinstance(limits, Guardrails):
             return [f"guardrails is {show(limits)}; it must be Guardrails"]
         return [
-            *object_to_number("guardrails.max_column_kb", limits.max_column_kb, 1, 2_000_000),
-            *object_to_choice("guardrails.action", limits.action, GUARDRAIL_ACTIONS),
+            *validate_number("guardrails.max_column_kb", limits.max_column_kb, 1, 2_000_000),
+            *validate_choice("guardrails.action", limits.action, GUARDRAIL_ACTIONS),
         ]
 
 

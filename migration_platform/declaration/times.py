@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from migration_platform.declaration.validation import (
     is_whole,
-    object_to_choice,
-    object_to_flag,
-    object_to_names,
-    object_to_number,
     show,
+    validate_choice,
+    validate_flag,
+    validate_names,
+    validate_number,
 )
 
 WRITETIME_MODES = ("cell", "row_max", "now")
@@ -38,7 +38,7 @@ class RowMax:
     if_none_counts: str = "others"
 
 
-def object_to_times(
+def validate_times(
     writetime: object, ttl: object, added: object, compare_writetime: object
 ) -> list[str]:
     """Refuse times that no cell can have, and what contradicts them.
@@ -60,7 +60,7 @@ def object_to_times(
         is_whole(ttl) and not 1 <= ttl <= MAX_TTL_SECONDS
     ):
         wrong.append(f"ttl is {show(ttl)}; {valid}")
-    faults = object_to_number("writetime_increment_by", added, 0, MAX_WRITETIME_US)
+    faults = validate_number("writetime_increment_by", added, 0, MAX_WRITETIME_US)
     wrong += [f"{fault} microseconds" for fault in faults]
     if not faults and added and writetime == "now":
         wrong.append("writetime_increment_by does nothing with writetime: now; leave one out")
@@ -72,9 +72,7 @@ def object_to_times(
     return wrong
 
 
-def object_to_row_max(
-    chosen: RowMax, writetime: object, ttl: object, *, chooses: bool
-) -> list[str]:
+def validate_row_max(chosen: RowMax, writetime: object, ttl: object, *, chooses: bool) -> list[str]:
     """Refuse a choice of cells that is none, or that nothing asks for.
 
     `chooses` says that a row's writetime decides whether it is copied.
@@ -82,11 +80,11 @@ def object_to_row_max(
     if not isinstance(chosen, RowMax):
         return [f"row_max is {show(chosen)}; it must be RowMax"]
     wrong = [
-        *object_to_names("row_max.writetime_columns", chosen.writetime_columns),
-        *object_to_names("row_max.ttl_columns", chosen.ttl_columns),
-        *object_to_flag("row_max.collections", chosen.collections),
-        *object_to_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
-        *object_to_choice("row_max.if_none_counts", chosen.if_none_counts, UNCOUNTED_MODES),
+        *validate_names("row_max.writetime_columns", chosen.writetime_columns),
+        *validate_names("row_max.ttl_columns", chosen.ttl_columns),
+        *validate_flag("row_max.collections", chosen.collections),
+        *validate_flag("row_max.expiring_cells_only", chosen.expiring_cells_only),
+        *validate_choice("row_max.if_none_counts", chosen.if_none_counts, UNCOUNTED_MODES),
     ]
     if wrong:
         return wrong

@@ -33,28 +33,28 @@ def is_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value != "" and not _HALF.search(value)
 
 
-def object_to_number(name: str, value: object, low: int, high: int) -> list[str]:
+def validate_number(name: str, value: object, low: int, high: int) -> list[str]:
     """Refuse all but whole numbers within these limits."""
     if is_whole(value) and low <= value <= high:
         return []
     return [f"{name} is {show(value)}; valid are {low} to {high}"]
 
 
-def object_to_flag(name: str, value: object) -> list[str]:
+def validate_flag(name: str, value: object) -> list[str]:
     """Refuse all but true and false."""
     return [] if isinstance(value, bool) else [f"{name} is {show(value)}; valid are true, false"]
 
 
-def object_to_choice(name: str, value: object, valid: tuple[str, ...]) -> list[str]:
+def validate_choice(name: str, value: object, valid: tuple[str, ...]) -> list[str]:
     """Refuse all but these words."""
     if isinstance(value, str) and value in valid:
         return []
     return [f"{name} is {show(value)}; valid are {', '.join(valid)}"]
 
 
-def object_to_choices(name: str, values: object, valid: tuple[str, ...]) -> list[str]:
+def validate_choices(name: str, values: object, valid: tuple[str, ...]) -> list[str]:
     """Refuse all but a list of these words, each once."""
-    if faults := object_to_names(name, values):
+    if faults := validate_names(name, values):
         return faults
     return [
         f"{name} names {show(value)}; valid are {', '.join(valid)}"
@@ -63,7 +63,7 @@ def object_to_choices(name: str, values: object, valid: tuple[str, ...]) -> list
     ]
 
 
-def object_to_names(name: str, values: object) -> list[str]:
+def validate_names(name: str, values: object) -> list[str]:
     """Refuse all but a list of names, each once."""
     if not isinstance(values, (tuple, list)):
         return [f"{name} is {show(values)}; it must be a list of names"]
@@ -72,7 +72,7 @@ def object_to_names(name: str, values: object) -> list[str]:
     return wrong + [f"{name} names {quote(v)} more than once; once is enough" for v in twice]
 
 
-def object_to_mapping(name: str, values: object, *, to_names: bool = False) -> list[str]:
+def validate_mapping(name: str, values: object, *, to_names: bool = False) -> list[str]:
     """Refuse all but a block of names with values, which are names too where that is wanted."""
     if not isinstance(values, Mapping):
         return [f"{name} is {show(values)}; it must be a block of name: value"]

@@ -1,6 +1,6 @@
 """What the servers must allow before anything is written; the answer is a frozen `Plan`.
 
-A plan is all that a worker process needs to know, and can be pickled. Every objection is
+A plan is all that a worker process needs to know, and can be pickled. Every problem is
 collected, so that one message names them all and what would have been valid.
 """
 
@@ -30,18 +30,18 @@ def plan_tables(
     migration: Migration, origin: Table, target: Table
 ) -> tuple[Plan | None, list[str]]:
     """Find what fills each column of the target, and everything that keeps rows from fitting."""
-    objections = _object_to_names(migration, origin, target)
+    problems = _validate_names(migration, origin, target)
     left_out: list[str] = []
-    sources = find_sources(migration.columns, origin, target, objections, left_out)
-    objections += _object_to_types(migration, sources)
-    objections += _object_to_keys(migration, origin, target, sources)
-    objections += _object_to_statics(migration, origin, target, sources)
-    objections += _object_to_counters(migration, origin, target, sources)
+    sources = find_sources(migration.columns, origin, target, problems, left_out)
+    problems += _validate_types(migration, sources)
+    problems += _validate_keys(migration, origin, target, sources)
+    problems += _validate_statics(migration, origin, target, sources)
+    problems += _validate_counters(migration, origin, target, sources)
     values = {*(s.origin for s in sources if s.origin), *left_out} - {*origin.primary_key}
     migration, uncounted, uncountable = settle_uncounted(migration, origin, values)
-    objections += uncountable
-    if objections:
-        return None, objections
+    problems += uncountable
+    if problems:
+        return None, problems
     filled = {source.target for source in sources}
     plan = Plan(
         migration=migration,
@@ -53,14 +53,14 @@ def plan_tables(
         left_out=tuple(left_out),
         uncounted=uncounted,
     )
-    objections = _object_to_row_max(plan) + _object_to_comparison(plan)
-    return plan, objections + _object_to_repair(plan)
+    problems = _validate_row_max(plan) + _validate_comparison(plan)
+    return plan, problems + _validate_repair(plan)
 
 
 # -- what fills each column ----------------------------------------------------------------------
 
 
-def _object_to_names(migration: Migration, origin: Table, target: Table) -> list[str]:
+def _validate_names(migration: Migration, origin: Table, target: Table) -> list[str]:
     """Refuse columns that are named in the declaration and do not exist."""
     columns, chosen = migration.columns, migration.filter
     explode, extract = columns.explode_map, columns.extract_json
@@ -81,22 +81,22 @@ def _object_to_names(migration: Migration, origin: Table, target: Table) -> list
         ("row_max.ttl_columns", migration.row_max.ttl_columns, origin),
         ("group_writes_by", migration.group_writes_by or (), target),
     ]
-    objections = []
+    problems = []
     for attribute, names, table in named:
         known = [column.name for column in table.columns]
         unknown = [name for name in names if name not in known]
         if unknown:
-            objections.append(
+            problems.append(
                 f"{attribute} names {', '.join(map(quote, unknown))}, which {table.name} does "
                 f"not have; valid are {', '.join(map(quote, known))}"
             )
     for name in columns.key_defaults:
         if name in {c.name for c in target.columns} and name not in target.primary_key:
-            objections.append(
+            problems.append(
                 f"columns.key_defaults names {quote(name)}, which is no key column of "
                 f"{target.name}; valid are {', '.join(map(quote, target.primary_key))}"
             )
-    return objections
+    return problems
 
 
 def _layers(
@@ -186,8 +186,8 @@ def times_layout(table: Table, names: Iterable[str], *, ttls: bool) -> TimesLayo
 # -- what does not fit ---------------------------------------------------------------------------
 
 
-def _object_to_types(migration: Migration, sources: tuple[Source, ...]) -> list[str]:
-    objections = []
+def _validate_types(migration: Migration, sources: tuple[Source, ...]) -> list[str]:
+    problems = []
     for source in sources:
         try:
             source.converter(migration.columns)
@@ -195,17 +195,17 @@ def _object_to_types(migration: Migration, sources: tuple[Source, ...]) -> list[
             origin, target = parse_type(source.origin_type), parse_type(source.target_type)
             codec = hint_for(origin, target)
             way_out = f" or name {codec} in columns.codecs" if codec else ""
-            objections.append(
+            problems.append(
                 f"column {quote(source.origin)} is {source.origin_type} at the origin and "
                 f"{source.target_type} at the target ({error}); make the target's "
                 f"{source.origin_type}{way_out}"
             )
         except ValueError as error:
-            objections.append(f"column {quote(source.origin)}: {error}")
-    return objections
+            problems.append(f"column {quote(source.origin)}: {error}")
+    return problems
 
 
-def _object_to_keys(
+def _validate_keys(
     migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
 ) -> list[str]:
     filled = {source.target for source in sources}
@@ -252,11 +252,11 @@ def _keeps_apart(migration: Migration, origin: Table, target: Table, source: Sou
     return all(is_injective(name, here, there, columns) for name in columns.codecs)
 
 
-def _object_to_statics(
+def _validate_statics(
     migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
 ) -> list[str]:
     statics = {column.name for column in origin.columns if column.is_static}
-    objections = []
+    problems = []
     for source in sources:
         if source.kind == "constant" or source.is_key:
             continue
@@ -269,7 +269,7 @@ def _object_to_statics(
                     "static",
                 )
             )
-            objections.append(
+            problems.append(
                 f"column {quote(source.origin)} is {here} at the origin, but {quote(source.target)}"
                 f" is {there} at the target; make both alike, or skip it with columns.skip"
             )
@@ -278,39 +278,39 @@ def _object_to_statics(
         kept = {by_target[n].origin for n in target.partition_key if n in by_target} - {""}
         lost = set(_lost_keys(migration, origin, target, sources))
         if kept != set(origin.partition_key) or lost & set(origin.partition_key):
-            objections.append(
+            problems.append(
                 f"{target.name} has static columns, but its partition key is not the origin's "
                 f"({', '.join(map(quote, origin.partition_key))}): the static cells of several "
                 "partitions would land on one; keep the partition key, or skip "
                 + ", ".join(quote(s.origin or s.target) for s in sources if s.is_static)
             )
-    return objections
+    return problems
 
 
 def _one_of(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
-def _object_to_counters(
+def _validate_counters(
     migration: Migration, origin: Table, target: Table, sources: tuple[Source, ...]
 ) -> list[str]:
     counters = [s for s in sources if "counter" in (s.origin_type, s.target_type)]
     if not counters:
         return []
-    objections = []
+    problems = []
     if migration.target.consistency not in _SEES_WRITES:
-        objections.append(
+        problems.append(
             f"{target.name} has counters, to which only what they lack is added, and a read at "
             f"target.consistency {migration.target.consistency} may miss what was added before; "
             f"set it to {_one_of(_SEES_WRITES)}"
         )
     if any(s.kind != "column" and not s.is_key for s in sources):
-        objections.append(
+        problems.append(
             f"{target.name} has counters, which only counters can fill; leave columns.constants, "
             "columns.explode_map and columns.extract_json out"
         )
     if _lost_keys(migration, origin, target, sources):
-        objections.append(
+        problems.append(
             f"{target.name} has counters, and several rows of {origin.name} would land on one: "
             "keep the whole primary key"
         )
@@ -319,14 +319,14 @@ def _object_to_counters(
         or isinstance(migration.writetime, int)
         or isinstance(migration.ttl, int)
     ):
-        objections.append(
+        problems.append(
             f"{target.name} has counters, whose writetimes and TTLs cannot be chosen; leave "
             "writetime, ttl and filter.writetime_from and _to out"
         )
-    return objections
+    return problems
 
 
-def _object_to_row_max(plan: Plan) -> list[str]:
+def _validate_row_max(plan: Plan) -> list[str]:
     """Refuse columns that are to count for a row's time and have none that is read."""
     told = [name for layer in plan.layers for name in (*layer.times.simple, *layer.times.multi)]
     chosen = plan.migration.row_max
@@ -340,7 +340,7 @@ def _object_to_row_max(plan: Plan) -> list[str]:
     ]
 
 
-def _object_to_comparison(plan: Plan) -> list[str]:
+def _validate_comparison(plan: Plan) -> list[str]:
     """Refuse what could be copied, but of which no comparison could say that it is right."""
     chosen = plan.migration.filter
     windowed = any(chosen.window(r) != r for r in plan.migration.ranges)
@@ -353,32 +353,32 @@ def _object_to_comparison(plan: Plan) -> list[str]:
     return []
 
 
-def _object_to_repair(plan: Plan) -> list[str]:
+def _validate_repair(plan: Plan) -> list[str]:
     """Refuse repairs that could not be done row by row, or never be found right afterwards."""
-    migration, objections = plan.migration, []
+    migration, problems = plan.migration, []
     by_key = [kind for kind in migration.repair if kind != "counters"]
     if by_key and not plan.tells_origin_row:
         known = {} if plan.lost_keys else plan.origin_names
         untold = [name for name in plan.origin.primary_key if name not in known]
-        objections.append(
+        problems.append(
             f"diff.repair names {', '.join(by_key)}, but the key of {plan.target.name} does not "
             f"tell the origin's row, because it does not hold {', '.join(map(quote, untold))} as "
             "it is at the origin; leave diff.repair out, and copy ranges that differ again"
         )
     if "extra" in migration.repair and migration.origin.consistency not in _SEES_WRITES:
-        objections.append(
+        problems.append(
             "diff.repair names extra, and a read at origin.consistency "
             f"{migration.origin.consistency} may miss a row that the origin has, which would then "
             f"be deleted at the target; set it to {_one_of(_SEES_WRITES)}, or leave extra out"
         )
     if "extra" in migration.repair and plan.has_counters:
-        objections.append(
+        problems.append(
             f"diff.repair names extra, but {plan.target.name} has counters, and a counter that "
             "was deleted must not be written again; leave extra out"
         )
     if migration.repair_writetime == "now" and migration.compare_writetime:
-        objections.append(
+        problems.append(
             "diff.repair_writetime is now, but diff.compare_writetime would find every repaired "
             "row again; leave one of them out"
         )
-    return objections
+    return problems

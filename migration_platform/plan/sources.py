@@ -15,18 +15,18 @@ def find_sources(
     columns: Columns,
     origin: Table,
     target: Table,
-    objections: list[str],
+    problems: list[str],
     left_out: list[str],
 ) -> tuple[Source, ...]:
-    """Find what fills each column of the target; what goes nowhere or twice is an objection.
+    """Find what fills each column of the target; what goes nowhere or twice is a problem.
 
     Columns that only the origin has, and that may be left out, are added to `left_out`.
     """
     by_type = {
-        cql_type: _encode(value, cql_type, "key_defaults_by_type", cql_type, objections)
+        cql_type: _encode(value, cql_type, "key_defaults_by_type", cql_type, problems)
         for cql_type, value in columns.key_defaults_by_type.items()
     }
-    found = _Found(columns, origin, target, by_type, objections)
+    found = _Found(columns, origin, target, by_type, problems)
     names = {column.name for column in origin.columns}
     found.fill_constants()
     if columns.explode_map and columns.explode_map.column in names:
@@ -45,7 +45,7 @@ class _Found:
     origin: Table
     target: Table
     by_type: Mapping[str, bytes | None]
-    objections: list[str]
+    problems: list[str]
     sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,7 +57,7 @@ class _Found:
         if name not in self.types:
             return
         if name in self.sources:
-            self.objections.append(
+            self.problems.append(
                 f"two columns of {self.origin.name} would land on {quote(name)}; skip one of them "
                 "or rename it with columns.rename"
             )
@@ -76,7 +76,7 @@ class _Found:
         cql_type = self.types[name].cql_type
         if name in self.columns.key_defaults:
             value = self.columns.key_defaults[name]
-            return _encode(value, cql_type, "key_defaults", name, self.objections)
+            return _encode(value, cql_type, "key_defaults", name, self.problems)
         # What is key at the origin, too, is never null: without a default it stays as fast as ever.
         is_origin_key = column in self.origin.primary_key
         may_be_null = kind == "json" or (kind == "column" and not is_origin_key)
@@ -88,14 +88,14 @@ class _Found:
         for name, value in self.columns.constants.items():
             if name in self.types:
                 cql_type = self.types[name].cql_type
-                constant = _encode(value, cql_type, "constants", name, self.objections)
+                constant = _encode(value, cql_type, "constants", name, self.problems)
                 self.fill(name, "constant", constant=constant)
 
     def fill_entries(self, explode: ExplodeMap) -> None:
         """Fill what a map's entries give."""
         map_type = parse_type(self.origin.type_of(explode.column))
         if map_type.name != "map":
-            self.objections.append(
+            self.problems.append(
                 f"columns.explode_map.column is {quote(explode.column)}, of the type {map_type}; "
                 "it must be a map"
             )
@@ -104,7 +104,7 @@ class _Found:
             part_type = str(map_type.parameters[part])
             self.fill(name, kind, origin=explode.column, origin_type=part_type)
         if explode.key in self.types and explode.key not in self.target.primary_key:
-            self.objections.append(
+            self.problems.append(
                 f"columns.explode_map.key is {quote(explode.key)}, which is no key column of "
                 f"{self.target.name}: the entries of a map would overwrite each other"
             )
@@ -113,7 +113,7 @@ class _Found:
         """Fill what the properties of a JSON text give."""
         json_type = self.origin.type_of(extract.column)
         if json_type not in ("text", "ascii"):
-            self.objections.append(
+            self.problems.append(
                 f"columns.extract_json.column is {quote(extract.column)}, of the type {json_type}; "
                 "it must be a text"
             )
@@ -148,17 +148,17 @@ class _Found:
             elif column.name not in columns.rename:
                 close = difflib.get_close_matches(column.name, list(self.types), n=3)
                 hint = f"did you mean {', '.join(map(quote, close))}? " if close else ""
-                self.objections.append(
+                self.problems.append(
                     f"{self.target.name} has no column {quote(column.name)} ({column.cql_type}): "
                     f"{hint}add it to the target, or name it in columns.rename or columns.skip"
                 )
 
 
 def _encode(
-    value: object, cql_type: str, attribute: str, name: str, objections: list[str]
+    value: object, cql_type: str, attribute: str, name: str, problems: list[str]
 ) -> bytes | None:
     try:
         return encode_value(value, parse_type(cql_type))
     except ValueError as error:
-        objections.append(f"columns.{attribute}.{name} does not fit {cql_type}: {error}")
+        problems.append(f"columns.{attribute}.{name} does not fit {cql_type}: {error}")
         return None

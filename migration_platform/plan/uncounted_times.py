@@ -19,7 +19,7 @@ def settle_uncounted(
 ) -> tuple[Migration, tuple[str, ...], list[str]]:
     """Give the migration as it is done, and of `writetime` and `ttl` those no column counts for.
 
-    `names` are the origin's columns whose times could be read. The last are objections; where
+    `names` are the origin's columns whose times could be read. The last are problems; where
     there are some, the migration is as it was declared.
     """
     chosen = migration.row_max
@@ -37,20 +37,20 @@ def settle_uncounted(
         )
         if mode == "row_max" and not named and not counts
     )
-    objections = []
+    problems = []
     if "writetime" in uncounted:
         why = f"but no column of {origin.name} counts for one (row_max.if_none_counts is now)"
         if migration.compare_writetime:
-            objections.append(
+            problems.append(
                 f"diff.compare_writetime needs writetimes that are kept, {why}; leave it out"
             )
         if migration.filter.by_writetime:
-            objections.append(
+            problems.append(
                 f"filter.writetime_from and _to need writetimes of rows, {why}; leave them out, or "
                 "set row_max.collections to true"
             )
-    if objections:
-        return migration, (), objections
+    if problems:
+        return migration, (), problems
     return without_times(migration, uncounted), uncounted, []
 
 

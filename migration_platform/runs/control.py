@@ -227,7 +227,7 @@ class Watch:
         origin, target, *others = self._budgets
         apply_control(control, self._migration, origin, target, *others)
         if control.paused != known.paused:
-            # Whoever paused it by CQL may have left no time.
+            # A pause that was written by CQL may have no time.
             since = f" since {control.paused_at:%Y-%m-%d %H:%M:%S} UTC" if control.paused_at else ""
             self._say(
                 f"Paused{since}: nothing is read or written until "

@@ -20,7 +20,7 @@ from migration_platform.token_ranges import MAX_TOKEN, TokenRange
 NOT_STARTED, STARTED, ENDED = "NOT_STARTED", "STARTED", "ENDED"
 PASS, FAIL, DIFF, DIFF_CORRECTED = "PASS", "FAIL", "DIFF", "DIFF_CORRECTED"
 ENDING_SECONDS = 5.0
-"""How long a run that was stopped tries to note so: whoever stopped it does not wait long."""
+"""How long a stopped run tries to record that: the person who stopped it does not wait long."""
 MAX_REASON = 500
 
 

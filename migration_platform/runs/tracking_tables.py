@@ -169,7 +169,7 @@ class TrackingTables:
 
     def _run(self, bound: Any, page: bytes | None = None) -> Any:
         session = self._connection.session
-        # Further pages are asked for by whoever tries again, never by the driver.
+        # Further pages are requested by the code that retries, never by the driver.
         return session.execute(bound, timeout=STATEMENT_SECONDS, paging_state=page)
 
     def _patiently(

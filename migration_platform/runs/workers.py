@@ -217,9 +217,9 @@ def _work(
 
 
 def _impatient(plan: Plan) -> Plan:
-    """Give the plan for a task after one that waited in vain.
+    """Give a plan with short retries, for a task after one that waited without success.
 
-    Were each of many ranges to wait as long, a run would tell of a lost server an hour late.
+    If each of many ranges waited as long, a run would report a lost server an hour late.
     """
     seconds = min(plan.migration.retry_seconds, RETRY_SECONDS_AFTER_A_LOSS)
     return replace(plan, migration=replace(plan.migration, retry_seconds=seconds))

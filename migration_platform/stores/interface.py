@@ -164,14 +164,14 @@ class KeyReader(Protocol):
     """Reads single rows by their keys; it is prepared once in a process."""
 
     def rows(
-        self, keys: Iterable[bytes], pace: Pace, *, refuses: bool = False
+        self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False
     ) -> Iterator[tuple[bytes, Page]]:
         """Give each key with a page of its row, in the given order; the page of no row is empty.
 
         Keys are taken as they are read: there may be as many as a range has.
 
-        A key that no row can have, because the store refuses it, is one without a row; with
-        `refuses` it is an error.
+        A key that no row can have, because the store rejects it, is one without a row; with
+        `rejects` it is an error.
 
         Raises:
             PermanentError, TransientError: a row could not be read.

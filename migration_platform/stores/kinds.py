@@ -1,9 +1,11 @@
 """The table of kinds of stores: the one place that names them all.
 
-A kind from outside the package registers itself where its declaration is defined, so that every
-process which unpickles one knows it.
+A kind is imported when a store of it is first used: a process that copies from Cassandra to
+Cassandra loads nothing of AWS. A kind from outside the package registers itself where its
+declaration is defined, so that every process which unpickles one knows it.
 """
 
+from importlib import import_module
 from typing import Any
 
 from migration_platform.declaration.migration import Migration
@@ -11,13 +13,15 @@ from migration_platform.errors import DeclarationError
 from migration_platform.pacing.rate import RateBudget
 from migration_platform.plan.fidelity import Fidelity
 from migration_platform.plan.model import Plan
-from migration_platform.stores.cassandra.kind import CASSANDRA
-from migration_platform.stores.dynamodb.kind import DYNAMODB
 from migration_platform.stores.interface import Kind, Origin, Target
 from migration_platform.stores.planning import make_plan
 from migration_platform.stores.work import OpenStores
 
-_KINDS = {kind.name: kind for kind in (CASSANDRA, DYNAMODB)}
+_MODULES = {
+    "cassandra": "migration_platform.stores.cassandra.kind",
+    "dynamodb": "migration_platform.stores.dynamodb.kind",
+}
+_LOADED: dict[str, Kind] = {}
 
 
 def register(kind: Kind) -> None:
@@ -26,7 +30,7 @@ def register(kind: Kind) -> None:
     Raises:
         ValueError: another kind has that name.
     """
-    if _KINDS.setdefault(kind.name, kind) is not kind:
+    if kind.name in _MODULES or _LOADED.setdefault(kind.name, kind) is not kind:
         raise ValueError(f"there is a kind of store called {kind.name} already")
 
 
@@ -36,21 +40,26 @@ def kind_of(name: str) -> Kind:
     Raises:
         DeclarationError: there is none of that name.
     """
-    if name not in _KINDS:
-        raise DeclarationError(
-            f"there is no kind of store called {name}; valid are {', '.join(_KINDS)}"
-        )
-    return _KINDS[name]
+    if name not in _LOADED:
+        if name not in _MODULES:
+            valid = ", ".join(dict.fromkeys((*_MODULES, *_LOADED)))
+            raise DeclarationError(f"there is no kind of store called {name}; valid are {valid}")
+        _LOADED[name] = import_module(_MODULES[name]).KIND
+    return _LOADED[name]
+
+
+def _all() -> list[Kind]:
+    return [kind_of(name) for name in dict.fromkeys((*_MODULES, *_LOADED))]
 
 
 def origins() -> tuple[str, ...]:
     """Name the kinds that can be read."""
-    return tuple(name for name, kind in _KINDS.items() if kind.open_origin)
+    return tuple(kind.name for kind in _all() if kind.open_origin)
 
 
 def targets() -> tuple[str, ...]:
     """Name the kinds that can be written."""
-    return tuple(name for name, kind in _KINDS.items() if kind.open_target)
+    return tuple(kind.name for kind in _all() if kind.open_target)
 
 
 def open_origin(migration: Migration, connection: Any) -> Origin:

@@ -4,7 +4,7 @@ What is known of runs, and the dead letters, are kept in a Cassandra cluster, wh
 stores rows go between.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
 # pyright: reportOptionalSubscript=false
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 import urllib3
 from urllib3 import exceptions as http_errors
 
-from migration_platform.declaration.validation import object_to_choice
+from migration_platform.declaration.validation import validate_choice
 from migration_platform.errors import (
     AttemptError,
     DeclarationError,
@@ -41,9 +41,9 @@ _CHUNK_BYTES = 1 << 16
 _BUSY = frozenset({408, 425, 429})
 
 
-def object_to_object_type(name: str, object_type: object) -> list[str]:
+def validate_object_type(name: str, object_type: object) -> list[str]:
     """Say what is wrong with an object type, which is one of the API's or an alias."""
-    return object_to_choice(name, object_type, (*OBJECT_TYPES, *ALIASES))
+    return validate_choice(name, object_type, (*OBJECT_TYPES, *ALIASES))
 
 
 def to_object_type(name: str) -> str:
@@ -52,7 +52,7 @@ def to_object_type(name: str) -> str:
     Raises:
         DeclarationError: it is neither one nor an alias.
     """
-    if wrong := object_to_object_type("object_type", name):
+    if wrong := validate_object_type("object_type", name):
         raise DeclarationError(wrong[0])
     return ALIASES.get(name, name)
 

@@ -10,7 +10,7 @@ from migration_platform.cql.values import encode_value, show_value
 from migration_platform.errors import PreflightError
 from migration_platform.plan.model import Table
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.masks import object_to_masks
+from migration_platform.stores.cassandra.masks import validate_masks
 from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.tenant.declaration import Change, Lookup, Move
 from migration_platform.tenant.key_reads import read_by_key
@@ -94,7 +94,7 @@ def _look_up(
             f"{wanted} is needed"
         )
     read = {lookup.column, *key}
-    if masked := object_to_masks(connection, table.name, str(connection.settings), read):
+    if masked := validate_masks(connection, table.name, str(connection.settings), read):
         raise PreflightError("; ".join(masked))
     where = " and ".join(f"{quote(name)} = {value!r}" for name, value in key.items())
     found = read_by_key(connection, move, table, (lookup.column,), key)

@@ -16,13 +16,13 @@ from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import CONSISTENCY_LEVELS, MAX_ROWS_PER_SECOND
 from migration_platform.declaration.validation import (
     is_name,
-    object_to_choice,
-    object_to_mapping,
-    object_to_number,
     show,
+    validate_choice,
+    validate_mapping,
+    validate_number,
 )
 from migration_platform.errors import DeclarationError
-from migration_platform.stores.sunbird_sync import object_to_object_type
+from migration_platform.stores.sunbird_sync import validate_object_type
 from migration_platform.token_ranges import MAX_RANGES, TokenRange, split_ring
 
 Replace = Literal["value", "first", "all"]
@@ -68,9 +68,9 @@ class Change:
                 "constant"
             ]
         if self.replace is not None:
-            return object_to_choice(f"{name}.replace", self.replace, get_args(Replace))
+            return validate_choice(f"{name}.replace", self.replace, get_args(Replace))
         if self.lookup is not None and self.lookup.key:
-            return object_to_mapping(f"{name}.lookup.key", self.lookup.key)
+            return validate_mapping(f"{name}.lookup.key", self.lookup.key)
         return []
 
 
@@ -109,7 +109,7 @@ class TableStep:
         """Say what is wrong with it."""
         del move
         name = f"steps.{self.name}"
-        wrong = object_to_number(f"{name}.token_ranges", self.token_ranges, 1, MAX_RANGES)
+        wrong = validate_number(f"{name}.token_ranges", self.token_ranges, 1, MAX_RANGES)
         if not self.changes:
             wrong.append(f"{name}.change is empty; name the columns that change, and to what")
         for change in self.changes:
@@ -142,10 +142,8 @@ class SyncStep:
 
     def wrong(self, move: "Move") -> list[str]:
         """Say what is wrong with it."""
-        wrong = object_to_object_type(f"steps.{self.name}.sync.object_type", self.object_type)
-        wrong += object_to_number(
-            f"steps.{self.name}.sync.wait_seconds", self.wait_seconds, 0, 3600
-        )
+        wrong = validate_object_type(f"steps.{self.name}.sync.object_type", self.object_type)
+        wrong += validate_number(f"steps.{self.name}.sync.wait_seconds", self.wait_seconds, 0, 3600)
         before: list[str] = []
         for step in move.steps:
             if step.name == self.name:
@@ -260,7 +258,7 @@ class GraphStep:
     def wrong(self, move: "Move") -> list[str]:
         """Say what is wrong with it."""
         del move
-        wrong = _object_to_tenants(
+        wrong = _validate_tenants(
             f"steps.{self.name}.graph.origin",
             self.origin,
             f"steps.{self.name}.graph.target",
@@ -303,14 +301,14 @@ class Move:
 
     def __post_init__(self) -> None:
         wrong = [
-            *_object_to_tenants(
+            *_validate_tenants(
                 "origin_tenant", self.origin_tenant, "target_tenant", self.target_tenant
             ),
-            *object_to_choice("consistency", self.consistency, CONSISTENCY_LEVELS),
-            *object_to_choice("serial_consistency", self.serial_consistency, SERIAL_LEVELS),
+            *validate_choice("consistency", self.consistency, CONSISTENCY_LEVELS),
+            *validate_choice("serial_consistency", self.serial_consistency, SERIAL_LEVELS),
         ]
         if self.rows_per_second is not None:
-            wrong += object_to_number(
+            wrong += validate_number(
                 "rows_per_second", self.rows_per_second, 1, MAX_ROWS_PER_SECOND
             )
         if not _PLAIN_NAME.fullmatch(self.name):
@@ -352,7 +350,7 @@ class Move:
         return sha256(repr(said).encode()).hexdigest()[:16]
 
 
-def _object_to_tenants(
+def _validate_tenants(
     origin_name: str, origin: object, target_name: str, target: object
 ) -> list[str]:
     wrong = [

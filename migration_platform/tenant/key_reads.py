@@ -10,7 +10,7 @@ from migration_platform.cql.values import encode_value
 from migration_platform.errors import PreflightError
 from migration_platform.plan.model import Table
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.masks import object_to_masks
+from migration_platform.stores.cassandra.masks import validate_masks
 from migration_platform.stores.cassandra.reads import read_rows
 from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.tenant.declaration import Move
@@ -64,7 +64,7 @@ def organisation_exists(connection: Connection, move: Move, tenant: str) -> bool
         )
     # By a masked key, nothing is found; no other column is looked at.
     read = table.primary_key
-    if masked := object_to_masks(connection, table.name, str(connection.settings), read):
+    if masked := validate_masks(connection, table.name, str(connection.settings), read):
         raise PreflightError("; ".join(masked))
     return read_by_key(connection, move, table, (), {table.primary_key[0]: tenant}) is not None
 

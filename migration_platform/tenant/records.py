@@ -136,8 +136,8 @@ def new_plan(folder: Path, step: str) -> PlanFolder:
 
 def _unwritable(folder: Path, error: OSError) -> DeclarationError:
     return DeclarationError(
-        f"cannot write to the move's folder {folder}: {error.strerror}; mend that, or name another "
-        "in `folder`"
+        f"cannot write to the move's folder {folder}: {error.strerror}; correct that, or name "
+        "another in `folder`"
     )
 
 
@@ -211,7 +211,7 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         if error.errno in _OF_DISKS:
             raise PermanentError(
-                f"cannot write {path}: {error.strerror}; mend that, and run the step again"
+                f"cannot write {path}: {error.strerror}; correct that, and run the step again"
             ) from error
         raise
 

@@ -12,8 +12,8 @@ from migration_platform.cql.values import encode_value, show_value
 from migration_platform.errors import PreflightError
 from migration_platform.plan.model import Table
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.masks import object_to_masks
-from migration_platform.stores.cassandra.placement import object_to_view
+from migration_platform.stores.cassandra.masks import validate_masks
+from migration_platform.stores.cassandra.placement import validate_view
 from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.tenant.cell_changes import compile_change
 from migration_platform.tenant.declaration import Move, TableStep
@@ -109,9 +109,9 @@ def shape_table(connection: Connection, move: Move, step: TableStep) -> TableSha
         PreflightError: one message with everything that does not fit.
     """
     table = describe_table(connection, step.table)
-    wrong = _object_to_columns(step, table)
-    wrong += object_to_view(table)
-    wrong += object_to_masks(connection, table.name, str(connection.settings))
+    wrong = _validate_columns(step, table)
+    wrong += validate_view(table)
+    wrong += validate_masks(connection, table.name, str(connection.settings))
     if wrong:
         raise PreflightError(f"{step.name}: " + "; ".join(wrong))
     looked_up: dict[str, str] = {}
@@ -148,7 +148,7 @@ def shape_table(connection: Connection, move: Move, step: TableStep) -> TableSha
     )
 
 
-def _object_to_columns(step: TableStep, table: Table) -> list[str]:
+def _validate_columns(step: TableStep, table: Table) -> list[str]:
     """Say which columns are not there, cannot change, or tell no row."""
     known = {column.name: column for column in table.columns}
     wrong: list[str] = []

@@ -93,7 +93,7 @@ def read_progress(folder: Path, step: Step) -> Progress:
     failing = [value["reason"] for value in verified.values() if not value["holds"]]
     conflicts = sum(value["conflicts"] + value["gone"] for value in applied.values())
     if isinstance(step, SyncStep) and verified and not failing:
-        failing = _object_to_older_sync(folder, step, verified[ALL]["at_us"])
+        failing = _validate_age_of_sync(folder, step, verified[ALL]["at_us"])
     state: State
     if plan.outcomes(ROLLED_BACK):
         state = "rolled back"
@@ -118,7 +118,7 @@ def read_progress(folder: Path, step: Step) -> Progress:
     )
 
 
-def _object_to_older_sync(folder: Path, step: SyncStep, verified_us: int) -> list[str]:
+def _validate_age_of_sync(folder: Path, step: SyncStep, verified_us: int) -> list[str]:
     """Say that rows were changed after the search service read them."""
     later = sum(
         value["changed"]

@@ -14,7 +14,7 @@ from dagster import ComponentTree
 from migration_platform import TableMigration, TenantMove
 from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.tenant.attributes import to_move
-from migration_platform.copying.dead_letters import letters_key
+from migration_platform.copying.dead_letters import dead_letters_key
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.dynamodb.connection import DynamoDb
@@ -127,7 +127,7 @@ def _of_component(
         ).fingerprint,
         "comparison": plan.comparison,
         "tracked_as": migration_key(migration),
-        "letters_as": letters_key(migration),
+        "letters_as": dead_letters_key(migration),
         "tracked_in": migration.tracking_keyspace,
     }
 

@@ -73,7 +73,7 @@ def fill_origin(session: Session) -> None:
         )
 
 
-def mend_origin(session: Session) -> None:
+def repair_origin(session: Session) -> None:
     """Give the rows that were set aside what the target can hold."""
     for row in session.execute(f"SELECT region, id, status FROM {ORIGIN}"):
         if row["status"] == "":

@@ -1,1 +1,1 @@
-"""A `KeyspaceMigration` as Dagster sees it: tables, schema and cut-over."""
+"""A `KeyspaceMigration` as Dagster sees it: tables, schema and cutover."""

@@ -38,7 +38,7 @@ def judge_checks(instance: DagsterInstance, table: MovedTable) -> list[str]:
 
 
 def judge_check(instance: DagsterInstance, key: dg.AssetCheckKey, newest: float) -> str:
-    """Say why a check is not green; empty if it is. A mere warning is no objection."""
+    """Say why a check is not green; empty if it is. A mere warning is no problem."""
     storage = instance.event_log_storage
     record = storage.get_latest_asset_check_execution_by_key([key]).get(key)
     if record is None:
@@ -91,4 +91,4 @@ def sentence(subject: str, problems: Mapping[str, Sequence[str]]) -> str:
     """Name the tables and the checks that are not green."""
     told = [f"{name} ({', '.join(reasons)})" for name, reasons in problems.items()]
     more = f" and {len(told) - MAX_TOLD} more" if len(told) > MAX_TOLD else ""
-    return f"{subject} is not ready for the cut-over: {'; '.join(told[:MAX_TOLD])}{more}"
+    return f"{subject} is not ready for the cutover: {'; '.join(told[:MAX_TOLD])}{more}"

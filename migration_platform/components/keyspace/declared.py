@@ -65,7 +65,7 @@ class DeclaredKeyspace(Protocol):
 
     @property
     def cutover_key(self) -> dg.AssetKey:
-        """Name the gate's asset."""
+        """Name the asset of the cutover."""
         ...
 
     def read_origin(self, connection: Connection) -> KeyspaceSchema:

@@ -59,7 +59,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
     """Copies all tables of a keyspace, creates what is missing of its schema, and proves both.
 
     Each table becomes what a TableMigration makes of it. Before them stands an asset that creates
-    the target's keyspace, types and tables, and behind them a gate that is green only when every
+    the target's keyspace, types and tables, and behind them a cutover that is green only when every
     check of every table is. `dg utils refresh-defs-state` looks for new tables.
     """
 
@@ -279,7 +279,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
     def build_defs_from_state(
         self, context: dg.ComponentLoadContext, state_path: Path | None
     ) -> dg.Definitions:
-        """Build what each table needs, the schema asset before them and the gate behind them.
+        """Build what each table needs, the schema asset before them, the cutover behind them.
 
         Raises:
             DeclarationError: one message with everything that is wrong.
@@ -410,7 +410,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
 
     @property
     def cutover_key(self) -> dg.AssetKey:
-        """Name the gate's asset."""
+        """Name the asset of the cutover."""
         return self._key("cutover")
 
     def _key(self, what: str) -> dg.AssetKey:

@@ -93,9 +93,9 @@ def _create(
             hosts=read_hosts(target),
             known_options=read_known_options(target),
         )
-        objections = [*map(str, wrong), *plan.objections]
-        if objections:
-            raise PreflightError(f"nothing was created: {'; '.join(objections)}")
+        problems = [*map(str, wrong), *plan.problems]
+        if problems:
+            raise PreflightError(f"nothing was created: {'; '.join(problems)}")
         return plan, create_schema(target, plan, retry_seconds=declared.retry_seconds)
 
 

@@ -13,7 +13,7 @@ from migration_platform.components.table.describing import describe_target
 from migration_platform.components.table.naming import step_of
 from migration_platform.components.table.planning import plan_migration
 from migration_platform.components.table.ranged_run import run_ranges
-from migration_platform.components.table.replaying import replay_letters
+from migration_platform.components.table.replaying import replay_dead_letters
 from migration_platform.components.table.reporting import Job
 from migration_platform.components.table.run_stores import find_events, find_side
 
@@ -173,24 +173,25 @@ def build_plan_asset(*, job: Job, group: str, owners: list[str]) -> dg.AssetsDef
 
 
 def build_dead_letters_asset(*, job: Job, group: str, owners: list[str]) -> dg.AssetsDefinition:
-    """Build the asset that copies the rows that were set aside."""
+    """Build the asset that copies the rows that are stored as dead letters."""
     migration = job.migration
 
     @dg.asset(
-        key=job.letters,
+        key=job.dead_letters,
         deps=[job.target],
         group_name=group,
         owners=owners,
         kinds={"cassandra"},
         description=(
-            f"The rows of `{migration.origin.table}` that could not be written and were set aside. "
-            "Materializing it reads them again by their keys and writes them under the present "
-            "declaration; what arrives, or is gone at the origin, is set aside no longer."
+            f"The rows of `{migration.origin.table}` that were rejected and are "
+            "stored as dead letters. Materializing it reads them again by their keys and writes "
+            "them under the present declaration; what arrives, or is gone at the origin, is a "
+            "dead letter no longer."
         ),
         required_resource_keys={migration.origin.store, migration.target.store},
     )
     def dead_letters(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return replay_letters(
+        return replay_dead_letters(
             context,
             job,
             origin=find_side(context.resources, migration.origin),

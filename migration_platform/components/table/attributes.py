@@ -197,7 +197,7 @@ class DiffAttributes(NamedAttributes, dg.Model):
     )
     repair: list[str] = Field(
         default_factory=list,
-        description="What is put right where ranges differ: missing, mismatched, extra, counters.",
+        description="What is repaired where ranges differ: missing, mismatched, extra, counters.",
     )
     repair_writetime: str = Field(
         default="origin",
@@ -210,11 +210,11 @@ class DeadLettersAttributes(NamedAttributes, dg.Model):
     """What happens to rows that cannot be written."""
 
     max_rows: int = Field(
-        default=0, description="How many rows of a range may be set aside before the range fails."
+        default=0, description="How many rows of a range may be rejected before the range fails."
     )
     fail_run: bool = Field(
         default=True,
-        description="Whether a run that set rows aside fails in the end, so that scripts notice. "
+        description="Whether a run that rejected rows fails in the end, so that scripts notice. "
         "Its ranges stay green either way.",
     )
 

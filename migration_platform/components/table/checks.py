@@ -214,7 +214,7 @@ def _rerun(target: dg.AssetKey, ranges: list[TokenRange], migration: Migration) 
         "repair_command": _launch(f"{name}_diff", ranges),
         "repair_note": f"repair_command repairs what is {' or '.join(migration.repair)}."
         if migration.repair
-        else "To put right only the rows that differ, set diff.repair: [missing, mismatched] "
+        else "To repair only the rows that differ, set diff.repair: [missing, mismatched] "
         "(extra as well deletes rows that only the target has), then launch repair_command.",
     }
 

@@ -1,6 +1,6 @@
-"""The check that is red while rows are set aside; it names them, and says how to replay them.
+"""The check that is red while there are dead letters; it names them, and says how to replay them.
 
-It is there whatever budget is declared: letters do not vanish when it is set back.
+It is there whatever budget is declared: dead letters do not vanish when it is set back.
 """
 
 from collections.abc import Iterator
@@ -9,16 +9,16 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.components.table.reporting import Job
-from migration_platform.copying.dead_letters import TABLE, LetterSummary
+from migration_platform.copying.dead_letters import TABLE, DeadLetterSummary
 from migration_platform.cql.names import TableName
 from migration_platform.plan.fidelity import write_table
 
 NO_DEAD_LETTERS = "no_dead_letters"
-NO_DEAD_LETTERS_MEANS = "No row that could not be written is left set aside."
+NO_DEAD_LETTERS_MEANS = "No dead letter of this migration is left."
 
 
-def check_letters(
-    context: dg.AssetExecutionContext, job: Job, found: LetterSummary
+def check_dead_letters(
+    context: dg.AssetExecutionContext, job: Job, found: DeadLetterSummary
 ) -> Iterator[dg.AssetCheckResult]:
     """Give the check's result, or report it where the run did not select it."""
     selected = {key.name for key in context.op_execution_context.selected_asset_check_keys}
@@ -30,7 +30,7 @@ def check_letters(
         report_check(context, job, found)
 
 
-def report_check(context: dg.AssetExecutionContext, job: Job, found: LetterSummary) -> None:
+def report_check(context: dg.AssetExecutionContext, job: Job, found: DeadLetterSummary) -> None:
     """Report the check from a run that does not select it."""
     judged = _judge(job, found)
     judged["metadata"]["run"] = dg.MetadataValue.dagster_run(context.run.run_id)
@@ -39,47 +39,55 @@ def report_check(context: dg.AssetExecutionContext, job: Job, found: LetterSumma
     )
 
 
-def _judge(job: Job, found: LetterSummary) -> dict[str, Any]:
-    metadata = describe_letters(found)
+def _judge(job: Job, found: DeadLetterSummary) -> dict[str, Any]:
+    metadata = describe_dead_letters(found)
     if found.count:
-        metadata["replay_command"] = f'dg launch --assets "{job.letters.to_user_string()}"'
+        metadata["replay_command"] = f'dg launch --assets "{job.dead_letters.to_user_string()}"'
     return {
         "passed": not found.count,
-        "description": f"{tell_letters(found)}; mend them or the declaration, and materialize "
-        f"{job.letters.path[-1]}"
+        "description": f"{tell_dead_letters(found)}; repair them or correct the declaration, "
+        f"and materialize {job.dead_letters.path[-1]}"
         if found.count
-        else f"No row of this migration is set aside in {place_of(job)}.",
+        else f"This migration has no dead letter in {place_of(job)}.",
         "metadata": metadata,
     }
 
 
 def place_of(job: Job) -> str:
-    """Name the table that keeps a migration's letters, and whose cluster it is in."""
+    """Name the table that keeps a migration's dead letters, and whose cluster it is in."""
     migration = job.migration
     return f"{TableName(migration.tracking_keyspace, TABLE)} of {migration.tracked_at.store}"
 
 
-def tell_letters(found: LetterSummary) -> str:
-    """Say in one sentence what is set aside."""
-    rows = "1 row is" if found.count == 1 else f"{found.count:,} rows are"
+def tell_dead_letters(found: DeadLetterSummary) -> str:
+    """Say in one sentence how many dead letters there are, and show one."""
+    stored = (
+        "1 row is stored as a dead letter"
+        if found.count == 1
+        else f"{found.count:,} rows are stored as dead letters"
+    )
     first = found.samples[0]
-    return f"{rows} set aside, such as {first.key_text}: {first.cause}"
+    return f"{stored}, such as {first.key_text}: {first.cause}"
 
 
-def tell_rejected(job: Job, found: LetterSummary) -> str:
-    """Say in one sentence which rows of a run are set aside, and what can be done about them."""
-    rows = "1 row was" if found.within == 1 else f"{found.within:,} rows were"
+def tell_rejected(job: Job, found: DeadLetterSummary) -> str:
+    """Say in one sentence which rows of a run were rejected, and what can be done about them."""
+    stored = (
+        "1 row was rejected and is stored as a dead letter"
+        if found.within == 1
+        else f"{found.within:,} rows were rejected and are stored as dead letters"
+    )
     first = found.first_within
     assert first is not None
     return (
-        f"{rows} rejected and set aside, such as {first.key_text}: {first.cause}; the check "
-        f"{NO_DEAD_LETTERS} lists them, and once they or the declaration are mended "
-        f'`dg launch --assets "{job.letters.to_user_string()}"` copies them'
+        f"{stored}, such as {first.key_text}: {first.cause}; the check "
+        f"{NO_DEAD_LETTERS} lists them, and once they are repaired or the declaration is corrected "
+        f'`dg launch --assets "{job.dead_letters.to_user_string()}"` copies them'
     )
 
 
-def describe_letters(found: LetterSummary) -> dict[str, Any]:
-    """Give the letters as metadata: how many, why, and some of them."""
+def describe_dead_letters(found: DeadLetterSummary) -> dict[str, Any]:
+    """Give the dead letters as metadata: how many, why, and some of them."""
     metadata: dict[str, Any] = {"dead_letters": found.count}
     if found.count:
         causes = [(cause, f"{count:,}") for cause, count in found.causes]
@@ -94,6 +102,6 @@ def describe_letters(found: LetterSummary) -> dict[str, Any]:
             )
             for letter in found.samples
         ]
-        header = ("key", "token", "column", "cause", "set aside at")
+        header = ("key", "token", "column", "cause", "rejected at")
         metadata["samples"] = dg.MetadataValue.md(write_table(header, rows))
     return metadata

@@ -75,7 +75,7 @@ def _describe_changes(migration: Migration) -> list[str]:
         else "",
         "Repairs": ", ".join(migration.repair)
         + (" at the time of the repair" if migration.repair_writetime == "now" else ""),
-        "Rows set aside": f"up to {migration.dead_letters_max_rows:,} a range"
+        "Rejected rows": f"up to {migration.dead_letters_max_rows:,} a range"
         + (", and the run fails" if migration.dead_letters_fail_run else "")
         if migration.dead_letters_max_rows
         else "",

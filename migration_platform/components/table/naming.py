@@ -16,7 +16,7 @@ def build_job(migration: Migration) -> Job:
         target=target,
         diff=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_diff"]),
         plan=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_plan"]),
-        letters=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_dead_letters"]),
+        dead_letters=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_dead_letters"]),
         partitions=dg.StaticPartitionsDefinition([r.key for r in migration.ranges]),
     )
 

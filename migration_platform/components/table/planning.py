@@ -22,8 +22,8 @@ from migration_platform.runs.control import Watch, find_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Markdown, Resource
 from migration_platform.stores.kinds import describe_fidelity, open_origin, open_target
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan
-from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import describe_ranges
 
@@ -82,7 +82,7 @@ def plan_migration(
     except MigrationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     metadata |= _describe_rehearsal(found)
-    problem = _object_to(plan, found)
+    problem = _tell_failures(plan, found)
     if problem:
         raise dg.Failure(f"{migration.name}: {problem}", metadata=metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
@@ -162,7 +162,7 @@ def _describe_collisions(found: Collisions) -> dict[str, Any]:
     }
 
 
-def _object_to(plan: Plan, found: Rehearsal) -> str:
+def _tell_failures(plan: Plan, found: Rehearsal) -> str:
     """Say why a copy would fail; empty if it would not."""
     parts: list[str] = []
     if found.failed:

@@ -23,14 +23,14 @@ from migration_platform.comparing.scope import describe_scope
 from migration_platform.comparing.verdicts import difference_lines, form_lines
 from migration_platform.components.table import ended_runs, reporting, tracked_runs
 from migration_platform.components.table.checks import build_check_results
-from migration_platform.components.table.dead_letters import check_letters, tell_rejected
+from migration_platform.components.table.dead_letters import check_dead_letters, tell_rejected
 from migration_platform.components.table.ranged_copy import copy_ranges
 from migration_platform.components.table.reporting import Job, RangedRun
 from migration_platform.components.table.tracked_runs import Work
 from migration_platform.copying.collisions import refuse_collisions
-from migration_platform.copying.dead_letters import LetterSummary, read_summary
+from migration_platform.copying.dead_letters import DeadLetterSummary, read_summary
 from migration_platform.copying.rehearsal import rehearse
-from migration_platform.copying.replay import ensure_letters
+from migration_platform.copying.replay import ensure_dead_letters
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.plan.model import Plan
 from migration_platform.runs.resume import read_resume
@@ -38,8 +38,8 @@ from migration_platform.runs.run_info import MIGRATE, VALIDATE
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Origin, Pace, Resource, Target, Uses
 from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, make_target, refuse_missing_target
-from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import TokenRange, range_of_key
 
@@ -88,7 +88,7 @@ def run_ranges(
             writes = run.copying or (run.comparing and bool(job.migration.repair))
             _refuse_runs_beside(run, writes=writes, empties=empties)
             if writes:
-                ensure_letters(sides.records, job.migration)
+                ensure_dead_letters(sides.records, job.migration)
             copies, verdicts = _begin_tracking(run, stack, sides.records)
             if copies.todo or verdicts.todo:
                 pool = _start_workers(run, stack, origin, target, sides)
@@ -100,7 +100,7 @@ def run_ranges(
                         _compare(run, pool, winners, verdicts)
             yield from _judge_table(run, ended=True)
             letters = read_summary(sides.records, sides.plan.migration, _windows(run, run.copied))
-            yield from check_letters(context, job, letters)
+            yield from check_dead_letters(context, job, letters)
     except MigrationError as error:
         if isinstance(error, DeniedError):
             # What it did until then counts, and what was found before is true no more.
@@ -140,7 +140,7 @@ def _refuse_runs_beside(run: RangedRun, *, writes: bool, empties: bool) -> None:
     if run.plan.has_counters and writes:
         refuse_other_runs(run, "two runs would both add the difference to a counter")
     if empties:
-        _object_to_truncation(run)
+        _validate_truncation(run)
     elif writes:
         refuse_truncating_runs(run)
 
@@ -246,7 +246,7 @@ def _carry_over(run: RangedRun) -> tuple[Work, Work]:
     return copies, verdicts
 
 
-def _object_to_truncation(run: RangedRun) -> None:
+def _validate_truncation(run: RangedRun) -> None:
     everything = run.job.migration.ranges
     if len(run.ranges) != len(everything):
         raise DeclarationError(
@@ -421,7 +421,7 @@ def _windows(run: RangedRun, ranges: Sequence[TokenRange]) -> list[TokenRange]:
     return [window for window in windows if window is not None]
 
 
-def _rejection(run: RangedRun, letters: LetterSummary) -> str:
+def _rejection(run: RangedRun, letters: DeadLetterSummary) -> str:
     """Say that rows were rejected, as the reason to fail; empty if there is none."""
     if not letters.within:
         return ""

@@ -1,4 +1,4 @@
-"""What the asset of a table's dead letters does: it copies the rows that were set aside."""
+"""What the asset of a table's dead letters does: it copies their rows again."""
 
 import os
 import tempfile
@@ -12,9 +12,9 @@ import dagster as dg
 
 from migration_platform.components.table import ended_runs, tracked_runs
 from migration_platform.components.table.dead_letters import (
-    describe_letters,
+    describe_dead_letters,
     report_check,
-    tell_letters,
+    tell_dead_letters,
 )
 from migration_platform.components.table.ranged_run import (
     find_winners,
@@ -22,7 +22,7 @@ from migration_platform.components.table.ranged_run import (
     refuse_truncating_runs,
 )
 from migration_platform.components.table.reporting import PROGRESS_SECONDS, Job, RangedRun
-from migration_platform.copying.dead_letters import LetterSummary, open_letters
+from migration_platform.copying.dead_letters import DeadLetterSummary, open_dead_letters
 from migration_platform.copying.replay import Replay, ReplayCounts, replay
 from migration_platform.errors import MigrationError
 from migration_platform.runs.control import CONTROL_TABLES
@@ -30,19 +30,19 @@ from migration_platform.runs.tracking_tables import open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Resource, Uses
 from migration_platform.stores.kinds import open_origin, open_target
+from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, refuse_missing_target
-from migration_platform.stores.rights import look_again, refuse_denied
 from migration_platform.stores.work import records_at
 
 
-def replay_letters(
+def replay_dead_letters(
     context: dg.AssetExecutionContext,
     job: Job,
     *,
     origin: Resource,
     target: Resource,
 ) -> dg.MaterializeResult:
-    """Copy the rows that were set aside, as they are at the origin now.
+    """Copy the rows of the dead letters, as they are at the origin now.
 
     Raises:
         dagster.Failure: one sentence, when rows could not be written again or nothing could begin.
@@ -62,16 +62,16 @@ def replay_letters(
     metadata = {
         "replayed": found.counts.replayed,
         "gone": found.counts.gone,
-        **describe_letters(found.remaining),
+        **describe_dead_letters(found.remaining),
     }
     if found.error or found.remaining.count:
-        reason = found.error or tell_letters(found.remaining)
+        reason = found.error or tell_dead_letters(found.remaining)
         raise dg.Failure(f"{migration.name}: {reason}", metadata=metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
 
 
 def _replay(run: RangedRun, origin: Resource, target: Resource) -> Replay:
-    """Copy what was set aside, if there is anything.
+    """Copy the rows of the dead letters, if there are any.
 
     Raises:
         MigrationError: nothing could begin.
@@ -88,10 +88,10 @@ def _replay(run: RangedRun, origin: Resource, target: Resource) -> Replay:
         refuse_truncating_runs(run)
         if plan.has_counters:
             refuse_other_runs(run, "two runs would both add the difference to a counter")
-        store = open_letters(records, migration)
+        store = open_dead_letters(records, migration)
         slices = store.slices() if store else []
         if not slices:
-            return Replay(ReplayCounts(), LetterSummary())
+            return Replay(ReplayCounts(), DeadLetterSummary())
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="migration-platform-"))
         if migration.tracking:
             run.tables = open_tables(records, migration, CONTROL_TABLES)
@@ -123,7 +123,7 @@ def _build_progress(context: dg.AssetExecutionContext) -> Callable[[ReplayCounts
         if time.monotonic() - told >= PROGRESS_SECONDS:
             told = time.monotonic()
             context.log.info(
-                f"{counts.done:,} letters done: {counts.replayed:,} rows replayed, "
+                f"{counts.done:,} dead letters done: {counts.replayed:,} rows replayed, "
                 f"{counts.gone:,} gone, {counts.failed:,} failed again"
             )
 

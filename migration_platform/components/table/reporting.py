@@ -51,7 +51,7 @@ class Job:
     target: dg.AssetKey
     diff: dg.AssetKey
     plan: dg.AssetKey
-    letters: dg.AssetKey
+    dead_letters: dg.AssetKey
     partitions: dg.StaticPartitionsDefinition
 
 
@@ -95,7 +95,7 @@ def counts_line(counts: RangeCounts) -> str:
         f"{number:,} {what}"
         for number, what in (
             (counts.skipped, "skipped"),
-            (counts.set_aside, "set aside"),
+            (counts.set_aside, "rejected"),
             (counts.statics, "partitions with static cells"),
             (counts.retries, "retries"),
         )

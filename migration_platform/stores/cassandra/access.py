@@ -50,9 +50,9 @@ def validate_reads(plan: Plan, origin: Connection, uses: Uses) -> Iterator[str]:
     if not (uses.copying or uses.comparing):
         return
     where = migration.filter.where
-    yield from object_to_read(plan, origin, plan.origin, migration.origin, where)
+    yield from validate_table_read(plan, origin, plan.origin, migration.origin, where)
     if migration.origin.finish_transactions and not plan.has_counters:
-        yield from _object_to_serial_reads(plan, origin)
+        yield from _validate_serial_reads(plan, origin)
 
 
 def validate_writes(plan: Plan, target: Connection, uses: Uses) -> Iterator[str]:
@@ -63,13 +63,13 @@ def validate_writes(plan: Plan, target: Connection, uses: Uses) -> Iterator[str]
         build_form(plan, layer, layer.ordered(())).lists for layer in plan.layers
     )
     if uses.comparing or (uses.copying and reads_first):
-        yield from object_to_read(plan, target, plan.target, migration.target, None)
+        yield from validate_table_read(plan, target, plan.target, migration.target, None)
     repairing = uses.comparing and bool(migration.repair)
     if uses.copying or repairing:
-        yield from _object_to_write(plan, target, repairing=repairing)
+        yield from _validate_table_write(plan, target, repairing=repairing)
 
 
-def object_to_read(
+def validate_table_read(
     plan: Plan, connection: Connection, table: Table, endpoint: Endpoint, where: str | None
 ) -> Iterator[str]:
     """Refuse a read that the server would refuse of every range, for the user or by its settings.
@@ -88,10 +88,10 @@ def object_to_read(
         bound.fetch_size = min(wanted, endpoint.rows_per_second or wanted)
         connection.session.execute(bound)
 
-    yield from _object(ask, f"reading {table.name} at {endpoint.store}", side)
+    yield from _try_request(ask, f"reading {table.name} at {endpoint.store}", side)
 
 
-def _object_to_serial_reads(plan: Plan, connection: Connection) -> Iterator[str]:
+def _validate_serial_reads(plan: Plan, connection: Connection) -> Iterator[str]:
     """Read a node's promises for one token, and serially the partition of a null key."""
     endpoint = plan.migration.origin
 
@@ -107,12 +107,12 @@ def _object_to_serial_reads(plan: Plan, connection: Connection) -> Iterator[str]
         connection.session.execute(bound)
 
     what = f"reading system.paxos at {endpoint.store} for origin.finish_transactions"
-    yield from _object(ask_promises, what, "origin")
+    yield from _try_request(ask_promises, what, "origin")
     what = f"reading {plan.origin.name} at {endpoint.store} serially"
-    yield from _object(ask_serially, what, "origin", with_null=True)
+    yield from _try_request(ask_serially, what, "origin", with_null=True)
 
 
-def _object_to_write(plan: Plan, connection: Connection, *, repairing: bool) -> Iterator[str]:
+def _validate_table_write(plan: Plan, connection: Connection, *, repairing: bool) -> Iterator[str]:
     """Send every kind of write with a null key; prepare what only a repair does."""
     layer, endpoint = plan.rows, plan.migration.target
     what = f"writing {plan.target.name} at {endpoint.store}"
@@ -133,7 +133,7 @@ def _object_to_write(plan: Plan, connection: Connection, *, repairing: bool) -> 
                 )
             )
 
-    yield from _object(prepare, what, "target")
+    yield from _try_request(prepare, what, "target")
     for statement in prepared:
 
         def ask(statement: PreparedStatement = statement) -> None:
@@ -142,7 +142,7 @@ def _object_to_write(plan: Plan, connection: Connection, *, repairing: bool) -> 
             bound.consistency_level = getattr(ConsistencyLevel, endpoint.consistency)
             connection.session.execute(bound)
 
-        yield from _object(ask, what, "target", with_null=True)
+        yield from _try_request(ask, what, "target", with_null=True)
 
 
 def _value_of(name: str, key: Sequence[str]) -> object:
@@ -153,10 +153,10 @@ def _value_of(name: str, key: Sequence[str]) -> object:
     return 0 if name == "[ttl]" else UNSET_VALUE
 
 
-def _object(
+def _try_request(
     ask: Callable[[], None], what: str, side: str, *, with_null: bool = False
 ) -> Iterator[str]:
-    """Ask, and tell what the server has against it; what passes, or is the null's, is nothing."""
+    """Send a request, and yield why the server refuses it; an error of the null alone is none."""
     try:
         ask()
     except MigrationError as error:

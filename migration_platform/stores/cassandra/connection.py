@@ -5,7 +5,7 @@ re-preparing; but the pages that come back stay bytes. The driver's own retries 
 and how long a request is tried again is for this package to say.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
 # pyright: reportOptionalOperand=false, reportOperatorIssue=false, reportArgumentType=false
 # pyright: reportReturnType=false
@@ -239,7 +239,7 @@ class Connection:
 
         def route(values: Sequence[Any]) -> Key | None:
             cells = [values[position] for position in positions]
-            # What is unset, null or too long for a key has no owner; the server says so better.
+            # A key that is unset, null or too long has no replica; the server explains that better.
             if any(not isinstance(cell, bytes) or len(cell) >= 2**16 for cell in cells):
                 return None
             return Key(keyspace, serialize_key(cells))
@@ -270,7 +270,7 @@ class Connection:
         """Say whether the server answers a trivial query now."""
         try:
             self.session.execute("SELECT key FROM system.local", timeout=PROBE_SECONDS)
-        except Exception:  # whatever it is: the request that failed before is what is told
+        except Exception:  # the error to report is that of the first request
             return False
         return True
 

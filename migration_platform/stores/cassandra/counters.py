@@ -93,13 +93,13 @@ def add_differences(
     budget: RateBudget,
     retry_seconds: float,
     on_retry: Callable[[BaseException], None],
-    on_refused: Callable[[list[bytes | None], PermanentError], None] | None = None,
+    on_rejected: Callable[[list[bytes | None], PermanentError], None] | None = None,
 ) -> CounterCounts:
     """Make the target's counters equal to those of some rows of the origin.
 
     With `again` these rows were copied before: a counter that the target lacks was deleted there,
     and is left alone, because a deleted counter must not be brought back. A row that the server
-    refuses for its values, so that nothing was added, is handed to `on_refused`.
+    rejects for its values, so that nothing was added, is handed to `on_rejected`.
 
     Raises:
         PermanentError, TransientError: a counter could not be read or written.
@@ -116,13 +116,13 @@ def add_differences(
             consistency=consistency,
             retry_seconds=retry_seconds,
             on_retry=on_retry,
-            on_refused=on_refused,
+            on_rejected=on_rejected,
         )
         failed = _add_once(connection, table, there, again, consistency, budget, counts)
-        if on_refused:
+        if on_rejected:
             for cells, error in failed:
                 if is_about_row(error):
-                    on_refused(cells, PermanentError(explain(error)))
+                    on_rejected(cells, PermanentError(explain(error)))
             failed = [(cells, error) for cells, error in failed if not is_about_row(error)]
         pending = [cells for cells, _ in failed]
         if failed:
@@ -147,7 +147,7 @@ def _add_once(
     budget: RateBudget,
     counts: CounterCounts,
 ) -> list[tuple[Cells, Exception]]:
-    """Send each difference once; give the rows for which nobody knows whether it was counted."""
+    """Send each difference once; give the rows for which it is unknown whether it was counted."""
     failed: list[tuple[Cells, Exception]] = []
     flying: deque[tuple[Cells, ResponseFuture, bool]] = deque()
     # What failed is sent to the hosts in turn: the one that failed need not be asked again.

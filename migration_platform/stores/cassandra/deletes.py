@@ -39,7 +39,7 @@ Request = tuple[PreparedStatement, list[bytes | None]]
 
 @dataclass(frozen=True)
 class CellDeletes:
-    """What is prepared once to delete what a target has too much.
+    """What is prepared once to delete the surplus of a target.
 
     `there` reads the value cells as they are, with their writetimes: `names`, then those of
     `times`. `statements` are prepared as they are needed, by what they delete.
@@ -83,7 +83,7 @@ class CellDeletes:
     ) -> Iterator[Request]:
         for first in range(0, len(keys), CELLS_AT_ONCE):
             some = keys[first : first + CELLS_AT_ONCE]
-            # Whoever writes to both writes to the origin first.
+            # Applications that write to both stores write to the origin first.
             there = list(self.there.rows(some, pace))
             for (key, page), cells in zip(there, read_origin(some), strict=True):
                 if cells is None or not page.row_count:

@@ -30,7 +30,7 @@ class KeyedRead:
         return [cells[position] for position in self.keys.positions]
 
     def rows(
-        self, keys: Iterable[bytes], pace: Pace, *, refuses: bool = False
+        self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False
     ) -> Iterator[tuple[bytes, Page]]:
         """Read rows by their keys, as `KeyReader` says."""
         keys, asked = tee(keys)
@@ -41,7 +41,7 @@ class KeyedRead:
             consistency=self.consistency,
             retry_seconds=pace.retry_seconds,
             on_retry=pace.on_retry,
-            on_refused=None if refuses else lambda key, why: None,
+            on_rejected=None if rejects else lambda key, why: None,
         ):
             yield from ((key, NO_ROW) for key in takewhile(lambda k, key=key: k != key, asked))
             pace.budget.take(1, len(page.data))

@@ -5,4 +5,4 @@ from migration_platform.stores.cassandra.origin import CassandraOrigin
 from migration_platform.stores.cassandra.target import CassandraTarget
 from migration_platform.stores.interface import Kind
 
-CASSANDRA = Kind(StoreDeclaration, CassandraOrigin, CassandraTarget)
+KIND = Kind(StoreDeclaration, CassandraOrigin, CassandraTarget)

@@ -82,7 +82,7 @@ class CellWrites:
             return None
         found = split_cells(key, self.leading)
         cells = [found[position] or b"" for position in self.partition_key]
-        # What is too long for a key has no owner; the server says so better.
+        # A key that is too long has no replica; the server's error explains it better.
         return serialize_key(cells) if all(len(cell) < 2**16 for cell in cells) else None
 
 
@@ -179,7 +179,7 @@ class _CellWriter:
             on_retry=pace.on_retry,
             ttl_seconds=migration.ttl if isinstance(migration.ttl, int) else None,
             has_rows=self._is_rows,
-            on_refused=lambda item, counted, why: on_rejected(_key_of(item, form), why, counted),
+            on_rejected=lambda item, counted, why: on_rejected(_key_of(item, form), why, counted),
         )
         self.statics_taken = 0
 
@@ -264,7 +264,7 @@ class _CellWriter:
         )
         rejected = False
 
-        def on_refused(place: tuple[list, int], why: PermanentError) -> None:
+        def on_rejected(place: tuple[list, int], why: PermanentError) -> None:
             nonlocal rejected
             items, position = place
             row, items[position], rejected = items[position], None, True
@@ -277,7 +277,7 @@ class _CellWriter:
             consistency=self._plan.migration.target.consistency,
             retry_seconds=self._pace.retry_seconds,
             on_retry=self._pace.on_retry,
-            on_refused=on_refused,
+            on_rejected=on_rejected,
         ):
             row = items[position]
             lists = _lists_to_write(self._plan, form, row, page)
@@ -405,7 +405,7 @@ class _CounterWriter:
             budget=self._pace.budget,
             retry_seconds=self._pace.retry_seconds,
             on_retry=self._pace.on_retry,
-            on_refused=lambda cells, why: self._on_rejected(
+            on_rejected=lambda cells, why: self._on_rejected(
                 [cells[position] for position in keys], why, True
             ),
         )

@@ -16,7 +16,7 @@ from migration_platform.errors import PermanentError, PreflightError, explain
 from migration_platform.stores.cassandra.connection import Connection, near_hosts
 
 
-def object_to_masks(
+def validate_masks(
     connection: Connection, name: TableName, store: str, read: Container[str] | None = None
 ) -> list[str]:
     """Refuse masked columns whose values the connection's role is not shown.
@@ -135,7 +135,7 @@ def _hosts_that_mask(connection: Connection, name: TableName, masked: list[str])
             connection.session.execute(statement, [None], host=host)
         except Unauthorized:
             late.append(host.address)
-        except Exception:  # noqa: S112, the null is refused; one that is away serves nobody
+        except Exception:  # noqa: S112, the null is refused, and a node that is down answers nothing
             continue
     return late
 

@@ -8,12 +8,12 @@ from migration_platform.plan.model import Plan, Table
 from migration_platform.stores.cassandra.access import validate_reads
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.keyed_reads import KeyedRead, prepare_keyed_read
-from migration_platform.stores.cassandra.placement import object_to_place
-from migration_platform.stores.cassandra.planning import (
-    object_to_hidden,
-    object_to_ring,
-    object_to_where,
+from migration_platform.stores.cassandra.origin_validation import (
+    validate_masked_columns,
+    validate_ring,
+    validate_where,
 )
+from migration_platform.stores.cassandra.placement import validate_place
 from migration_platform.stores.cassandra.range_reads import CassandraReader, prepare_reader
 from migration_platform.stores.cassandra.tables import describe_table
 from migration_platform.stores.cassandra.transactions import finish_transactions, keyed_level
@@ -30,19 +30,22 @@ class CassandraOrigin(Origin):
     def find_table(self, endpoint: Endpoint) -> tuple[Table, list[str]]:
         """Describe a table; refuse a level that its replicas cannot reach, and foreign hashes."""
         table = describe_table(self.connection, endpoint.table)
-        wrong = object_to_place(self.connection, table, endpoint, is_target=False)
-        return table, [*wrong, *object_to_ring(endpoint, table)]
+        wrong = validate_place(self.connection, table, endpoint, is_target=False)
+        return table, [*wrong, *validate_ring(endpoint, table)]
 
     def validate(self, plan: Plan) -> list[str]:
         """Let the server look at the user's condition, and find columns that it would mask."""
-        return [*object_to_where(plan, self.connection), *object_to_hidden(plan, self.connection)]
+        return [
+            *validate_where(plan, self.connection),
+            *validate_masked_columns(plan, self.connection),
+        ]
 
     def validate_use(self, plan: Plan, uses: Uses) -> Iterator[str]:
         """Ask for every kind of read that the run needs."""
         return validate_reads(plan, self.connection, uses)
 
     def begin_range(self, plan: Plan, piece: TokenRange, pace: Pace) -> None:
-        """Finish lightweight transactions that nobody did, where that is declared."""
+        """Finish lightweight transactions that clients left unfinished, where that is declared."""
         finish_transactions(self.connection, plan, piece, pace)
 
     def prepare_ranges(self, plan: Plan, selection: Selection) -> CassandraReader:

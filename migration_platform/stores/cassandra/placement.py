@@ -21,30 +21,30 @@ from migration_platform.stores.cassandra.connection import Connection
 _FIXED = {"ONE": 1, "LOCAL_ONE": 1, "TWO": 2, "THREE": 3}
 
 
-def object_to_place(
+def validate_place(
     connection: Connection, table: Table, endpoint: Endpoint, *, is_target: bool
 ) -> list[str]:
     """Refuse a table that cannot be an origin or a target, or not at the consistency declared."""
-    objections = object_to_view(table) if is_target else []
+    problems = validate_view(table) if is_target else []
     if endpoint.finish_transactions and table.view_of is not None:
-        objections.append(
+        problems.append(
             f"{table.name} is a materialized view, and lightweight transactions are those of its "
             f"base table {table.view_of}; name that as the origin, or leave out "
             "origin.finish_transactions"
         )
     keyspace = connection.cluster.metadata.keyspaces[table.name.keyspace]
     if keyspace.virtual or isinstance(keyspace.replication_strategy, LocalStrategy):
-        objections.append(
+        problems.append(
             f"{table.name} is a table that each node keeps for itself: no two have the same rows, "
             "and a write would change the node's own state"
         )
     elif table.is_murmur3:
         side = "target" if is_target else "origin"
-        objections += _object_to_level(connection, table, endpoint, side)
-    return objections
+        problems += _validate_level(connection, table, endpoint, side)
+    return problems
 
 
-def object_to_view(table: Table) -> list[str]:
+def validate_view(table: Table) -> list[str]:
     """Refuse to write to a view."""
     if table.view_of is None:
         return []
@@ -54,7 +54,7 @@ def object_to_view(table: Table) -> list[str]:
     ]
 
 
-def _object_to_level(
+def _validate_level(
     connection: Connection, table: Table, endpoint: Endpoint, side: str
 ) -> list[str]:
     """Refuse a consistency level that takes more replicas than there can be."""

@@ -48,7 +48,7 @@ SLOW_PAGE_SECONDS = 2.0
 
 
 TRIES_BEFORE_A_CUT = 3
-"""With pages of a quarter, then a sixteenth of the rows: more rows are seldom what is too much."""
+"""Pages shrink to a quarter, then a sixteenth; after that, their length is rarely the cause."""
 
 
 MOST_UNREADABLE = 10
@@ -417,14 +417,14 @@ def read_rows(
     consistency: str,
     retry_seconds: float,
     on_retry: Callable[[BaseException], None],
-    on_refused: Callable[[Any, PermanentError], None] | None = None,
+    on_rejected: Callable[[Any, PermanentError], None] | None = None,
     in_flight: int = READS_IN_FLIGHT,
     serial_consistency: str | None = None,
 ) -> Iterator[tuple[Any, Page]]:
     """Read single rows by their bound keys, a bounded number at a time, in the given order.
 
     Each key comes with a value of the caller's, which is given back beside the page. A key that
-    the server refuses, being too long, is left out where `on_refused` is told of it. A statement
+    the server rejects, being too long, is left out where `on_rejected` is told of it. A statement
     that is tried again may have been carried out: a conditional update must bear that.
 
     Raises:
@@ -451,10 +451,10 @@ def read_rows(
 
     def settle() -> Iterator[tuple[Any, Page]]:
         mark, values, asked = flying.popleft()
-        refuse = partial(on_refused, mark) if on_refused else None
+        reject = partial(on_rejected, mark) if on_rejected else None
         # Of the hosts in turn: the one that failed need not be asked again.
         again = partial(ask, values, None)
-        page = _row_of(asked, again, Attempts(retry_seconds), on_retry, refuse)
+        page = _row_of(asked, again, Attempts(retry_seconds), on_retry, reject)
         if page is not None:
             yield mark, page
 
@@ -471,9 +471,9 @@ def _row_of(
     ask_again: Callable[[], tuple[ResponseFuture, int]],
     attempts: Attempts,
     on_retry: Callable[[BaseException], None],
-    on_refused: Callable[[PermanentError], None] | None,
+    on_rejected: Callable[[PermanentError], None] | None,
 ) -> Page | None:
-    """Wait for a row; None if the server refuses its key, and `on_refused` was told so."""
+    """Wait for a row; None if the server rejects its key, and `on_rejected` was told so."""
     future, asked_us = asked
     while True:
         try:
@@ -482,9 +482,9 @@ def _row_of(
             try:
                 delay = attempts.delay_after(error)
             except PermanentError as refusal:
-                if on_refused is None or not is_about_row(error):
+                if on_rejected is None or not is_about_row(error):
                     raise
-                on_refused(refusal)
+                on_rejected(refusal)
                 return None
             on_retry(error)
             time.sleep(delay)

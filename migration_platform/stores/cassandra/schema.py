@@ -3,7 +3,7 @@
 It comes from the servers' own `system_schema`, whose words for types and options are CQL again.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -39,7 +39,7 @@ class SchemaPlan:
     """What will be created, in order, and why it cannot be."""
 
     statements: tuple[Statement, ...]
-    objections: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 @dataclass
@@ -67,13 +67,13 @@ def plan_schema(
     `hosts` are the target's hosts in each of its datacenters, `known_options` what its tables know.
     """
     statements: list[Statement] = []
-    objections: list[str] = []
+    problems: list[str] = []
     if target is None and "keyspace" in create:
         chosen = dict(replication or origin.replication)
-        objections += _object_to_replication(keyspace, chosen, hosts, declared=bool(replication))
+        problems += _validate_replication(keyspace, chosen, hosts, declared=bool(replication))
         statements.append(_keyspace_statement(keyspace, chosen, origin.durable_writes))
     elif target is None:
-        objections.append(
+        problems.append(
             f"there is no keyspace {quote(keyspace)} at the target, and `create` does not name "
             "keyspace: create it, or add it there"
         )
@@ -87,21 +87,21 @@ def plan_schema(
     if "tables" in create:
         for one in missing:
             if one.expected is None:
-                objections.append(
+                problems.append(
                     f"table {quote(one.target)} cannot be created, for {one.because} decides its "
                     "columns: create it at the target"
                 )
             elif one.expected.is_compact:
-                objections.append(
+                problems.append(
                     f"table {quote(one.target)} cannot be created, for {quote(one.origin)} has "
                     "COMPACT STORAGE: create it at the target, or exclude it"
                 )
             else:
                 statements.append(_table_statement(keyspace, one.expected, known_options))
-    return SchemaPlan(tuple(statements), tuple(objections))
+    return SchemaPlan(tuple(statements), tuple(problems))
 
 
-def _object_to_replication(
+def _validate_replication(
     keyspace: str, chosen: Mapping[str, Any], hosts: Mapping[str, int], *, declared: bool
 ) -> list[str]:
     says = (

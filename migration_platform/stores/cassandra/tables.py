@@ -1,6 +1,6 @@
 """What is asked of a Cassandra about its tables; nothing is changed but by truncate."""
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false, reportOptionalIterable=false
 # pyright: reportOptionalSubscript=false
 

@@ -10,8 +10,8 @@ from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.deletes import CellDeletes, prepare_deletes
 from migration_platform.stores.cassandra.keyed_reads import KeyedRead, prepare_keyed_read
 from migration_platform.stores.cassandra.layer_writes import CellWrites, prepare_layer
-from migration_platform.stores.cassandra.masks import object_to_masks
-from migration_platform.stores.cassandra.placement import object_to_place
+from migration_platform.stores.cassandra.masks import validate_masks
+from migration_platform.stores.cassandra.placement import validate_place
 from migration_platform.stores.cassandra.range_reads import CassandraReader, prepare_reader
 from migration_platform.stores.cassandra.tables import describe_table, truncate
 from migration_platform.stores.interface import (
@@ -34,7 +34,7 @@ class CassandraTarget(Target):
         """Describe the table; refuse one that takes no writes, or a level beyond its replicas."""
         endpoint = migration.target
         table = describe_table(self.connection, endpoint.table)
-        return table, object_to_place(self.connection, table, endpoint, is_target=True)
+        return table, validate_place(self.connection, table, endpoint, is_target=True)
 
     def shape(self, migration: Migration, origin: Table, found: Table | None) -> Table | None:
         """Give the table as it is."""
@@ -46,7 +46,7 @@ class CassandraTarget(Target):
         del found
         there, store = self.connection, plan.migration.target.store
         written = {source.target for layer in plan.layers for source in layer.sources}
-        wrong = object_to_masks(there, plan.target.name, store, written)
+        wrong = validate_masks(there, plan.target.name, store, written)
         here = origin.connection
         # A restored snapshot may share the table's id with its source, but never the hosts' ids.
         if (

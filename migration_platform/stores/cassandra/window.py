@@ -26,7 +26,7 @@ SLOTS = 6
 """One slot in so many has half the requests under way, by the monotonic clock, which all processes
 of a machine share."""
 PERIOD_SLOTS = 3 * SLOTS
-"""What is decided on: several of both kinds, for a busy machine's latencies vary."""
+"""A decision needs several of both kinds, because latencies vary on a busy machine."""
 LEAST_SAMPLES = 12
 KEPT_EFFECT = 0.8
 """log2 of latency with all by latency with half of the requests under way: 0 where the server has

@@ -5,7 +5,7 @@ are off: it would resend a write with the timestamp of the first try, and a list
 frozen would then hold its elements twice.
 """
 
-# The driver carries no types: what is inferred from its attributes' first values is wrong.
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
 # pyright: reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportOperatorIssue=false
 
@@ -73,8 +73,8 @@ class _Continued(tuple):
     __slots__ = ()
 
 
-OnRefused = Callable[[Item, bool, PermanentError], None]
-"""Told of a row, or of some of its parts, that the server refuses for good, and whether that row
+OnRejected = Callable[[Item, bool, PermanentError], None]
+"""Told of a row, or of some of its parts, that the server rejects for good, and whether that row
 counts as written otherwise."""
 
 
@@ -234,8 +234,8 @@ class Writer:
     How many that are is known to the connection's window, which outlives the writer. All state
     belongs to the calling thread: the driver's thread only hands back what ended.
     `ttl_seconds` is bound where a part does not expire at a second of its own. With `has_rows`
-    off, what is written are static cells and counts as no rows. A row that the server refuses for
-    its values is handed to `on_refused`, if there is one; the rows around it are written.
+    off, what is written are static cells and counts as no rows. A row that the server rejects for
+    its values is handed to `on_rejected`, if there is one; the rows around it are written.
     """
 
     def __init__(
@@ -250,7 +250,7 @@ class Writer:
         on_retry: Callable[[BaseException], None],
         ttl_seconds: int | None = None,
         has_rows: bool = True,
-        on_refused: OnRefused | None = None,
+        on_rejected: OnRejected | None = None,
     ):
         self.rows_written = 0
         self.rows_left_alone = 0
@@ -260,7 +260,7 @@ class Writer:
         self._budget = budget
         self._retry_seconds = retry_seconds
         self._on_retry = on_retry
-        self._on_refused = on_refused
+        self._on_rejected = on_rejected
         self._ttl = NO_TTL if ttl_seconds is None else bind_ttl(ttl_seconds)
         self._row_weight = 1 if has_rows else 0
         self._window = connection.window
@@ -445,9 +445,9 @@ class Writer:
         try:
             delay = write.attempts.delay_after(error)
         except PermanentError as refusal:
-            if self._on_refused is None or not is_about_row(error):
+            if self._on_rejected is None or not is_about_row(error):
                 raise
-            self._set_apart(write, refusal, self._on_refused)
+            self._split_or_reject(write, refusal, self._on_rejected)
             return
         self._on_retry(error)
         self._window.overload(ended)
@@ -461,7 +461,9 @@ class Writer:
         self._waiting.append((time.monotonic() + delay, write))
         self._waiting.sort(key=lambda entry: entry[0])
 
-    def _set_apart(self, write: _Write, refusal: PermanentError, on_refused: OnRefused) -> None:
+    def _split_or_reject(
+        self, write: _Write, refusal: PermanentError, on_rejected: OnRejected
+    ) -> None:
         """Send the rows of a batch that was refused one by one; hand over the one that was alone.
 
         Raises:
@@ -473,7 +475,7 @@ class Writer:
             for statement in {0} if isinstance(item, bytes) else {p.statement for p in item}:
                 cql = self._heads[statement].prepared.query_string
                 self._connection.prepare(cql, retry_seconds=self._retry_seconds)
-            on_refused(item, not isinstance(item, _Continued), refusal)
+            on_rejected(item, not isinstance(item, _Continued), refusal)
             return
         failures = write.attempts.failures if write.attempts else 0
         for item in write.items:

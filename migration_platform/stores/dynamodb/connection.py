@@ -172,7 +172,7 @@ class DynamoDb:
             try:
                 answer = self.call(operation, body)
             except Exception as error:
-                # Whatever it is belongs to whoever waits for the answer.
+                # The error is passed on to the caller that waits for the answer.
                 done(None, error)
             else:
                 done(answer, None)

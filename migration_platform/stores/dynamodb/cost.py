@@ -45,7 +45,7 @@ class Window:
     """What was found in one window of tokens; `tokens` says how wide it is.
 
     Bytes are those of items as DynamoDB counts them. `lookup_units` are what it costs to read each
-    item alone. `refused` are rows that no item can hold.
+    item alone. `rejected` are rows that no item can hold.
     """
 
     tokens: int = 0
@@ -55,7 +55,7 @@ class Window:
     lookup_units: int = 0
     index_bytes: int = 0
     index_units: int = 0
-    refused: int = 0
+    rejected: int = 0
 
     def add_item(self, item: Item, indexes: Sequence[IndexShape]) -> int:
         """Count an item, and give its size."""
@@ -82,7 +82,7 @@ class Sample:
     windows: tuple[Window, ...]
     tokens: int
     largest_item: int = 0
-    refused: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     is_bounded: bool = False
 
 
@@ -122,13 +122,13 @@ class Cost:
     index_units: Estimate
     read_units: Estimate
     storage_bytes: Estimate
-    refused: Estimate
+    rejected: Estimate
     sampled: int
     sampled_bytes: int
     largest_item: int
     is_bounded: bool
     is_complete: bool
-    refused_samples: tuple[str, ...]
+    rejected_samples: tuple[str, ...]
 
     def __add__(self, other: "Cost") -> "Cost":
         """Add what other items of the same table cost."""
@@ -138,13 +138,13 @@ class Cost:
             index_units=self.index_units + other.index_units,
             read_units=self.read_units + other.read_units,
             storage_bytes=self.storage_bytes + other.storage_bytes,
-            refused=self.refused + other.refused,
+            rejected=self.rejected + other.rejected,
             sampled=self.sampled + other.sampled,
             sampled_bytes=self.sampled_bytes + other.sampled_bytes,
             largest_item=max(self.largest_item, other.largest_item),
             is_bounded=self.is_bounded or other.is_bounded,
             is_complete=self.is_complete and other.is_complete,
-            refused_samples=self.refused_samples + other.refused_samples,
+            rejected_samples=self.rejected_samples + other.rejected_samples,
         )
 
     @property
@@ -176,13 +176,13 @@ def estimate_cost(sample: Sample, *, looks_up: bool, scans: int = 1) -> Cost:
         if looks_up
         else of(lambda w: scans * plain(w) / SCANNED_BYTES_A_UNIT),
         storage_bytes=of(lambda w: w.bytes + w.index_bytes),
-        refused=of(lambda w: w.refused),
+        rejected=of(lambda w: w.rejected),
         sampled=sum(window.items for window in windows),
         sampled_bytes=sum(plain(window) for window in windows),
         largest_item=sample.largest_item,
         is_bounded=sample.is_bounded,
         is_complete=covered >= sample.tokens and not sample.is_bounded,
-        refused_samples=sample.refused,
+        rejected_samples=sample.rejected,
     )
 
 
@@ -269,8 +269,8 @@ def tell_cost(
         )
     else:
         yield "way of writing", "BatchWriteItem", "up to 25 items a request; each is paid alone"
-    if cost.refused.value:
-        yield "rows that no item can hold", str(cost.refused), cost.refused_samples[0]
+    if cost.rejected.value:
+        yield "rows that no item can hold", str(cost.rejected), cost.rejected_samples[0]
 
 
 def _tell_comparison(cost: Cost, migration: Migration, scans: int) -> Line:

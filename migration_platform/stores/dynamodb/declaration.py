@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from migration_platform.declaration.stores import Abilities, StoreDeclaration
 from migration_platform.declaration.validation import (
     is_name,
-    object_to_choice,
-    object_to_flag,
-    object_to_mapping,
-    object_to_names,
-    object_to_number,
     show,
+    validate_choice,
+    validate_flag,
+    validate_mapping,
+    validate_names,
+    validate_number,
 )
 
 BILLING_MODES = ("PAY_PER_REQUEST", "PROVISIONED")
@@ -109,24 +109,24 @@ class DynamoDbTarget(StoreDeclaration):
     def wrong(self) -> list[str]:
         """Give what is wrong, one sentence each."""
         wrong = [
-            *object_to_names("target.key.partition", self.partition),
-            *object_to_names("target.key.sort", self.sort),
-            *object_to_flag("target.create", self.create),
-            *object_to_choice("target.billing_mode", self.billing_mode, BILLING_MODES),
-            *object_to_mapping("target.attributes", self.attribute_types, to_names=True),
-            *object_to_mapping("target.attributes", self.column_types, to_names=True),
-            *object_to_choice("target.nulls", self.nulls, NULLS),
-            *object_to_choice("target.numbers", self.numbers, NUMBERS),
+            *validate_names("target.key.partition", self.partition),
+            *validate_names("target.key.sort", self.sort),
+            *validate_flag("target.create", self.create),
+            *validate_choice("target.billing_mode", self.billing_mode, BILLING_MODES),
+            *validate_mapping("target.attributes", self.attribute_types, to_names=True),
+            *validate_mapping("target.attributes", self.column_types, to_names=True),
+            *validate_choice("target.nulls", self.nulls, NULLS),
+            *validate_choice("target.numbers", self.numbers, NUMBERS),
         ]
         for name, value in (
             ("target.write_units_per_second", self.write_units_per_second),
             ("diff.read_units_per_second", self.read_units_per_second),
         ):
             if value is not None:
-                wrong += object_to_number(name, value, 1, MAX_UNITS)
-        wrong += _object_to_capacity("target", self.billing_mode, self.read_units, self.write_units)
+                wrong += validate_number(name, value, 1, MAX_UNITS)
+        wrong += _validate_capacity("target", self.billing_mode, self.read_units, self.write_units)
         for name, value in self.attribute_types.items():
-            wrong += object_to_choice(f"target.attributes.{name}.type", value, ATTRIBUTE_TYPES)
+            wrong += validate_choice(f"target.attributes.{name}.type", value, ATTRIBUTE_TYPES)
         for name, value in (
             ("key.partition_attribute", self.partition_attribute),
             ("key.sort_attribute", self.sort_attribute),
@@ -136,7 +136,7 @@ class DynamoDbTarget(StoreDeclaration):
             if value is not None and (not is_name(value) or len(value.encode()) > 255):
                 wrong.append(f"target.{name} is {show(value)}; valid are names up to 255 bytes")
         for index in self.indexes:
-            wrong += _object_to_index(index, self.billing_mode)
+            wrong += _validate_index(index, self.billing_mode)
         if self.sort and not self.partition:
             wrong.append("target.key.sort is named without target.key.partition; name both")
         both = [name for name in self.sort if name in self.partition]
@@ -146,7 +146,7 @@ class DynamoDbTarget(StoreDeclaration):
 
     def validate_target(self, migration: Any) -> list[str]:
         """Refuse what a DynamoDB table cannot keep: it has one time for an item, or none."""
-        wrong = [*self.wrong(), *object_to_table_name(migration.target.table.table)]
+        wrong = [*self.wrong(), *validate_table_name(migration.target.table.table)]
         if migration.writetime not in ("now", "row_max"):
             wrong.append(
                 f"writetime is {show(migration.writetime)}, but an item of DynamoDB has one time "
@@ -171,7 +171,7 @@ class DynamoDbTarget(StoreDeclaration):
                     f"target.{name}_attribute does nothing with {name}: "
                     f"{getattr(migration, name)}; set {name} to row_max, or leave the attribute out"
                 )
-        return [*wrong, *_object_to_what_is_not_its(migration)]
+        return [*wrong, *_validate_cassandra_only(migration)]
 
     def describe(self, migration: Any) -> list[str]:
         """Say which key the table has, whether it is created, and what its items keep of times."""
@@ -194,7 +194,7 @@ class DynamoDbTarget(StoreDeclaration):
         return [*lines, f"- **Writetime and TTL**: {', '.join(kept) or 'not kept'}"]
 
 
-def _object_to_what_is_not_its(migration: Any) -> list[str]:
+def _validate_cassandra_only(migration: Any) -> list[str]:
     """Refuse what is said of times, levels, batches and counters that only Cassandra has."""
     wrong = []
     if migration.compare_writetime:
@@ -254,7 +254,7 @@ def _codes(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _object_to_capacity(
+def _validate_capacity(
     name: str, billing_mode: str, read_units: int | None, write_units: int | None
 ) -> list[str]:
     wrong = []
@@ -269,25 +269,25 @@ def _object_to_capacity(
                 "leave one of them out"
             )
         elif units is not None:
-            wrong += object_to_number(f"{name}.capacity.{kind}", units, 1, MAX_UNITS)
+            wrong += validate_number(f"{name}.capacity.{kind}", units, 1, MAX_UNITS)
     return wrong
 
 
-def _object_to_index(index: GlobalIndex, billing_mode: str) -> list[str]:
+def _validate_index(index: GlobalIndex, billing_mode: str) -> list[str]:
     name = f"target.indexes.{index.name}"
     if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", index.name or ""):
         return [
             f"target.indexes names {show(index.name)}; valid are 3 to 255 letters, digits and _.-"
         ]
-    wrong = _object_to_capacity(name, billing_mode, index.read_units, index.write_units)
+    wrong = _validate_capacity(name, billing_mode, index.read_units, index.write_units)
     if isinstance(index.projection, str):
-        return [*wrong, *object_to_choice(f"{name}.projection", index.projection, PROJECTIONS)]
+        return [*wrong, *validate_choice(f"{name}.projection", index.projection, PROJECTIONS)]
     if not index.projection:
         wrong.append(f"{name}.projection names no column; set it to KEYS_ONLY")
-    return [*wrong, *object_to_names(f"{name}.projection", index.projection)]
+    return [*wrong, *validate_names(f"{name}.projection", index.projection)]
 
 
-def object_to_table_name(name: str) -> list[str]:
+def validate_table_name(name: str) -> list[str]:
     """Refuse what DynamoDB would not take as a table's name."""
     if re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", name):
         return []

@@ -39,7 +39,7 @@ def describe_items(plan: Plan) -> tuple[Fidelity, ...]:
                 notes.append(
                     "what no N holds is a string"
                     if declared.numbers == "string" and not is_key
-                    else "a row with what no N holds is set aside or fails its range"
+                    else "a row with what no N holds is rejected or fails its range"
                 )
             if kind in ("SS", "NS", "BS"):
                 notes.append("a set without an order")

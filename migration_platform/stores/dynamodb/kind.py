@@ -9,7 +9,7 @@ from migration_platform.stores.dynamodb.target import (
 )
 from migration_platform.stores.interface import Kind
 
-DYNAMODB = Kind(
+KIND = Kind(
     DynamoDbTarget,
     open_target=ItemTarget,
     describe_fidelity=describe_items,

@@ -53,7 +53,7 @@ class ItemWrites:
 class RowWriter:
     """Writes rows as items.
 
-    A row that no item can hold, or that is refused for its values, is handed to `on_rejected`.
+    A row that no item can hold, or that is rejected for its values, is handed to `on_rejected`.
     """
 
     def __init__(self, writes: ItemWrites, plan: Plan, pace: Pace, on_rejected: OnRejected):
@@ -75,7 +75,7 @@ class RowWriter:
             budget=pace.budget,
             retry_seconds=pace.retry_seconds,
             on_retry=pace.on_retry,
-            on_refused=lambda cells, why: on_rejected(self._key_of(cells), why, True),
+            on_rejected=lambda cells, why: on_rejected(self._key_of(cells), why, True),
             writetime_attribute=form.writetime_attribute,
         )
 
@@ -200,14 +200,14 @@ class ItemKeyReader:
     key_cells: int
 
     def rows(
-        self, keys: Iterable[bytes], pace: Pace, *, refuses: bool = False
+        self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False
     ) -> Iterator[tuple[bytes, Page]]:
         """Read rows by their keys, as `KeyReader` says; a key that no item can have has no row.
 
         Raises:
             PermanentError, TransientError: a row could not be read, or an item is none of a row.
         """
-        del refuses
+        del rejects
         to_cells = compile_cells(self.form, now_seconds=time.time)
         asked, wanted = tee(self.texts(keys))
         answers = get_items(

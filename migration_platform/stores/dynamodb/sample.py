@@ -117,7 +117,7 @@ def _sample_layer(
         windows=tuple(counted),
         tokens=sum(window.end - window.start for window in windows),
         largest_item=items.largest,
-        refused=tuple(items.refused),
+        rejected=tuple(items.rejected),
         is_bounded=is_bounded,
     )
 
@@ -150,16 +150,16 @@ class _Items:
             for index in (found.indexes if found else indexes_of(plan))
         ]
         self.largest = 0
-        self.refused: list[str] = []
+        self.rejected: list[str] = []
 
     def count(self, pages: Sequence[Page], tokens: int) -> Window:
         """Count the items of a window's rows."""
         window = Window(tokens=tokens)
 
-        def refuse(row: BadRow) -> None:
-            self._refuse(window, str(row))
+        def reject(row: BadRow) -> None:
+            self._reject(window, str(row))
 
-        tally, now = Tally(refuse=refuse), int(time.time())
+        tally, now = Tally(reject=reject), int(time.time())
         for page in pages:
             for _, values, _, _ in self._reader.rows(page, tally):
                 cells = split_cells(values, len(self._sources))
@@ -170,16 +170,16 @@ class _Items:
                     text, _ = self._to_item(cells, now, now * 1_000_000)
                 except UnholdableRow as why:
                     shown = show_key([(s.target, s.target_type, c) for s, c in pairs if s.is_key])
-                    self._refuse(window, f"the row {shown}: {why}")
+                    self._reject(window, f"the row {shown}: {why}")
                     continue
                 size = window.add_item(json.loads(text), self._indexes)
                 self.largest = max(self.largest, size)
         return window
 
-    def _refuse(self, window: Window, told: str) -> None:
-        window.refused += 1
-        if len(self.refused) < SHOWN:
-            self.refused.append(told)
+    def _reject(self, window: Window, told: str) -> None:
+        window.rejected += 1
+        if len(self.rejected) < SHOWN:
+            self.rejected.append(told)
 
 
 def _read_window(

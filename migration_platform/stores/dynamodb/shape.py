@@ -214,38 +214,38 @@ def _type_in_items(plan: Plan, source: Source) -> str:
     return source.origin_type if passes else source.target_type
 
 
-def object_to_items(plan: Plan, found: DynamoTable | None, ready: DynamoTable | None) -> list[str]:
+def validate_items(plan: Plan, found: DynamoTable | None, ready: DynamoTable | None) -> list[str]:
     """Refuse items that no table could have, and a table that has another key.
 
     `found` is the table that is there, `ready` the same unless it is still being made.
     """
     forms: list[ItemForm] = []
-    objections: list[str] = []
+    problems: list[str] = []
     declared = plan.migration.target.declared
     assert isinstance(declared, DynamoDbTarget)
     for layer in plan.layers:
         try:
             forms.append(build_item_form(plan, layer, layer.ordered(())))
         except DeclarationError as error:
-            objections.append(str(error))
-    if objections:
-        return list(dict.fromkeys(objections))
+            problems.append(str(error))
+    if problems:
+        return list(dict.fromkeys(problems))
     wanted = _to_key(key_schema(forms[0]))
     if found is not None and found.key != wanted:
-        objections.append(
+        problems.append(
             f"the table {found.name} has the key {_show(found.key)}, but its items would have "
             f"{_show(wanted)}; name the key's columns in target.key, or another table"
         )
     return [
-        *objections,
-        *_object_to_ttl(declared, ready),
-        *_object_to_unused_names(declared, forms[0]),
-        *_object_to_declared_indexes(declared, forms),
-        *_object_to_found_indexes(declared, forms[0], found),
+        *problems,
+        *_validate_ttl(declared, ready),
+        *_validate_joined_names(declared, forms[0]),
+        *_validate_declared_indexes(declared, forms),
+        *_validate_found_indexes(declared, forms[0], found),
     ]
 
 
-def _object_to_ttl(declared: DynamoDbTarget, ready: DynamoTable | None) -> list[str]:
+def _validate_ttl(declared: DynamoDbTarget, ready: DynamoTable | None) -> list[str]:
     """Refuse a table whose items would expire by another attribute, or not at all."""
     wanted = declared.ttl_attribute
     if ready is None or not wanted or ready.ttl_attribute == wanted:
@@ -262,9 +262,9 @@ def _object_to_ttl(declared: DynamoDbTarget, ready: DynamoTable | None) -> list[
     ]
 
 
-def _object_to_declared_indexes(declared: DynamoDbTarget, forms: Sequence[ItemForm]) -> list[str]:
+def _validate_declared_indexes(declared: DynamoDbTarget, forms: Sequence[ItemForm]) -> list[str]:
     """Refuse indexes of attributes that nothing fills, or whose values no key can be."""
-    objections: list[str] = []
+    problems: list[str] = []
     names = [column.name for column in forms[0].columns]
     attributes = {column.name for form in forms for column in form.columns} | {
         *forms[0].key_names,
@@ -272,14 +272,14 @@ def _object_to_declared_indexes(declared: DynamoDbTarget, forms: Sequence[ItemFo
     }
     for index in declared.indexes:
         if not isinstance(index.projection, str):
-            objections += [
+            problems += [
                 f"target.indexes.{index.name}.projection names {quote(name)}, which nothing fills; "
                 f"valid are {', '.join(map(quote, sorted(attributes)))}"
                 for name in index.projection
                 if name not in attributes
             ]
         unknown = [n for n in (index.partition, index.sort) if n is not None and n not in names]
-        objections += [
+        problems += [
             f"target.indexes.{index.name} names {quote(name)}, which nothing fills; valid are "
             f"{', '.join(map(quote, names))}"
             for name in unknown
@@ -288,23 +288,23 @@ def _object_to_declared_indexes(declared: DynamoDbTarget, forms: Sequence[ItemFo
             try:
                 _to_index(forms[0], index)
             except DeclarationError as error:
-                objections.append(str(error))
+                problems.append(str(error))
             else:
                 keys = [name for name in (index.partition, index.sort) if name is not None]
                 where = f"target.indexes.{index.name} names"
-                objections += _object_to_index_values(forms[0], keys, where)
-    return objections
+                problems += _validate_index_values(forms[0], keys, where)
+    return problems
 
 
-def _object_to_found_indexes(
+def _validate_found_indexes(
     declared: DynamoDbTarget, form: ItemForm, found: DynamoTable | None
 ) -> list[str]:
     """Refuse what an index that the table has, and nobody declared, could not hold."""
-    objections: list[str] = []
+    problems: list[str] = []
     names = [column.name for column in form.columns]
     for index in _undeclared(declared, found):
         keys = [key.name for key in index.key if key.name in names]
-        objections += [
+        problems += [
             f"the index {index.name} of {found.name if found else ''} has the key "
             f"{_show(index.key)}, but {quote(key.name)} would be {form.type_of(key.name)}; set "
             f"target.attributes.{key.name}.type, or drop the index"
@@ -312,11 +312,11 @@ def _object_to_found_indexes(
             if key.name in keys and form.type_of(key.name) != key.key_type
         ]
         where = f"the key of the index {index.name} is"
-        objections += _object_to_index_values(form, keys, where)
-    return objections
+        problems += _validate_index_values(form, keys, where)
+    return problems
 
 
-def _object_to_unused_names(declared: DynamoDbTarget, form: ItemForm) -> list[str]:
+def _validate_joined_names(declared: DynamoDbTarget, form: ItemForm) -> list[str]:
     """Refuse a name for joined columns where the key is one column, and so named as that is."""
     used = {part.name for part in form.parts}
     return [
@@ -335,24 +335,24 @@ def _undeclared(declared: DynamoDbTarget, found: DynamoTable | None) -> list[Ind
     return [index for index in (found.indexes if found else ()) if index.name not in names]
 
 
-def _object_to_index_values(form: ItemForm, keys: Sequence[str], says: str) -> list[str]:
+def _validate_index_values(form: ItemForm, keys: Sequence[str], says: str) -> list[str]:
     """Refuse values that the key of an index cannot have, however they are written."""
-    objections = []
+    problems = []
     for name in keys:
         if name in form.key_columns:
             continue
         where = f"{says} {quote(name)}"
         if form.nulls == "null":
-            objections.append(
+            problems.append(
                 f"{where}, of which a null would be an attribute NULL, and no key of an index is; "
                 "leave target.nulls out"
             )
         if form.numbers == "string" and form.type_of(name) == "N":
-            objections.append(
+            problems.append(
                 f"{where}, of which target.numbers: string may make a string, and the key of the "
                 f"index is a number; set target.attributes.{name}.type to S"
             )
-    return objections
+    return problems
 
 
 def _show(key: tuple[KeyAttribute, ...]) -> str:

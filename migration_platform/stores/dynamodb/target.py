@@ -25,9 +25,9 @@ from migration_platform.stores.dynamodb.shape import (
     build_item_form,
     create_target,
     find_ready,
-    object_to_items,
     shape_target,
     tell_table,
+    validate_items,
 )
 from migration_platform.stores.dynamodb.tables import DynamoTable, describe, find_table
 from migration_platform.stores.dynamodb.writes import empty_table
@@ -91,7 +91,7 @@ class ItemTarget(Target):
         """Refuse items that no table could have, and a table that has another key."""
         del origin
         found = found or Found(None, None)
-        return object_to_items(plan, found.table, found.ready)
+        return validate_items(plan, found.table, found.ready)
 
     def create(self, plan: Plan, report: Callable[[str], None]) -> None:
         """Create the table and wait until it is active.
@@ -145,9 +145,9 @@ class ItemTarget(Target):
         }
         if differs := tell_table(plan, found):
             told["table_differs"] = Markdown("\n".join(f"- {line}" for line in differs))
-        if cost.refused.value:
-            told["rows_that_no_item_can_hold"] = round(cost.refused.value)
-            told["no_item_can_hold"] = list(cost.refused_samples)
+        if cost.rejected.value:
+            told["rows_that_no_item_can_hold"] = round(cost.rejected.value)
+            told["no_item_can_hold"] = list(cost.rejected_samples)
         return told
 
     def prepare_writes(self, plan: Plan, layer: Layer) -> ItemWrites:

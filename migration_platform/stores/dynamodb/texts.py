@@ -64,7 +64,7 @@ def read_varint(cell: bytes) -> int:
 
 
 def _varint_text(cell: bytes) -> str:
-    # Python refuses to write an int of more than 4300 digits, and means well.
+    # Python limits the conversion of an int to 4300 digits, as a protection.
     return str(Decimal(read_varint(cell)))
 
 

@@ -13,7 +13,7 @@ from migration_platform.stores.dynamodb.texts import TEXTS
 
 AttributeType = Literal["S", "N", "B", "BOOL", "L", "M", "SS", "NS", "BS"]
 Numbers = Literal["refuse", "string"]
-"""What becomes of a number that no `N` holds: its row is set aside, or it is an `S`."""
+"""What becomes of a number that no `N` holds: its row is rejected, or it is an `S`."""
 
 MAX_LEVELS = 31
 """How many lists and maps may lie in each other: what is in the innermost is the 32nd level.

@@ -27,8 +27,8 @@ BATCH_CHARACTERS = 1_000_000
 """At most 4 MB in UTF-8, where 16 MB are allowed: a request that fails is sent again whole."""
 ASK_CONSUMED = '"ReturnConsumedCapacity":"TOTAL",'
 
-OnRefused = Callable[[Any, PermanentError], None]
-"""Told the mark of an item that the server refuses for good."""
+OnRejected = Callable[[Any, PermanentError], None]
+"""Told the mark of an item that the server rejects for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ItemWriter:
     """Writes items, a bounded number of requests in flight; `flush` before counting on them.
 
     All state belongs to the calling thread: the connection's threads only sign, send and hand
-    back what ended. An item that the server refuses for its values is handed to `on_refused`, if
+    back what ended. An item that the server rejects for its values is handed to `on_rejected`, if
     there is one; the items around it are written.
 
     With `writetime_attribute` each item is sent alone, and only written if the table holds none
@@ -79,7 +79,7 @@ class ItemWriter:
         budget: RateBudget,
         retry_seconds: float,
         on_retry: OnRetry,
-        on_refused: OnRefused | None = None,
+        on_rejected: OnRejected | None = None,
         writetime_attribute: str | None = None,
         in_flight: int = REQUESTS_IN_FLIGHT,
     ):
@@ -90,7 +90,7 @@ class ItemWriter:
         self._budget = budget
         self._retry_seconds = retry_seconds
         self._on_retry = on_retry
-        self._on_refused = on_refused
+        self._on_rejected = on_rejected
         self._window = in_flight
         self._flying = 0
         self._ended: SimpleQueue[tuple[_Request, dict[str, Any] | None, BaseException | None]] = (
@@ -227,8 +227,8 @@ class ItemWriter:
         elif isinstance(error, ConditionFailedError):
             self.rows_left_alone += len(request.items)
             self._forget(request.items)
-        elif is_about_row(error) and self._on_refused is not None:
-            self._set_apart(request, error, self._on_refused)
+        elif is_about_row(error) and self._on_rejected is not None:
+            self._split_or_reject(request, error, self._on_rejected)
         else:
             self._try_again(request, error)
 
@@ -281,13 +281,15 @@ class ItemWriter:
         self._waiting.append((time.monotonic() + delay, request))
         self._waiting.sort(key=lambda entry: entry[0])
 
-    def _set_apart(self, request: _Request, refusal: BaseException, on_refused: OnRefused) -> None:
+    def _split_or_reject(
+        self, request: _Request, refusal: BaseException, on_rejected: OnRejected
+    ) -> None:
         """Send the halves of a batch that was refused; hand over the item that was alone."""
         items = request.items
         if len(items) == 1:
             self._under_way.discard(items[0].key_json)
             assert isinstance(refusal, PermanentError)
-            on_refused(items[0].mark, refusal)
+            on_rejected(items[0].mark, refusal)
             return
         middle = len(items) // 2
         for half in (items[:middle], items[middle:]):

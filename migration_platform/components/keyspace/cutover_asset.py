@@ -1,4 +1,4 @@
-"""The gate before a keyspace is taken over, and the sensor that closes it again."""
+"""The cutover of a keyspace: whether it is ready, and the sensor that takes that back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ READY = "ready_for_cutover"
 
 
 def build_cutover_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg.AssetsDefinition:
-    """Build the gate: green only when every check of every table is."""
+    """Build the cutover's asset: green only when every check of every table is."""
     ready = dg.AssetCheckSpec(
         READY,
         asset=declared.cutover_key,
@@ -57,9 +57,9 @@ def build_cutover_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg
         # return no results of their own (see ranged_run.py): launch it after that run.
         backfill_policy=dg.BackfillPolicy.single_run(),
         description=(
-            f"The gate before `{quote(declared.target_keyspace)}` in `{declared.target.store}` "
-            "takes over: green only if the schemas match and every check of every table is green "
-            "and newer than its last copy. It compares the schemas anew; rows it does not read."
+            f"Whether `{quote(declared.target_keyspace)}` in `{declared.target.store}` is ready "
+            "for the cutover: green only if the schemas match and every check of every table is "
+            "green and newer than its last copy. It compares the schemas again, and reads no rows."
         ),
         required_resource_keys={declared.origin.store, declared.target.store},
     )
@@ -83,7 +83,7 @@ def build_cutover_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg
 
 @dataclass
 class _Beside:
-    """What a green gate does not vouch for: texts with the tables of which they are true."""
+    """What a green cutover does not vouch for: texts with the tables of which they are true."""
 
     filters: dict[str, list[str]] = field(default_factory=dict)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
@@ -209,7 +209,7 @@ def _verdict(
     }
     if not problems and known.moved:
         said = (
-            f"{declared.target_name} is ready for the cut-over: {beside.schemas}, and all {checks} "
+            f"{declared.target_name} is ready for the cutover: {beside.schemas}, and all {checks} "
             f"checks of {len(known.moved)} tables {beside.checks}."
         )
         return True, said + beside.sentences, metadata
@@ -233,21 +233,21 @@ def _report(instance: dg.DagsterInstance, asset: dg.AssetKey, result: dg.AssetCh
 
 
 def build_cutover_sensor(*, declared: DeclaredKeyspace, known: KnownTables) -> dg.SensorDefinition:
-    """Build the sensor that turns the gate red when a table is copied again or a check is red."""
-    gate = dg.AssetCheckKey(declared.cutover_key, READY)
+    """Build the sensor: it turns the cutover red when a table is copied again or a check is red."""
+    ready = dg.AssetCheckKey(declared.cutover_key, READY)
     schemas = dg.AssetCheckKey(declared.schema_key, SCHEMAS_MATCH)
 
     @dg.sensor(
         name=f"{step_name(declared.cutover_key.path)}_sensor",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Closes {declared.cutover_key.to_user_string()} again when what it says is "
-        "no longer so; it opens nothing.",
+        description=f"Turns {declared.cutover_key.to_user_string()} red again when what it says is "
+        "no longer so; it turns nothing green.",
     )
-    def closes_the_gate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    def watch_cutover(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         """Look at the event log, and at no database."""
-        if judge_check(context.instance, gate, 0.0):
-            return dg.SkipReason("The gate is not green.")
+        if judge_check(context.instance, ready, 0.0):
+            return dg.SkipReason("The cutover is not green.")
         problems = {
             table.name: reasons
             for table in known.moved
@@ -256,7 +256,7 @@ def build_cutover_sensor(*, declared: DeclaredKeyspace, known: KnownTables) -> d
         if judge_check(context.instance, schemas, 0.0):
             problems["schema"] = [f"{SCHEMAS_MATCH} is red"]
         if not problems:
-            return dg.SkipReason("The gate is green, and rightly.")
+            return dg.SkipReason("The cutover is green, and still true.")
         passed, said, metadata = _verdict(declared, known, problems, _Beside())
         _report(
             context.instance,
@@ -267,4 +267,4 @@ def build_cutover_sensor(*, declared: DeclaredKeyspace, known: KnownTables) -> d
         )
         return dg.SkipReason(said)
 
-    return closes_the_gate
+    return watch_cutover

@@ -1,4 +1,4 @@
-"""What the stores let a run do: asked before it begins, and again when one refuses on the way."""
+"""Checks what the stores allow a run to do: before it begins, and again when one refuses later."""
 
 import time
 
@@ -25,7 +25,7 @@ def refuse_denied(plan: Plan, origin: Origin, target: Target, uses: Uses | None 
 
 
 def look_again(plan: Plan, origin: Origin, target: Target, uses: Uses | None = None) -> None:
-    """Hold a run that is under way against the stores once more, after one of them refused.
+    """Check a running run against the stores again, after one of them refused something.
 
     Raises:
         DeniedError: the run cannot go on: what it needs is gone, or is not allowed any more.

@@ -5,18 +5,18 @@ from migration_platform.declaration.migration import Endpoint
 from migration_platform.errors import MigrationError
 from migration_platform.plan.model import Plan, Table
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.masks import object_to_masks
+from migration_platform.stores.cassandra.masks import validate_masks
 
 
-def object_to_hidden(plan: Plan, origin: Connection) -> list[str]:
+def validate_masked_columns(plan: Plan, origin: Connection) -> list[str]:
     """Refuse masked columns of the origin that a copy, or the choice of its rows, looks at."""
     chosen = plan.migration.filter
     read = {source.origin for layer in plan.layers for source in layer.sources}
     read |= {*plan.origin.primary_key, *([chosen.column.name] if chosen.column else [])}
-    return object_to_masks(origin, plan.origin.name, plan.migration.origin.store, read)
+    return validate_masks(origin, plan.origin.name, plan.migration.origin.store, read)
 
 
-def object_to_ring(endpoint: Endpoint, origin: Table) -> list[str]:
+def validate_ring(endpoint: Endpoint, origin: Table) -> list[str]:
     """Refuse an origin of which no token range can be told."""
     if origin.is_murmur3:
         return []
@@ -27,13 +27,13 @@ def object_to_ring(endpoint: Endpoint, origin: Table) -> list[str]:
     ]
 
 
-def object_to_where(plan: Plan, connection: Connection) -> list[str]:
+def validate_where(plan: Plan, connection: Connection) -> list[str]:
     """Let the server look at a user's condition, if there is one, before anything is written."""
     table, where = plan.origin, plan.migration.filter.where
     if not where:
         return []
     key = ", ".join(map(quote, table.partition_key))
-    objections = []
+    problems = []
     for layer in plan.layers:
         statics = layer.name == "statics"
         names = [s.origin for s in layer.sources if s.is_static] if statics else []
@@ -51,6 +51,6 @@ def object_to_where(plan: Plan, connection: Connection) -> list[str]:
                 else ""
             )
             said = str(error).removeprefix("cannot prepare a statement: ")
-            objections.append(f"filter.where is refused: {said}{way_out}")
+            problems.append(f"filter.where is refused: {said}{way_out}")
             break
-    return objections
+    return problems
