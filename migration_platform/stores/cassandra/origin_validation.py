@@ -1,4 +1,4 @@
-"""What only a Cassandra can say of a migration: its tables, and whether it takes a condition."""
+"""What a Cassandra origin would refuse or hide of a migration: hashes, masked columns, conditions."""
 
 from migration_platform.cql.names import quote
 from migration_platform.declaration.migration import Endpoint
