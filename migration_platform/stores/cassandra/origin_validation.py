@@ -1,4 +1,4 @@
-"""What a Cassandra origin would refuse or hide of a migration: hashes, masked columns, conditions."""
+"""What a Cassandra origin would refuse or hide: foreign hashes, masked columns, conditions."""
 
 from migration_platform.cql.names import quote
 from migration_platform.declaration.migration import Endpoint
