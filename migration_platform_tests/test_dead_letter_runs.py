@@ -17,7 +17,7 @@ from migration_platform_tests.tables import create_table, plan_copy
 pytestmark = DAGSTERS_OWN_WARNINGS
 
 
-def test_a_row_that_is_set_aside_keeps_a_check_red_until_it_is_replayed(move: Move) -> None:
+def test_a_row_that_is_rejected_keeps_a_check_red_until_it_is_replayed(move: Move) -> None:
     move.declare(dead_letters={"max_rows": 5}, tracking_keyspace=move.keyspace)
     move.add_a_row_that_the_target_refuses(KEYS[2])
     letters = dg.AssetKey([*move.target.path[:-1], f"{move.target.path[-1]}_dead_letters"])

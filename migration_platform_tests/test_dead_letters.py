@@ -150,7 +150,7 @@ def numbers(connection: Connection, make: Callable) -> tuple[TableName, TableNam
     return origin, target
 
 
-def test_rows_that_cannot_be_converted_are_set_aside_and_the_others_arrive(
+def test_rows_that_cannot_be_converted_are_rejected_and_the_others_arrive(
     connection, reader, make, keyspace
 ):
     origin, target = numbers(connection, make)
@@ -213,7 +213,7 @@ def test_more_bad_rows_than_the_budget_allows_fail_the_range_and_what_was_found_
     assert "and 1 more; dead_letters.max_rows is 1" in result.failed[0][1]
 
 
-def test_each_kind_of_row_that_cannot_be_formed_is_set_aside(connection, reader, make, keyspace):
+def test_each_kind_of_row_that_cannot_be_formed_is_rejected(connection, reader, make, keyspace):
     origin = make("a", "k int, c text, v text, j text, st text STATIC, PRIMARY KEY (k, c)")
     target = make("b", "k int, v text, c text, n int, st int STATIC, PRIMARY KEY (k, v, c)")
     good = [{"k": k, "c": "x", "v": "v", "j": '{"n": 1}', "st": "1"} for k in range(5)]
@@ -279,7 +279,7 @@ def test_a_key_that_the_target_does_not_tell_is_kept_too(connection, make, keysp
 
 
 @pytest.mark.parametrize("across", [False, True])
-def test_rows_that_the_server_refuses_are_set_aside_and_those_of_their_batches_arrive(
+def test_rows_that_the_server_rejects_are_dead_letters_and_those_of_their_batches_arrive(
     connection, strict, make, keyspace, across
 ):
     columns = "k int, c int, v text, s set<int>, w text, l list<int>"
@@ -364,7 +364,7 @@ def test_a_refused_row_is_named_without_a_budget(connection, strict, make):
         copy_all(plan, connection, strict)
 
 
-def test_what_is_no_rows_fault_sets_nothing_aside(connection, strict, make):
+def test_what_is_no_rows_fault_rejects_nothing(connection, strict, make):
     body = "k int PRIMARY KEY, v text"
     origin, target = make("a", body), create_table(strict, "strict", "changed", body)
     fill(connection, origin, "k, v", [(n, "x") for n in range(10)])
@@ -408,7 +408,9 @@ def test_a_piece_whose_last_write_failed_is_never_told_as_done(connection, reade
     assert there >= {k for k in range(40) if token_of_key(k.to_bytes(4, "big")) not in pieces[0]}
 
 
-def test_a_counter_whose_key_is_refused_is_set_aside(connection, reader, make, keyspace):
+def test_a_counter_whose_key_the_server_rejects_is_a_dead_letter(
+    connection, reader, make, keyspace
+):
     origin = make("a", "k text, c text, n counter, PRIMARY KEY (k, c)")
     target = make("b", "k text, c text, n counter, PRIMARY KEY ((k, c))")
     add = connection.session.prepare(f"UPDATE {origin} SET n = n + ? WHERE k = ? AND c = ?")
@@ -423,7 +425,7 @@ def test_a_counter_whose_key_is_refused_is_set_aside(connection, reader, make, k
         assert len(dead_letters_of(connection, keyspace)) == 1
 
 
-def test_a_row_that_cannot_be_stored_as_a_letter_fails_its_range(connection, make, keyspace):
+def test_a_row_that_cannot_be_stored_as_a_dead_letter_fails_its_range(connection, make, keyspace):
     origin, target = numbers(connection, make)
     plan = plan_between(connection, connection, origin, target, columns=NUMBERS, token_ranges=1)
     stores = in_process(plan, connection)
@@ -435,7 +437,7 @@ def test_a_row_that_cannot_be_stored_as_a_letter_fails_its_range(connection, mak
         copy_all(plan, connection)
 
 
-def test_a_keyspace_for_letters_that_cannot_be_made_is_refused_before_anything_is_written(
+def test_a_keyspace_for_dead_letters_that_cannot_be_made_is_refused_before_anything_is_written(
     strict_settings, strict, make
 ):
     admin = replace(strict_settings, username="cassandra", password="cassandra")
@@ -477,7 +479,7 @@ def test_causes_are_counted_whatever_their_sizes(found: list[tuple[str, int]]) -
 # -- what becomes of letters ----------------------------------------------------------------------
 
 
-def test_letters_whose_rows_were_mended_go_when_their_range_is_copied_again(
+def test_dead_letters_whose_rows_were_repaired_go_when_their_range_is_copied_again(
     connection, make, keyspace
 ):
     origin, target = numbers(connection, make)
@@ -561,7 +563,7 @@ class KilledAfter:
                     kill(self._pool.process_ids[0], signal.SIGKILL)
 
 
-def test_letters_survive_the_death_of_a_worker(connection, settings, make, keyspace):
+def test_dead_letters_survive_the_death_of_a_worker(connection, settings, make, keyspace):
     origin, target = make("a", "k int PRIMARY KEY, v text"), make("b", "k int PRIMARY KEY, v int")
     fill(connection, origin, "k, v", [(n, "none") for n in range(1500)])
     plan = plan_between(

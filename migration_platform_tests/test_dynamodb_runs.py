@@ -222,7 +222,7 @@ def test_a_comparison_of_dynamodb_says_what_it_has_not_looked_at(users: Users) -
     )
 
 
-def test_rows_that_no_item_can_hold_are_set_aside_and_replayed(users: Users) -> None:
+def test_rows_that_no_item_can_hold_are_rejected_and_replayed(users: Users) -> None:
     users.declare(dead_letters={"max_rows": 5}, tracking_keyspace=users.keyspace)
     bad = uuid.uuid4()
     insert = f"INSERT INTO {{origin}} (id, score, name) VALUES ({bad}, NaN, 'Nan')"
@@ -337,7 +337,9 @@ def test_the_plan_tells_what_a_copy_will_consume(users: Users) -> None:
     assert "score: no N holds Infinity" in lines["rows that no item can hold"]
     assert users.target_name not in users.tables()
     values = {line.split(" | ")[0].strip("| "): line for line in told["fidelity"].split("\n")}
-    assert values["score"].startswith("| score | N: as they are; a row with what no N holds is set")
+    assert values["score"].startswith(
+        "| score | N: as they are; a row with what no N holds is rejected"
+    )
     assert values["id"] == "| id | S: as they are |  | ✓ |"
     assert "no writetime is kept; no item expires" in values["(writetime and TTL)"]
     assert told["inexact"] == "(writetime and TTL)"

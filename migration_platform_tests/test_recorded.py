@@ -65,7 +65,7 @@ def test_ranges_that_were_copied_and_compared_before_still_count(now: dict[str, 
     assert told(now, TABLES, *wanted) == told(then, TABLES, *wanted)
 
 
-def test_runs_and_letters_are_found_under_the_names_of_before(now: dict[str, Any]) -> None:
+def test_runs_and_dead_letters_are_found_under_the_names_of_before(now: dict[str, Any]) -> None:
     wanted = ("tracked_as", "tracked_in", "letters_as")
     assert told(now, TABLES, *wanted) == told(then, TABLES, *wanted)
 

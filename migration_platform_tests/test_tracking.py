@@ -497,7 +497,7 @@ def test_what_is_read_in_a_comparison_is_valid_mismatched_missing_skipped_or_an_
     assert read_run_info(to_run_info(VALIDATE, counters)) == dict(counters)
 
 
-def test_rows_set_aside_within_the_budget_are_errors_of_a_range_that_passed() -> None:
+def test_rows_rejected_within_the_budget_are_errors_of_a_range_that_passed() -> None:
     counters = copy_counters(RangeCounts(read=5, written=4, set_aside=1), failed=False)
     assert to_run_info(MIGRATE, counters) == (
         "Read: 5; Write: 4; Skipped: 0; Error: 1; Partitions Passed: 1; Partitions Failed: 0"

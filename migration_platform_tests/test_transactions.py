@@ -211,7 +211,7 @@ def test_a_row_that_is_read_again_is_read_serially(unfinished):
         assert sorted(each.kind for each in suspects) == sorted(differ)
 
 
-def test_a_letter_is_replayed_with_what_was_accepted(unfinished):
+def test_a_dead_letter_is_replayed_with_what_was_accepted(unfinished):
     a, connection = f"{unfinished.keyspace}.a", unfinished.connection
     unfinished.make("numbers", BODY.replace("v text", "v int"))
     unfinished.execute(f"INSERT INTO {a} (k, b, c, v) VALUES (1, 'x', 1, 'no number')")

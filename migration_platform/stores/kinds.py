@@ -22,6 +22,8 @@ _MODULES = {
     "dynamodb": "migration_platform.stores.dynamodb.kind",
 }
 _LOADED: dict[str, Kind] = {}
+BUILT_IN = tuple(_MODULES)
+"""The kinds of this package."""
 
 
 def register(kind: Kind) -> None:

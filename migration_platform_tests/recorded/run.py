@@ -1,6 +1,6 @@
 """A copy that was left half done: what it wrote into Dagster's databases and into Cassandra.
 
-Of eight ranges three were copied and found alike, one was copied but for a row that was set aside,
+Of eight ranges three were copied and found alike, one was copied but for a row that was rejected,
 one failed because it had two such rows, and three were never begun.
 """
 
@@ -74,7 +74,7 @@ def fill_origin(session: Session) -> None:
 
 
 def repair_origin(session: Session) -> None:
-    """Give the rows that were set aside what the target can hold."""
+    """Give the rejected rows values that the target can hold."""
     for row in session.execute(f"SELECT region, id, status FROM {ORIGIN}"):
         if row["status"] == "":
             session.execute(

@@ -39,7 +39,7 @@ from migration_platform.declaration.migration import Endpoint, Guardrails, Migra
 from migration_platform.declaration.stores import StoreDeclaration
 from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
-from migration_platform.stores.kinds import kind_of, origins, targets
+from migration_platform.stores.kinds import BUILT_IN, kind_of, origins, targets
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
@@ -326,12 +326,14 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             ("target", self.target.store, targets()),
             *([("events", self.events.store, ("kafka",))] if self.events else []),
         ]
+        # Kinds from outside are worth a word where the project has such a store.
+        known = {*BUILT_IN, *kinds.values()}
         wrong = [
             f"{attribute}.store is {name}, a {kinds[name]} store; valid are the "
-            f"{' and '.join(valid)} stores "
+            f"{' and '.join(kind for kind in valid if kind in known)} stores "
             f"{', '.join(store for store in kinds if kinds[store] in valid)}"
             for attribute, name, valid in needed
-            if kinds.get(name, valid[0]) not in valid
+            if name in kinds and kinds[name] not in valid
         ]
         if wrong:
             raise DeclarationError("; ".join(wrong))
