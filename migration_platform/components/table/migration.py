@@ -327,7 +327,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             *([("events", self.events.store, ("kafka",))] if self.events else []),
         ]
         # Kinds from outside are worth a word where the project has such a store.
-        known = {*BUILT_IN, *kinds.values()}
+        known = {*BUILT_IN, "kafka", *kinds.values()}
         wrong = [
             f"{attribute}.store is {name}, a {kinds[name]} store; valid are the "
             f"{' and '.join(kind for kind in valid if kind in known)} stores "
