@@ -513,7 +513,7 @@ def test_rows_that_are_written_now_live_for_ever_also_where_the_target_says_othe
         (
             {
                 **{"row_max": CDM, "writetime": "row_max", "ttl": "none"},
-                "target_dynamodb": DynamoDbTarget(writetime_attribute="written"),
+                "target_declared": DynamoDbTarget(writetime_attribute="written"),
             },
             "row_max.if_none_counts is not known of a DynamoDB target",
         ),
