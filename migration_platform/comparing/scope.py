@@ -18,6 +18,11 @@ MAX_NAMES = 5
 """So many columns a sentence names; the plan has all."""
 MAX_SHOWN = 200
 """So many characters of a condition a sentence shows; the declaration has all."""
+ALL_ROWS = "all rows"
+FILTER = "filter"
+"""Metadata key of the conditions that chose what was copied and compared."""
+DECLARED_FILTER = "declared_filter"
+"""Metadata key of the declared filter, where one run took another in its place."""
 ONLY_THE_TARGETS = "rows that only the target has"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -29,7 +34,8 @@ class Scope:
     `chosen` are the conditions of which a row must meet all, `made_of` says what a row is made of
     where it is no row of the origin, `beside` what else was compared, `passed_over` what was not.
     With `one_way` nobody looks for what only the target has; `with_times` says that each cell's
-    writetime and TTL count.
+    writetime and TTL count. `declared` is the declared filter in words, where one run took another
+    in its place.
     """
 
     chosen: tuple[str, ...] = ()
@@ -38,6 +44,7 @@ class Scope:
     one_way: bool = False
     with_times: bool = False
     passed_over: tuple[str, ...] = ()
+    declared: str = ""
 
     @property
     def filter(self) -> str:
@@ -55,10 +62,29 @@ class Scope:
         return replace(self, passed_over=())
 
     @property
-    def metadata(self) -> dict[str, str]:
-        """Both texts by name, those that there are."""
-        told = {"filter": self.filter, "not_looked_at": self.not_looked_at}
+    def of_rows(self) -> dict[str, str]:
+        """Which rows were chosen, as metadata; empty if that is all, as declared."""
+        told = {FILTER: self.filter, DECLARED_FILTER: self.declared}
         return {name: text for name, text in told.items() if text}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """All texts by name, those that there are."""
+        over = {"not_looked_at": self.not_looked_at} if self.not_looked_at else {}
+        return self.of_rows | over
+
+    @property
+    def told_filter(self) -> str:
+        """The sentence that tells of the filter, with a blank before it."""
+        if self.declared:
+            chosen = self.filter or ALL_ROWS
+            return f" Filter of this run alone: {chosen}; declared is: {self.declared}."
+        return f" Filter: {self.filter}." if self.chosen else ""
+
+    @property
+    def ending_of_run(self) -> str:
+        """How a red sentence ends: only a filter of the run's own makes it differ."""
+        return f".{self.told_filter}".removesuffix(".") if self.declared else ""
 
     def ending(self, *more: str) -> str:
         """Give the sentences that end a green one, each with a blank before it.
@@ -66,8 +92,7 @@ class Scope:
         `more` was not looked at either; what is empty is left out.
         """
         over = "; ".join(text for text in (*more, self.not_looked_at) if text)
-        filtered = f" Filter: {self.filter}." if self.chosen else ""
-        return filtered + (f" Not looked at: {over}." if over else "")
+        return self.told_filter + (f" Not looked at: {over}." if over else "")
 
 
 def describe_filter(migration: Migration) -> tuple[str, ...]:
@@ -93,9 +118,13 @@ def describe_filter(migration: Migration) -> tuple[str, ...]:
     return tuple(found)
 
 
-def describe_scope(plan: Plan) -> Scope:
-    """Say what a comparison under this plan looks at, and what it passes over."""
+def describe_scope(plan: Plan, declared: Migration | None = None) -> Scope:
+    """Say what a comparison under this plan looks at, and what it passes over.
+
+    With `declared` it tells of a filter that is the run's own, and no declared one.
+    """
     migration = plan.migration
+    own = declared is not None and declared.filter != migration.filter
     chosen = describe_filter(migration)
     if plan.lost_keys and migration.collisions != "refuse":
         chosen = (*chosen, f"of rows that become one the {migration.collisions}")
@@ -108,6 +137,7 @@ def describe_scope(plan: Plan) -> Scope:
         with_times=migration.compare_writetime
         and not all(layer.has_counters for layer in plan.layers),
         passed_over=tuple(_passed_over(plan)),
+        declared="; ".join(describe_filter(declared)) or ALL_ROWS if declared and own else "",
     )
 
 

@@ -74,6 +74,13 @@ def _described(derived: type[BaseModel], declared: type[BaseModel]) -> dict[str,
     return fields
 
 
+def find_wrong(model: type[BaseModel], value: object, path: str) -> list[str]:
+    """Say what of a block of attributes is unknown or unfit, where no YAML was read."""
+    if not isinstance(value, Mapping):
+        return [f"{path} must be a block with {', '.join(model.model_fields)}"]
+    return list(_wrong(model, value, f"{path}."))
+
+
 def _wrong(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
     if not isinstance(value, Mapping):
         return

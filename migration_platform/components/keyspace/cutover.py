@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 from dagster import AssetRecordsFilter, DagsterInstance
 
+from migration_platform.comparing.scope import DECLARED_FILTER
 from migration_platform.components.table.reporting import Job
 
 MAX_TOLD = 10
@@ -51,6 +52,8 @@ def judge_check(instance: DagsterInstance, key: dg.AssetCheckKey, newest: float)
         return "is red"
     if record.event.timestamp < newest:
         return "is older than the last copy or comparison"
+    if DECLARED_FILTER in found.metadata:
+        return "speaks of a run with a filter of its own"
     return ""
 
 

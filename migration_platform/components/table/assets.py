@@ -17,6 +17,12 @@ from migration_platform.components.table.replaying import replay_dead_letters
 from migration_platform.components.table.reporting import Job
 from migration_platform.components.table.run_stores import find_events, find_side
 
+_RUN_FILTER = (
+    "Takes the place of the declared filter for this run, with the same attributes: where, "
+    "token_min, token_max, coverage_percent, writetime_from, writetime_to, column. {} takes all "
+    "rows. What was copied so does not count as copied under the declared filter."
+)
+
 
 class RunConfig(dg.Config):
     """What one run may do otherwise than declared."""
@@ -35,6 +41,7 @@ class RunConfig(dg.Config):
     split_pending: int = Field(
         default=1, description="With resume: into how many pieces each pending one is cut."
     )
+    filter: Any = Field(default=None, description=_RUN_FILTER)
 
 
 class PlanConfig(dg.Config):
@@ -42,6 +49,9 @@ class PlanConfig(dg.Config):
 
     rehearse: bool = Field(
         default=False, description="Read and convert every row, as a copy would, and write none."
+    )
+    filter: Any = Field(
+        default=None, description="The plan of a run with this filter instead of the declared one."
     )
 
 
@@ -100,6 +110,7 @@ def build_ranged_assets(
             resume=config.resume,
             run_id=config.run_id,
             split_pending=config.split_pending,
+            own_filter=config.filter,
         )
 
     return migrate
@@ -167,6 +178,7 @@ def build_plan_asset(*, job: Job, group: str, owners: list[str]) -> dg.AssetsDef
             origin=find_side(context.resources, migration.origin),
             target=find_side(context.resources, migration.target),
             rehearses=config.rehearse,
+            own_filter=config.filter,
         )
 
     return plan

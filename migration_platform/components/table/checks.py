@@ -1,7 +1,8 @@
 """The verdict on a whole table, from the verdicts on its ranges; nothing is scanned here.
 
-A check is green only if every range is copied under the current declaration and was compared
-after its last copy. Until then it is red and names the ranges that are missing.
+A check is green only if every range is copied under the current declaration, or its rows were
+compared equal under it, and was compared after its last copy. Until then it is red and names the
+ranges that are missing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,7 +65,7 @@ def build_check_results(
         ("row_counts_match", _judge_row_counts),
         ("all_ranges_match", _judge_ranges),
     ):
-        passed, description, found = _judge_coverage(diff, states) or judge(
+        passed, description, found = _judge_coverage(diff, states, scope) or judge(
             target, states, migration, scope
         )
         metadata = {**found, **scope.metadata, **_overview(target, states)}
@@ -93,14 +94,16 @@ def build_check_results(
 Judgement = tuple[bool, str, dict[str, Any]]
 
 
-def _judge_coverage(diff: dg.AssetKey, states: Sequence[RangeState]) -> Judgement | None:
+def _judge_coverage(
+    diff: dg.AssetKey, states: Sequence[RangeState], scope: Scope
+) -> Judgement | None:
     """Object as long as not every range is copied, and compared since."""
     missing = [state.token_range for state in states if not state.copied]
     if missing:
         return (
             False,
             f"{len(missing)} of {len(states)} ranges are not copied: {describe_ranges(missing)}; "
-            "materialize them",
+            f"materialize them{scope.ending_of_run}",
             {"ranges_not_copied": _names(missing)},
         )
     unseen = [state.token_range for state in states if not state.compared]
@@ -108,7 +111,7 @@ def _judge_coverage(diff: dg.AssetKey, states: Sequence[RangeState]) -> Judgemen
         return (
             False,
             f"{len(unseen)} of {len(states)} ranges were not compared since they were copied: "
-            f"{describe_ranges(unseen)}; materialize them in {diff.path[-1]}",
+            f"{describe_ranges(unseen)}; materialize them in {diff.path[-1]}{scope.ending_of_run}",
             {"ranges_not_compared": _names(unseen)},
         )
     return None
@@ -130,7 +133,7 @@ def _judge_row_counts(
     return (
         False,
         f"{origin_rows:,} rows at the origin, {target_rows:,} {there}; counts differ in "
-        f"{len(differing)} ranges: {describe_ranges(differing)}",
+        f"{len(differing)} ranges: {describe_ranges(differing)}{scope.ending_of_run}",
         {**metadata, **_rerun(target, differing, migration)},
     )
 
@@ -145,7 +148,17 @@ def _tell_equal_counts(rows: int, states: Sequence[RangeState], scope: Scope) ->
         said = f"{rows:,} {counted}{scope.made_of}"
     else:
         said = f"No row {'of the origin ' if scope.one_way else ''}was there to count"
-    return f"{said}.{scope.of_counts.ending(_newer(states))}"
+    return f"{said}.{_tell_equal(states)}{scope.of_counts.ending(_newer(states))}"
+
+
+def _tell_equal(states: Sequence[RangeState]) -> str:
+    """Say how many ranges count without a copy; empty if none does."""
+    equal = sum(state.equal for state in states)
+    if not equal:
+        return ""
+    return (
+        f" {equal} of {len(states)} ranges were compared equal, not copied, under this declaration."
+    )
 
 
 def _newer(states: Sequence[RangeState]) -> str:
@@ -181,7 +194,8 @@ def _judge_ranges(
         times = ", each cell with its writetime and TTL" if rows and scope.with_times else ""
         repaired = f" {corrected:,} differences were repaired." if corrected else ""
         said = f"All {len(states)} ranges match: {found}{times}.{repaired}"
-        return True, said + _tell_forms(counts) + scope.ending(_newer(states)), counts
+        said += _tell_forms(counts) + _tell_equal(states)
+        return True, said + scope.ending(_newer(states)), counts
     samples: dict[str, list[str]] = {}
     for kind in (*KINDS, "defeated", "kept", "other_form"):
         keys = [key for state in differing for key in state.verdict["samples"].get(kind, ())]
@@ -191,7 +205,7 @@ def _judge_ranges(
     return (
         False,
         f"{len(ranges)} ranges differ ({describe_ranges(ranges)}): {counts['missing']:,} missing, "
-        f"{counts['extra']:,} extra, {counts['mismatched']:,} mismatched rows",
+        f"{counts['extra']:,} extra, {counts['mismatched']:,} mismatched rows{scope.ending_of_run}",
         {**counts, "samples": dg.MetadataValue.json(samples), **_rerun(target, ranges, migration)},
     )
 
@@ -242,10 +256,17 @@ def show_ring(title: str, states: Sequence[RangeState]) -> dict[str, Any]:
     }
 
 
+def count_equal(states: Sequence[RangeState]) -> dict[str, int]:
+    """Say as metadata how many of the copied ranges count only because they were compared equal."""
+    equal = sum(state.equal for state in states)
+    return {"ranges_compared_equal": equal} if equal else {}
+
+
 def _overview(target: dg.AssetKey, states: Sequence[RangeState]) -> dict[str, Any]:
     return {
         **show_ring(".".join(target.path[1:]), states),
         "ranges": len(states),
         "ranges_copied": sum(state.copied for state in states),
+        **count_equal(states),
         "ranges_verified": sum(state.matches for state in states),
     }

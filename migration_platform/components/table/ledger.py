@@ -1,8 +1,11 @@
 """What Dagster's event log knows of each range: copied, verified, failing.
 
-The rule is one: a range counts as copied while its newest event is a materialization under the
-current declaration and no run that planned it has failed since. Whatever makes that doubtful (a
-table that was emptied, a copy that began and did not end) is an observation, and so newer.
+A range counts as copied while its newest event is a materialization under the current declaration
+and no run that planned it has failed since. Whatever makes that doubtful (a table that was emptied,
+a copy that began and did not end) is an observation, and so newer.
+
+It counts as well when all of its rows were compared equal under the current declaration, and
+nothing was copied, begun or emptied since that comparison began.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +16,7 @@ import dagster as dg
 from dagster import AssetRecordsFilter, DagsterEventType, DagsterInstance
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
+from migration_platform.comparing.scope import FILTER
 from migration_platform.picture import Segment, State
 from migration_platform.token_ranges import TokenRange
 
@@ -24,6 +28,9 @@ COPIED_EVENT = "copied_event"
 """Metadata key of a copy that was carried over: the storage id of the event of the copy itself.
 
 A verdict holds as long as it is newer than that one."""
+COMPARED_OVER = "compared_over_event"
+"""Metadata key of a verdict: the storage id of the newest that was known of the range's copy when
+the comparison began, 0 for none. Only while that is the newest can the verdict stand for a copy."""
 
 TRACKED = ("tracked_run_id", "tracked_status", "tracked_pieces")
 """Metadata keys of what a range is in the tracking tables, or is to be."""
@@ -31,7 +38,10 @@ TRACKED = ("tracked_run_id", "tracked_status", "tracked_pieces")
 
 @dataclass(frozen=True)
 class RangeState:
-    """One range as the event log shows it; counts of its last verdict, if it has one."""
+    """One range as the event log shows it; counts of its last verdict, if it has one.
+
+    A range is `equal` that counts as copied only because its rows were compared equal.
+    """
 
     token_range: TokenRange
     copied: bool
@@ -44,6 +54,7 @@ class RangeState:
     verdict: Mapping[str, Any]
     emptied: bool = False
     copied_event: int = 0
+    equal: bool = False
 
     @property
     def state(self) -> State:
@@ -87,8 +98,14 @@ def read_states(
     """
     keys = [token_range.key for token_range in ranges]
     status = instance.get_status_by_partition(target, keys, partitions) or {}
-    copies = _latest_events(instance, target, keys)
-    verdicts = _latest_events(instance, diff, keys)
+    copies, _ = _latest_events(instance, target, keys)
+    verdicts, matching = _latest_events(instance, diff, keys)
+    proofs = {
+        key: int(verdict.metadata[COMPARED_OVER])
+        for key, verdict in matching.items()
+        if _stands_for_a_copy(verdict.metadata, fingerprint, comparison)
+    }
+    attempts = _latest_attempts(instance, target) if proofs else {}
     return [
         _to_state(
             token_range,
@@ -99,9 +116,57 @@ def read_states(
             comparison,
             run_id,
             before,
+            matching[token_range.key]
+            if proofs.get(token_range.key) == _newest(token_range.key, copies, attempts)
+            else None,
         )
         for token_range in ranges
     ]
+
+
+def read_newest_copies(
+    instance: DagsterInstance,
+    target: dg.AssetKey,
+    keys: Sequence[str],
+    partitions: dg.PartitionsDefinition,
+) -> dict[str, int]:
+    """Give what is the newest of each range's copy, begun ones too; 0 where there is none.
+
+    Ranges that are being copied are left out: a comparison beside that proves nothing.
+    """
+    status = instance.get_status_by_partition(target, keys, partitions) or {}
+    copies, _ = _latest_events(instance, target, keys)
+    attempts = _latest_attempts(instance, target)
+    return {
+        key: _newest(key, copies, attempts)
+        for key in keys
+        if status.get(key) != AssetPartitionStatus.IN_PROGRESS
+    }
+
+
+def _latest_attempts(instance: DagsterInstance, asset: dg.AssetKey) -> dict[str, int]:
+    """Give the storage id at which a copy was planned that did not come to its end."""
+    storage = instance.event_log_storage
+    found = storage.get_latest_asset_partition_materialization_attempts_without_materializations(
+        asset
+    )
+    return {key: storage_id for key, (_, storage_id) in found.items()}
+
+
+def _newest(key: str, copies: Mapping[str, "_Event"], attempts: Mapping[str, int]) -> int:
+    return max(copies[key].storage_id if key in copies else 0, attempts.get(key, 0))
+
+
+def _stands_for_a_copy(verdict: Mapping[str, Any], fingerprint: str, comparison: str) -> bool:
+    """Say whether a verdict without a difference was found of all rows, in both directions."""
+    return (
+        verdict.get(FINGERPRINT) == fingerprint
+        and verdict.get(COMPARISON) == comparison
+        and COMPARED_OVER in verdict
+        and {"origin_rows", "target_rows"} <= verdict.keys()
+        and FILTER not in verdict
+        and not verdict.get("ignored_newer")
+    )
 
 
 def _to_state(
@@ -113,6 +178,7 @@ def _to_state(
     comparison: str,
     run_id: str,
     before: bool,
+    proof: _Event | None,
 ) -> RangeState:
     current = copy is not None and copy.metadata.get(FINGERPRINT) == fingerprint
     mine = copy is not None and copy.run_id == run_id
@@ -125,9 +191,11 @@ def _to_state(
         and not failed
         and (mine or not in_progress)
     )
+    equal = not copied and proof is not None and not in_progress
+    counted, name = (copy, "rows_written") if copied else (proof, "target_rows")
     copied_event = int(copy.metadata.get(COPIED_EVENT, copy.storage_id)) if copy else 0
     compared = (
-        copied
+        (copied or equal)
         and verdict is not None
         and verdict.storage_id > copied_event
         and verdict.metadata.get(FINGERPRINT) == fingerprint
@@ -137,25 +205,27 @@ def _to_state(
     begun = copy is not None and current and not copy.is_materialization
     return RangeState(
         token_range=token_range,
-        copied=copied,
+        copied=copied or equal,
         running=in_progress and not copied,
         failed=failed or (begun and not in_progress),
-        rows=int(copy.metadata.get("rows_written", 0)) if copy and copied else 0,
+        rows=int(counted.metadata.get(name, 0)) if counted and (copied or equal) else 0,
         rows_per_second=float(copy.metadata.get("rows_per_second", 0)) if copy and copied else 0.0,
         compared=compared,
         matches=compared and verdict is not None and verdict.is_materialization,
         verdict=verdict.metadata if compared and verdict is not None else {},
         emptied=copy is not None and bool(copy.metadata.get("emptied")),
         copied_event=copied_event,
+        equal=equal,
     )
 
 
 def _latest_events(
     instance: DagsterInstance, asset: dg.AssetKey, keys: Sequence[str]
-) -> dict[str, _Event]:
-    """Give the newest materialization or observation of each partition."""
+) -> tuple[dict[str, _Event], dict[str, _Event]]:
+    """Give the newest event of each partition, and the newest that is a materialization."""
     storage = instance.event_log_storage
     found: dict[str, _Event] = {}
+    materialized: dict[str, _Event] = {}
     for event_type, fetch in (
         (DagsterEventType.ASSET_MATERIALIZATION, instance.fetch_materializations),
         (DagsterEventType.ASSET_OBSERVATION, instance.fetch_observations),
@@ -179,7 +249,9 @@ def _latest_events(
             known = found.get(entry.partition)
             if known is None or known.storage_id < event.storage_id:
                 found[entry.partition] = event
-    return found
+            if event.is_materialization:
+                materialized[entry.partition] = event
+    return found, materialized
 
 
 def _observation_of(record: Any) -> dg.AssetObservation | None:

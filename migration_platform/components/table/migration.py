@@ -1,8 +1,6 @@
 """The component that declares the migration of one table."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -29,19 +27,19 @@ from migration_platform.components.table.attributes import (
     TargetAttributes,
 )
 from migration_platform.components.table.automation import build_ended_runs_sensor, build_schedule
+from migration_platform.components.table.filtering import build_filter, whole_or_word
 from migration_platform.components.table.kinds import FORMS, find_strangers, name_target
 from migration_platform.components.table.naming import build_job
 from migration_platform.components.table.reporting import Job
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
-from migration_platform.declaration.filters import ColumnFilter, Filter
+from migration_platform.declaration.filters import Filter
 from migration_platform.declaration.migration import Endpoint, Guardrails, Migration
 from migration_platform.declaration.stores import StoreDeclaration
 from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.kinds import BUILT_IN, kind_of, origins, targets
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
 
 
@@ -170,7 +168,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             for other, names in find_strangers(kind, self.target, self.diff)
         ]
         wrong += self.target.conflicts(self.columns.rename)
-        chosen = self._filter(wrong)
+        chosen = build_filter(self.filter, wrong)
         _try(self._per_run, wrong)
         migration = _try(
             lambda: self._migration(
@@ -209,8 +207,8 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             target=self._target(target, written),
             token_ranges=self.token_ranges,
             workers=self.workers,
-            writetime=times[0] if self.writetime is None else _whole_or_word(self.writetime),
-            ttl=times[1] if self.ttl is None else _whole_or_word(self.ttl),
+            writetime=times[0] if self.writetime is None else whole_or_word(self.writetime),
+            ttl=times[1] if self.ttl is None else whole_or_word(self.ttl),
             writetime_increment_by=self.writetime_increment_by,
             row_max=RowMax(
                 writetime_columns=tuple(self.row_max.writetime_columns),
@@ -289,23 +287,6 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             unmatched=declared.unmatched,
         )
 
-    def _filter(self, wrong: list[str]) -> Filter:
-        declared = self.filter
-        start, end = (
-            _try(lambda name=name: _to_microseconds(name, getattr(declared, name)), wrong)
-            for name in ("writetime_from", "writetime_to")
-        )
-        column = declared.column
-        return Filter(
-            where=declared.where,
-            token_min=declared.token_min,
-            token_max=declared.token_max,
-            coverage_percent=declared.coverage_percent,
-            writetime_from=start,
-            writetime_to=end,
-            column=ColumnFilter(column.name, _shown(column.value)) if column else None,
-        )
-
     def _per_run(self) -> int | None:
         if self.ranges_per_run == "all":
             return None
@@ -360,36 +341,3 @@ def _try(build: Callable[[], _T], wrong: list[str]) -> _T | None:
     except DeclarationError as error:
         wrong.append(str(error))
         return None
-
-
-def _whole_or_word(value: str | int) -> str | int:
-    """Read digits as a number: a value from the environment is always text."""
-    is_whole = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,40}", value.strip())
-    return int(value) if is_whole else value
-
-
-def _to_microseconds(name: str, value: Any) -> int | None:
-    """Read microseconds since 1970, a time or a date; a time without a zone is UTC."""
-    if isinstance(value, str):
-        value = _whole_or_word(value)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    try:
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value.strip())
-        if isinstance(value, date) and not isinstance(value, datetime):
-            value = datetime(value.year, value.month, value.day)
-        if isinstance(value, datetime):
-            moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-            return (moment - _EPOCH) // timedelta(microseconds=1)
-    except ValueError:
-        pass
-    raise DeclarationError(
-        f"filter.{name} is {str(value)[:80]!r}; write microseconds since 1970, or a time such as "
-        "2026-01-01T00:00:00Z"
-    )
-
-
-def _shown(value: str | float | bool) -> str:
-    """Write a value as CQL shows it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

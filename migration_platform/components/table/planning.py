@@ -10,6 +10,8 @@ from typing import Any
 
 import dagster as dg
 
+from migration_platform.comparing.scope import describe_scope
+from migration_platform.components.table.filtering import with_run_filter
 from migration_platform.components.table.reporting import Job, build_progress, column_schema
 from migration_platform.copying.collisions import Collisions, refuse_collisions
 from migration_platform.copying.rehearsal import Rehearsal, rehearse
@@ -35,20 +37,25 @@ def plan_migration(
     origin: Resource,
     target: Resource,
     rehearses: bool,
+    own_filter: object = None,
 ) -> dg.MaterializeResult:
     """Hold the declaration against the tables, and against every row where that can matter.
+
+    `own_filter` takes the place of the declared filter, unless it is None.
 
     Raises:
         dagster.Failure: one sentence, when a copy would be refused or would fail.
     """
-    migration = job.migration
+    declared, name = job.migration, job.migration.name
     try:
+        job = with_run_filter(job, own_filter)
+        migration = job.migration
         with ExitStack() as stack:
             here = open_origin(migration, stack.enter_context(origin.connect()))
             there = open_target(migration, stack.enter_context(target.connect()))
             plan = make_plan(migration, here, there)
             refuse_denied(plan, here, there)
-            metadata = _describe(plan)
+            metadata = _describe(plan) | describe_scope(plan, declared).of_rows
             for name, told in there.describe_cost(plan, here, compile_rows).items():
                 metadata[name] = _to_metadata(told)
             if not (rehearses or plan.lost_keys or migration.guardrails):
@@ -84,7 +91,7 @@ def plan_migration(
     metadata |= _describe_rehearsal(found)
     problem = _tell_failures(plan, found)
     if problem:
-        raise dg.Failure(f"{migration.name}: {problem}", metadata=metadata, allow_retries=False)
+        raise dg.Failure(f"{name}: {problem}", metadata=metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
 
 

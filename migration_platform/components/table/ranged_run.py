@@ -24,6 +24,7 @@ from migration_platform.comparing.verdicts import difference_lines, form_lines
 from migration_platform.components.table import ended_runs, reporting, tracked_runs
 from migration_platform.components.table.checks import build_check_results
 from migration_platform.components.table.dead_letters import check_dead_letters, tell_rejected
+from migration_platform.components.table.filtering import with_run_filter
 from migration_platform.components.table.ranged_copy import copy_ranges
 from migration_platform.components.table.reporting import Job, RangedRun
 from migration_platform.components.table.tracked_runs import Work
@@ -70,10 +71,12 @@ def run_ranges(
     resume: object = None,
     run_id: int | None = None,
     split_pending: int = 1,
+    own_filter: object = None,
 ) -> Iterator[dg.AssetCheckResult]:
     """Do what the run selected, and give the results of the selected checks.
 
-    `truncate_target` overrules what is declared, unless it is None. With `resume`, `auto` or the
+    `truncate_target` overrules what is declared, unless it is None; `own_filter` takes the place of
+    the declared filter. With `resume`, `auto` or the
     id of a tracked run, what was done before is carried over, and only the rest is done.
 
     Raises:
@@ -81,10 +84,11 @@ def run_ranges(
     """
     run = _begin(context, job, events)
     try:
+        run.job = with_run_filter(job, own_filter)
         run.resume, run.own_id = read_resume(resume, split_pending), run_id
-        empties = _empties_target(run, truncate_target)
+        empties = _empties_target(run, truncate_target, declared=job)
         with ExitStack() as stack:
-            sides = _open_sides(run, stack, origin, target)
+            sides = _open_sides(run, stack, origin, target, declared=job)
             writes = run.copying or (run.comparing and bool(job.migration.repair))
             _refuse_runs_beside(run, writes=writes, empties=empties)
             if writes:
@@ -117,7 +121,9 @@ def run_ranges(
         raise _failure(run, reason)
 
 
-def _open_sides(run: RangedRun, stack: ExitStack, origin: Resource, target: Resource) -> _Sides:
+def _open_sides(
+    run: RangedRun, stack: ExitStack, origin: Resource, target: Resource, *, declared: Job
+) -> _Sides:
     """Open both sides and make the plan, and the target where it is to be created."""
     migration = run.job.migration
     here = open_origin(migration, stack.enter_context(origin.connect()))
@@ -127,7 +133,9 @@ def _open_sides(run: RangedRun, stack: ExitStack, origin: Resource, target: Reso
     if run.copying:
         plan = run.plan = make_target(plan, here, there, _build_waiting(run))
     refuse_missing_target(plan)
-    run.scope = describe_scope(plan)
+    run.scope = describe_scope(plan, declared.migration)
+    if run.scope.declared:
+        run.context.log.info(run.scope.told_filter.strip())
     uses = Uses(copying=run.copying, comparing=run.comparing)
     refuse_denied(plan, here, there, uses)
     reporting.tell_plan(run)
@@ -211,11 +219,18 @@ def _begin(
 # -- copying -----------------------------------------------------------------------------------
 
 
-def _empties_target(run: RangedRun, overruled: bool | None) -> bool:
+def _empties_target(run: RangedRun, overruled: bool | None, *, declared: Job) -> bool:
     if not run.copying:
         return False
     if run.resume is None:
-        return run.job.migration.truncate_target if overruled is None else overruled
+        empties = run.job.migration.truncate_target if overruled is None else overruled
+        if empties and overruled is None and run.job != declared:
+            raise DeclarationError(
+                "truncate_target is declared, and would take all rows before the run's own filter "
+                "copies some; launch with the op config truncate_target: false as well, or with "
+                "true if they are to go"
+            )
+        return empties
     if overruled:
         raise DeclarationError(
             "resume keeps what was copied before, and truncate_target would empty it; leave one "
@@ -391,6 +406,7 @@ def _compare(
     if not ranges:
         return
     tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
+    run.compared_over = reporting.read_copies_before(run)
     progress = reporting.build_progress(run.context, "Comparing, scans")
     lines_left = form_lines_left = MAX_LOGGED_LINES
     retries = reporting.build_retry_log(run.context, "Comparing")

@@ -16,11 +16,13 @@ import dagster as dg
 from migration_platform.comparing.scope import Scope
 from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.components.table import ended_runs
-from migration_platform.components.table.checks import ROWS_FOUND, show_ring
+from migration_platform.components.table.checks import ROWS_FOUND, count_equal, show_ring
 from migration_platform.components.table.ledger import (
+    COMPARED_OVER,
     COMPARISON,
     FINGERPRINT,
     RangeState,
+    read_newest_copies,
     read_states,
 )
 from migration_platform.counts import RangeCounts
@@ -57,7 +59,11 @@ class Job:
 
 @dataclass
 class RangedRun:
-    """One run of one migration: what was asked for, and what has come of it so far."""
+    """One run of one migration: what was asked for, and what has come of it so far.
+
+    `compared_over` is, of a run that only compares, the newest that the event log knew of the copy
+    of each range when the comparison began.
+    """
 
     context: dg.AssetExecutionContext
     job: Job
@@ -82,6 +88,7 @@ class RangedRun:
     totals: Counter[str] = field(default_factory=Counter)
     watch: Watch | None = None
     scope: Scope = field(default_factory=Scope)
+    compared_over: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -325,8 +332,15 @@ def _with_place(
         **told,
         "tokens": f"({token_range.start}, {token_range.end}]",
         FINGERPRINT: run.plan.fingerprint,
-        **({COMPARISON: run.plan.comparison} if asset == run.job.diff else {}),
+        **(_of_comparison(run, token_range) if asset == run.job.diff else {}),
     }
+
+
+def _of_comparison(run: RangedRun, token_range: TokenRange) -> dict[str, str]:
+    assert run.plan is not None
+    over = run.compared_over.get(token_range.key)
+    told = {} if over is None else {COMPARED_OVER: str(over)}
+    return {COMPARISON: run.plan.comparison, **told}
 
 
 def read_ranges(run: RangedRun, *, before: bool = False) -> list[RangeState]:
@@ -345,6 +359,18 @@ def read_ranges(run: RangedRun, *, before: bool = False) -> list[RangeState]:
     )
 
 
+def read_copies_before(run: RangedRun) -> Mapping[str, int]:
+    """Read what is the newest of each range's copy as a comparison begins.
+
+    A run that copies itself compares what it copied: its verdicts need not stand for a copy.
+    """
+    if run.copying:
+        return {}
+    job = run.job
+    keys = [token_range.key for token_range in run.ranges]
+    return read_newest_copies(run.context.instance, job.target, keys, job.partitions)
+
+
 def report_table(run: RangedRun, states: Sequence[RangeState], *, ended: bool = False) -> None:
     """Put the picture and the totals where the table's own page shows them."""
     assert run.plan is not None
@@ -353,8 +379,10 @@ def report_table(run: RangedRun, states: Sequence[RangeState], *, ended: bool = 
         "dagster/row_count": sum(state.rows for state in states),
         "dagster/column_schema": column_schema(run.plan.target),
         "ranges_copied": sum(state.copied for state in states),
+        **count_equal(states),
         "ranges_verified": sum(state.matches for state in states),
         "ranges": len(states),
+        **run.scope.of_rows,
         "fidelity": dg.MetadataValue.md(to_markdown(describe_fidelity(run.plan))),
     }
     if run.copying and run.copy_seconds:

@@ -14,7 +14,12 @@ import dagster as dg
 
 from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.components.table import reporting
-from migration_platform.components.table.ledger import COPIED_EVENT, RangeState, read_tracked_pieces
+from migration_platform.components.table.ledger import (
+    COMPARED_OVER,
+    COPIED_EVENT,
+    RangeState,
+    read_tracked_pieces,
+)
 from migration_platform.components.table.reporting import RangedRun
 from migration_platform.counts import PieceReport, RangeCounts
 from migration_platform.errors import DeclarationError, MigrationError
@@ -340,8 +345,12 @@ def carry_verdicts(run: RangedRun, work: Work, states: Sequence[RangeState]) -> 
     by_range = {state.token_range: state for state in states}
     for token_range, division in work.carried.items():
         verdict = by_range[token_range].verdict
-        numbers = {name: value for name, value in verdict.items() if isinstance(value, int)}
-        metadata = {**numbers, **carried_metadata(division)}
+        kept = {
+            name: value
+            for name, value in verdict.items()
+            if isinstance(value, int) or name == COMPARED_OVER
+        }
+        metadata = {**kept, **carried_metadata(division)}
         reporting.materialize(run, run.job.diff, token_range, metadata)
     if work.carried:
         run.context.log.info(
