@@ -14,6 +14,7 @@ from dagster._core.definitions.definitions_load_context import (
     DefinitionsLoadType,
 )
 
+from migration_platform.comparing.scope import DECLARED_FILTER
 from migration_platform.components.keyspace.attributes import TableAttributes
 from migration_platform.components.keyspace.cutover import MovedTable, judge_checks
 from migration_platform.components.keyspace.cutover_asset import build_cutover_sensor
@@ -358,6 +359,25 @@ def test_a_table_is_ready_only_while_each_of_its_checks_is_green_and_newer_than_
     evaluate(instance, first)
     evaluate(instance, second)
     assert judge_checks(instance, table) == []
+
+
+def test_a_check_of_a_run_with_a_filter_of_its_own_makes_no_table_ready(
+    instance: DagsterInstance,
+) -> None:
+    table = moved_table()
+    copy_of(instance, table)
+    first, second = table.checks
+    evaluate(instance, second)
+    event = dg.AssetCheckEvaluation(
+        asset_key=first.asset_key,
+        check_name=first.name,
+        passed=True,
+        metadata={DECLARED_FILTER: "all rows"},
+    )
+    instance.report_runless_asset_event(event)
+    assert judge_checks(instance, table) == [
+        "row_counts_match speaks of a run with a filter of its own"
+    ]
 
 
 def test_the_cutover_turns_red_when_a_table_is_copied_again_and_never_green_by_itself(

@@ -46,7 +46,7 @@ def plan_migration(
     Raises:
         dagster.Failure: one sentence, when a copy would be refused or would fail.
     """
-    declared, name = job.migration, job.migration.name
+    declared = job.migration
     try:
         job = with_run_filter(job, own_filter)
         migration = job.migration
@@ -79,19 +79,14 @@ def plan_migration(
                 tempfile.TemporaryDirectory(prefix="migration-platform-plan-")
             )
             keys = Path(folder) / "keys.sqlite" if plan.lost_keys else None
-            found = rehearse(
-                pool,
-                plan,
-                migration.ranges,
-                keys,
-                build_progress(context, "Rehearsing, ranges"),
-            )
+            progress = build_progress(context, "Rehearsing, ranges")
+            found = rehearse(pool, plan, migration.ranges, keys, progress)
     except MigrationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     metadata |= _describe_rehearsal(found)
     problem = _tell_failures(plan, found)
     if problem:
-        raise dg.Failure(f"{name}: {problem}", metadata=metadata, allow_retries=False)
+        raise dg.Failure(f"{declared.name}: {problem}", metadata=metadata, allow_retries=False)
     return dg.MaterializeResult(metadata=metadata)
 
 
