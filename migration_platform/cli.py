@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from migration_platform.analyse_command import analyse
 from migration_platform.cdm.properties import JOBS
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
@@ -21,7 +22,7 @@ def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
 
 
-for command in COMMANDS:
+for command in (analyse, *COMMANDS):
     main.add_command(command)
 
 

@@ -278,7 +278,7 @@ def _print_runs(told: Sequence[Mapping[str, Any]], limit: int | None) -> None:
         # However many came after it, the newest run of a kind is shown.
         kept = [*each["runs"][:limit], *_newest_of_each_kind(each["runs"])]
         rows = [_run_line(run) for run in each["runs"] if run in kept]
-        _print_table(RUN_COLUMNS, rows)
+        print_table(RUN_COLUMNS, rows)
         hidden = len(each["runs"]) - len(rows)
         if hidden > 0:
             click.echo(f"  and {hidden} older runs")
@@ -289,9 +289,9 @@ def _print_runs(told: Sequence[Mapping[str, Any]], limit: int | None) -> None:
 def _print_details(report: Mapping[str, Any]) -> None:
     click.echo(f"{report['migration']}: {report['rate']}")
     for run in report["runs"]:
-        _print_table(RUN_COLUMNS, [_run_line(run)])
+        print_table(RUN_COLUMNS, [_run_line(run)])
         rows = [_range_line(row) for row in report["ranges"] if row["run_id"] == run["run_id"]]
-        _print_table(RANGE_COLUMNS, rows)
+        print_table(RANGE_COLUMNS, rows)
         if not rows:
             click.echo(f"  no such ranges in the {run['run_type']} run {run['run_id']}")
 
@@ -335,7 +335,8 @@ def _ago(moment: datetime) -> str:
     return f"{seconds} s"
 
 
-def _print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def print_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write rows below their columns' names; without rows nothing."""
     if not rows:
         return
     cells = [names, *([("" if value is None else str(value)) for value in row] for row in rows)]

@@ -15,7 +15,8 @@ from migration_platform.components.keyspace.migration import KeyspaceMigration
 from migration_platform.components.stores import kinds_of_stores, read_settings
 from migration_platform.components.table.guardrail_check import GuardrailCheck, check_key
 from migration_platform.components.table.migration import TableMigration
-from migration_platform.declaration.migration import Migration
+from migration_platform.cql.names import TableName
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import CassandraSettings
@@ -47,6 +48,47 @@ def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMi
         for store in dict.fromkeys(migration.tracked_at.store for migration in migrations)
     }
     return [DeclaredMigration(m, settings[m.tracked_at.store]) for m in migrations]
+
+
+@dataclass(frozen=True)
+class DeclaredOrigin:
+    """A table of a store of a project, how to reach it, and the migration that reads it, if any."""
+
+    endpoint: Endpoint
+    cluster: CassandraSettings
+    migration: Migration | None = None
+
+
+def find_origin(project: Path, wanted: str, store: str | None = None) -> DeclaredOrigin:
+    """Find a table to read: that of a migration, or any table of a store.
+
+    A migration is named by its target, as `find_migrations` says, or by its origin's table.
+
+    Raises:
+        DeclarationError: there is no such project, migration or store, or several migrations read
+            such a table; the valid ones are listed.
+    """
+    tree = _load_tree(project)
+    if store is not None:
+        keyspace, _, table = wanted.partition(".")
+        if not keyspace or not table:
+            raise DeclarationError(f"{wanted} is no table of {store}; write keyspace.table")
+        settings = read_settings(tree, store)
+        return DeclaredOrigin(Endpoint(store, TableName(keyspace, table)), settings)
+    migrations = sorted(_migrations_of(tree, project.resolve()), key=migration_key)
+    read = [each for each in migrations if str(each.origin.table) == wanted]
+    sides = {(each.origin.store, each.origin.table) for each in read}
+    targets = [each for each in migrations if wanted in _names_of(each)]
+    if not targets and len(sides) == 1:
+        found = read[0]
+    else:
+        try:
+            found = _choose(migrations, wanted)
+        except DeclarationError as error:
+            raise DeclarationError(
+                f"{error}; for a table of which there is none, name its --store"
+            ) from error
+    return DeclaredOrigin(found.origin, read_settings(tree, found.origin.store), found)
 
 
 def _load_tree(project: Path) -> ComponentTree:
@@ -92,18 +134,20 @@ def _tables_of(keyspace: KeyspaceMigration, folder: Path) -> Iterator[Migration]
 
 def _choose(migrations: list[Migration], wanted: str) -> Migration:
     names = [_asset_name(migration) for migration in migrations]
-    found = [
-        migration
-        for migration, name in zip(migrations, names, strict=True)
-        if wanted in (name, migration_key(migration))
-        or (wanted in (migration.name, str(migration.target.table)) and not migration.reads_only)
-    ]
+    found = [migration for migration in migrations if wanted in _names_of(migration)]
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} migrations are" if found else "no migration is"
     raise DeclarationError(
         f"{what} called {wanted}; valid are {', '.join(names) or 'none: this project has none yet'}"
     )
+
+
+def _names_of(migration: Migration) -> set[str]:
+    names = {_asset_name(migration), migration_key(migration)}
+    if not migration.reads_only:
+        names |= {migration.name, str(migration.target.table)}
+    return names
 
 
 def _asset_name(migration: Migration) -> str:

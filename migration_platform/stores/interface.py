@@ -21,6 +21,7 @@ from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.declaration.stores import StoreDeclaration
 from migration_platform.errors import MigrationError, UnreadableError
 from migration_platform.pacing.rate import RateBudget
+from migration_platform.plan.analysis import Analysis
 from migration_platform.plan.fidelity import Fidelity, describe_cells
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source, Table
 from migration_platform.token_ranges import TokenRange
@@ -292,6 +293,15 @@ class Origin(Protocol):
         """Give what the store would refuse of every row, for the user or by its settings."""
         del plan, uses
         return iter(())
+
+    def analyse(self, table: Table, endpoint: Endpoint, pace: Pace) -> Analysis | None:
+        """Tell how a table lies on the ring, by a bounded read; None if that cannot be told.
+
+        Raises:
+            PermanentError, TransientError: it could not be read.
+        """
+        del table, endpoint, pace
+        return None
 
     def begin_range(self, plan: Plan, piece: TokenRange, pace: Pace) -> None:
         """Do what has to be done before a piece is read.

@@ -1,19 +1,22 @@
 """A declaration held against the stores that are really there; the answer is a frozen `Plan`."""
 
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from migration_platform.declaration.migration import Migration
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import (
     DeclarationError,
     MigrationError,
     PreflightError,
     TransientError,
 )
+from migration_platform.pacing.rate import RateBudget
+from migration_platform.plan.analysis import Analysis
 from migration_platform.plan.model import Plan, Table
 from migration_platform.plan.preflight import plan_tables
-from migration_platform.stores.interface import Origin, Target, Uses
+from migration_platform.stores.interface import Origin, Pace, Target, Uses
 
 
 def make_plan(migration: Migration, origin: Origin, target: Target) -> Plan:
@@ -98,6 +101,22 @@ def plan_check(migration: Migration, origin: Origin) -> Plan:
     if wrong or plan is None:
         raise PreflightError(f"{migration.name} cannot be checked: " + "; ".join(wrong))
     return plan
+
+
+def analyse_origin(
+    origin: Origin, table: Table, endpoint: Endpoint, retry_seconds: float
+) -> Analysis | None:
+    """Tell how a table lies on the ring, read within the limits that its side declares.
+
+    Raises:
+        PermanentError, TransientError: it could not be read.
+    """
+    budget = RateBudget(
+        multiprocessing.get_context("spawn"),
+        rows_per_second=endpoint.rows_per_second,
+        size_per_second=endpoint.size_per_second,
+    )
+    return origin.analyse(table, endpoint, Pace(budget, retry_seconds, lambda error: None))
 
 
 def make_target(plan: Plan, origin: Origin, target: Target, report: Callable[[str], None]) -> Plan:

@@ -18,14 +18,15 @@ from migration_platform.copying.rehearsal import Rehearsal, rehearse
 from migration_platform.copying.transform import compile_rows
 from migration_platform.cql.names import quote
 from migration_platform.errors import MigrationError
+from migration_platform.plan import analysis
 from migration_platform.plan.fidelity import tell_transactions, to_markdown, write_table
 from migration_platform.plan.model import Plan
 from migration_platform.runs.control import Watch, find_tables
 from migration_platform.runs.workers import WorkerPool
-from migration_platform.stores.interface import Markdown, Resource
+from migration_platform.stores.interface import Markdown, Origin, Resource
 from migration_platform.stores.kinds import describe_fidelity, open_origin, open_target
 from migration_platform.stores.permissions import look_again, refuse_denied
-from migration_platform.stores.planning import make_plan
+from migration_platform.stores.planning import analyse_origin, make_plan
 from migration_platform.stores.work import records_at
 from migration_platform.token_ranges import describe_ranges
 
@@ -58,6 +59,7 @@ def plan_migration(
             metadata = _describe(plan) | describe_scope(plan, declared).of_rows
             for name, told in there.describe_cost(plan, here, compile_rows).items():
                 metadata[name] = _to_metadata(told)
+            metadata |= _describe_ring(plan, here, migration.workers or os.cpu_count() or 1)
             if not (rehearses or plan.lost_keys or migration.guardrails):
                 return dg.MaterializeResult(metadata=metadata)
             workers = min(len(migration.ranges), migration.workers or os.cpu_count() or 1)
@@ -103,6 +105,26 @@ def _describe(plan: Plan) -> dict[str, Any]:
         "columns_left_unset": ", ".join(plan.left_unset) or "none",
         "key_columns_lost": ", ".join(plan.lost_keys) or "none",
         "times_compared": plan.migration.compare_writetime,
+    }
+
+
+def _describe_ring(plan: Plan, origin: Origin, workers: int) -> dict[str, Any]:
+    """Tell how the origin's table lies on the ring; that it cannot be read is no end of a plan."""
+    migration = plan.migration
+    try:
+        found = analyse_origin(origin, plan.origin, migration.origin, migration.retry_seconds)
+    except MigrationError as error:
+        return {"token_analysis": f"cannot be told: {error}"}
+    if found is None:
+        return {}
+    return {
+        "rows_by_analysis": round(found.rows),
+        "bytes_by_analysis": round(found.size),
+        "partitions_by_analysis": round(found.partitions),
+        "token_ranges_recommended": found.recommend(workers)[0],
+        "token_analysis": dg.MetadataValue.md(
+            analysis.to_markdown(found, migration.token_ranges, workers)
+        ),
     }
 
 

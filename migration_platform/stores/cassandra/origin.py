@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from migration_platform.declaration.migration import Endpoint
+from migration_platform.plan.analysis import Analysis
 from migration_platform.plan.model import Plan, Table
 from migration_platform.stores.cassandra.access import validate_reads
+from migration_platform.stores.cassandra.analysis import analyse_table
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.keyed_reads import KeyedRead, prepare_keyed_read
 from migration_platform.stores.cassandra.origin_validation import (
@@ -43,6 +45,10 @@ class CassandraOrigin(Origin):
     def validate_use(self, plan: Plan, uses: Uses) -> Iterator[str]:
         """Ask for every kind of read that the run needs."""
         return validate_reads(plan, self.connection, uses)
+
+    def analyse(self, table: Table, endpoint: Endpoint, pace: Pace) -> Analysis:
+        """Read a sample of the table, and what its servers estimate."""
+        return analyse_table(self.connection, table, endpoint, pace)
 
     def begin_range(self, plan: Plan, piece: TokenRange, pace: Pace) -> None:
         """Finish lightweight transactions that clients left unfinished, where that is declared."""

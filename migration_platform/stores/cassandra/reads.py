@@ -88,17 +88,22 @@ def prepare_range_read(
     times: Sequence[str] = (),
     where: str | None = None,
     statics: bool = False,
+    limit: int | None = None,
     retry_seconds: float,
 ) -> RangeRead:
     """Prepare the read of a slice `(start, end]` of the ring, the columns in the given order.
 
     `columns` hold at least the partition key. `times` are selected behind them. `where` is a
-    user's own condition. With `statics` each partition gives one row.
+    user's own condition. With `statics` each partition gives one row. Past `limit` rows no more
+    are read of a slice, nor of a piece of one that had to be cut.
     """
     selected = ", ".join((*(quote(name) for name in columns), *times))
     statement = connection.prepare(
         f"SELECT {'DISTINCT ' if statics else ''}{selected} FROM {table.name} "  # noqa: S608
-        f"WHERE {_in_slice(table)}" + (f" AND {where} ALLOW FILTERING" if where else ""),
+        f"WHERE {_in_slice(table)}"
+        + (f" AND {where}" if where else "")
+        + (f" LIMIT {limit:d}" if limit else "")
+        + (" ALLOW FILTERING" if where else ""),
         retry_seconds=retry_seconds,
     )
     positions = tuple(columns.index(name) for name in table.partition_key)
