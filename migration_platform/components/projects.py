@@ -86,7 +86,7 @@ def find_origin(project: Path, wanted: str, store: str | None = None) -> Declare
             found = _choose(migrations, wanted)
         except DeclarationError as error:
             raise DeclarationError(
-                f"{error}; for a table of which there is none, name its --store"
+                f"{error}; for a table that no migration reads, name its --store"
             ) from error
     return DeclaredOrigin(found.origin, read_settings(tree, found.origin.store), found)
 

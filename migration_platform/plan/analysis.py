@@ -25,8 +25,6 @@ FAR_OFF = 2
 """Estimates of a server and of a sample that differ by less agree; each has errors of its own."""
 DISK_BYTES_A_ROW, DISK_BYTES_A_PARTITION = 10, 50
 """What servers keep, and count, beside the values: times and flags."""
-LUMP = 1 / 8
-"""A stretch that holds so much of a table beyond its share holds a large partition."""
 SHOWN = 5
 """So many of the largest partitions are shown."""
 
@@ -102,11 +100,15 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Estimates:
-    """What so many of the nodes tell of their own parts of the ring."""
+    """What so many of the nodes tell of their own parts of the ring.
+
+    `largest_partition` is its size in bytes, about; 0 where no node tells it.
+    """
 
     nodes: int
     nodes_that_tell: int
     stretches: tuple[Stretch, ...] = ()
+    largest_partition: int = 0
 
     @property
     def width(self) -> int:
@@ -122,17 +124,6 @@ class Estimates:
     def size(self) -> float:
         """How many bytes there are by it on the whole ring."""
         return self._scaled(sum(stretch.size for stretch in self.stretches))
-
-    @property
-    def lump(self) -> float:
-        """The share of the bytes that one stretch has beyond what its width lets expect."""
-        total = sum(stretch.size for stretch in self.stretches)
-        if not total or len(self.stretches) == 1:
-            return 0.0
-        return max(
-            (each.size - (total - each.size) * each.width / max(1, self.width - each.width)) / total
-            for each in self.stretches
-        )
 
     def _scaled(self, told: int) -> float:
         return told * RING / self.width if self.width else 0.0
@@ -237,10 +228,15 @@ class Analysis:
         )
         deviation = math.sqrt(self.partitions / ranges * square)
         by_chance = mean + deviation * math.sqrt(2 * math.log(ranges))
-        in_one = max((each.rows for each in self.sample.seen), default=0)
-        lump = self.estimates.lump
-        in_lump = lump * self.rows if self.follows_estimates and lump > LUMP else 0.0
-        return Cut(ranges, mean, min(self.rows, max(by_chance, in_one, in_lump + mean, mean)))
+        in_one = max([each.rows for each in self.sample.seen] or [0])
+        largest = max(mean, by_chance, in_one, self._rows_of_largest)
+        return Cut(ranges, mean, min(self.rows, largest))
+
+    @property
+    def _rows_of_largest(self) -> float:
+        """How many rows the largest partition has that a server knows of, seen or not."""
+        told = self.estimates.largest_partition
+        return told / (self.size / self.rows + DISK_BYTES_A_ROW) if self.rows else 0.0
 
     def recommend(self, workers: int) -> tuple[int, str]:
         """Give the number of ranges to cut the table into, and a sentence that says why."""
@@ -290,6 +286,7 @@ PARTITION_COLUMNS = ("partition", "rows", "bytes")
 def tell_figures(analysis: Analysis) -> dict[str, str]:
     """Give the figures of a table by what they are, as a person reads them."""
     sample = analysis.sample
+    largest = analysis.estimates.largest_partition
     tokens = (
         "none seen"
         if sample.lowest_token is None
@@ -297,13 +294,15 @@ def tell_figures(analysis: Analysis) -> dict[str, str]:
     )
     word = "" if sample.is_whole else "at least " if analysis.is_at_least else "about "
     of_ring = "" if sample.tokens == RING else "about "
-    return {
+    figures = {
         "rows": f"{word}{_rounded(analysis.rows, sample.is_whole)}",
         "bytes": f"{word}{show_bytes(analysis.size)}, as they are read",
         "partitions": f"{of_ring}{_rounded(analysis.partitions, not of_ring)}",
         "tokens": tokens,
-        "found by": _tell_source(analysis),
     }
+    if largest and not sample.is_whole:
+        figures["largest"] = f"a partition of about {show_bytes(largest)}, as the nodes say"
+    return {**figures, "found by": _tell_source(analysis)}
 
 
 def _tell_source(analysis: Analysis) -> str:
@@ -395,6 +394,7 @@ def to_json(analysis: Analysis, declared: int | None, workers: int) -> dict[str,
         "found_by": _tell_source(analysis),
         "nodes": analysis.estimates.nodes,
         "nodes_that_tell": analysis.estimates.nodes_that_tell,
+        "largest_partition_bytes": analysis.estimates.largest_partition or None,
         "largest_partitions": [
             {"key": p.key, "token": p.token, "rows": p.rows, "bytes": p.size, "whole": p.is_whole}
             for p in analysis.largest

@@ -118,9 +118,9 @@ def _describe_ring(plan: Plan, origin: Origin, workers: int) -> dict[str, Any]:
     if found is None:
         return {}
     return {
-        "rows_by_analysis": round(found.rows),
-        "bytes_by_analysis": round(found.size),
-        "partitions_by_analysis": round(found.partitions),
+        "estimated_rows": round(found.rows),
+        "estimated_bytes": round(found.size),
+        "estimated_partitions": round(found.partitions),
         "token_ranges_recommended": found.recommend(workers)[0],
         "token_analysis": dg.MetadataValue.md(
             analysis.to_markdown(found, migration.token_ranges, workers)

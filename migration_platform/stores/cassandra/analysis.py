@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cassandra import InvalidRequest, Unauthorized
+from cassandra.pool import Host
 
 from migration_platform.cql.keys import show_key
 from migration_platform.cql.rows import split_cells
@@ -47,6 +48,17 @@ MOST_ROWS, MOST_BYTES = 100_000, 64_000_000
 """What the sample reads in all, about: seconds of a small server's time."""
 MOST_SECONDS = 15
 """So much of a declared limit a second it takes at most."""
+MEBIBYTE = 1 << 20
+# A mean is of whole files, not of a part of the ring: where large partitions are, nobody tells.
+_SIZES = (
+    "SELECT range_start, range_end, partitions_count, mean_partition_size "
+    "FROM system.size_estimates WHERE keyspace_name = %s AND table_name = %s"
+)
+# Since Cassandra 4.0.
+_LARGEST = (
+    "SELECT mebibytes FROM system_views.max_partition_size "
+    "WHERE keyspace_name = %s AND table_name = %s"
+)
 
 
 @dataclass(frozen=True)
@@ -78,35 +90,37 @@ def analyse_table(connection: Connection, table: Table, endpoint: Endpoint, pace
 def read_estimates(connection: Connection, table: Table) -> Estimates:
     """Ask every node that answers for the parts of the ring that it counts as its own.
 
-    A server without such a table, or one that lets nobody read it, tells nothing.
+    A server without such tables, or one that lets nobody read them, tells nothing.
+
+    Raises:
+        PermanentError: a node failed for another reason.
     """
     hosts = near_hosts(connection)
     stretches: dict[tuple[int, int], Stretch] = {}
-    told = 0
+    told = largest = 0
     for host in hosts:
-        try:
-            rows = connection.session.execute(
-                "SELECT range_start, range_end, partitions_count, mean_partition_size FROM "
-                "system.size_estimates WHERE keyspace_name = %s AND table_name = %s",
-                (table.name.keyspace, table.name.table),
-                host=host,
-            )
-            found = [
-                Stretch(int(start), int(end), count, count * mean)
-                for start, end, count, mean in rows
-            ]
-        except Exception as error:
-            # A node that is away tells nothing, as one that does not know; the sample shows both.
-            if is_transient(error) or isinstance(error, InvalidRequest | Unauthorized):
-                continue
-            raise PermanentError(
-                f"cannot read the estimates of {host}: {explain(error)}"
-            ) from error
+        found = [
+            Stretch(int(start), int(end), count, count * mean)
+            for start, end, count, mean in _ask(connection, host, _SIZES, table)
+        ]
         # Rows that only memory holds are in no estimate: zeros are as good as none.
         told += any(stretch.partitions for stretch in found)
         stretches |= {(stretch.start, stretch.end): stretch for stretch in found}
-    counted = tuple(stretches.values()) if told else ()
-    return Estimates(len(hosts), told, counted)
+        for (mebibytes,) in _ask(connection, host, _LARGEST, table):
+            # Parts of one are told as one, which is most often far too much.
+            largest = max(largest, mebibytes * MEBIBYTE if mebibytes > 1 else 0)
+    return Estimates(len(hosts), told, tuple(stretches.values()) if told else (), largest)
+
+
+def _ask(connection: Connection, host: Host, cql: str, table: Table) -> list[tuple]:
+    try:
+        values = (table.name.keyspace, table.name.table)
+        return list(connection.session.execute(cql, values, host=host))
+    except Exception as error:
+        # A node that is away tells nothing, as one that does not know; how many tell is shown.
+        if is_transient(error) or isinstance(error, InvalidRequest | Unauthorized):
+            return []
+        raise PermanentError(f"cannot read the estimates of {host}: {explain(error)}") from error
 
 
 class _Sampling:
@@ -196,7 +210,7 @@ class _Sampling:
         piece = TokenRange(key.token % WINDOWS, WINDOWS, key.token - 1, key.token)
         rows = size = 0
         is_whole = True
-        wanted = min(fetch_size, self._endpoint.fetch_size or fetch_size)
+        wanted = max(1, min(fetch_size, most_rows, self._endpoint.fetch_size or fetch_size))
         pages = self._rows.pages(piece, self._pace, fetch_size=wanted)
         for page in pages:
             # What has the same token is nearly always the same partition.
