@@ -22,7 +22,9 @@ RETRY_SECONDS = 30.0
 
 @click.command()
 @click.argument("table")
-@click.option("--store", help="The store of a table that no migration of the project reads.")
+@click.option(
+    "--store", help="The store of a table that no migration of the project reads.", metavar="NAME"
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -38,9 +40,11 @@ def analyse(
     TABLE is the migration's name: the target's keyspace.table, or its asset's name with slashes;
     or the keyspace.table of its origin. With --store it is any table of that store.
 
-    A sample is read, at the origin's consistency and within its declared limits, and the nodes
-    are asked for their own estimates. A filter of the migration is left aside: all of the table
-    is looked at. Skew is how many times as many rows as a range on average the largest has.
+    A sample is read, at the origin's consistency and within its declared limits (of a table with
+    --store: LOCAL_QUORUM, without limits), and the nodes are asked for their own estimates. A
+    filter of the migration is left aside. Nothing is written.
+
+    Skew is the rows of the largest range by those of a range on average.
     """
     from migration_platform.components.projects import find_origin
     from migration_platform.errors import MigrationError

@@ -44,11 +44,13 @@ from migration_platform_tests.dagster_project import (
     make_project,
     wait_until,
 )
+from migration_platform_tests.roles import Roles
 from migration_platform_tests.servers import QUICK, SMALL_HEAP_MB, run_server
 from migration_platform_tests.tables import (
     create_keyspace,
     create_table,
     fill,
+    insert_rows,
     patient_connection,
 )
 
@@ -126,7 +128,8 @@ def test_unread_partitions_count_as_the_large_ones_do() -> None:
     large = (SeenPartition("k=2", 2, 1_000, 10_000),)
     found = Analysis(Sample(RING, 4, small, large, unread=2), NO_ESTIMATES)
     assert found.rows == pytest.approx(3_010)
-    assert found.is_at_least
+    assert not found.is_at_least
+    assert not found.sample.is_whole
 
 
 def test_estimates_of_a_part_of_the_ring_are_scaled_to_all_of_it() -> None:
@@ -257,8 +260,9 @@ def test_wide_partitions_are_read_to_their_end_where_a_glance_does_not_see_it(
 
     assert found.partitions == 20
     assert found.sample.unread > 0
-    # All but a last one, for which too little was left, were read whole.
-    assert close(found.rows, len(rows), 0.3)
+    # Those for which too little is left count as the others do.
+    assert close(found.rows, len(rows), 0.01)
+    assert not found.is_at_least
     assert found.largest[0].rows == 1_000
     # Twenty partitions lie as chance has it: the largest of 64 ranges has one or two of them.
     assert 1_000 <= found.cut(64).largest <= 3_500
@@ -283,8 +287,10 @@ def test_large_cells_end_the_read_of_a_partition_by_their_bytes(
     monkeypatch.setattr(sampling, "MOST_BYTES", 4_000_000)
     monkeypatch.setattr(sampling, "FURTHER_BYTES", 1_000_000)
     table = create_table(connection, keyspace, "t", KEYED)
-    rows = [(k, c, "v" * 100_000) for k in range(2) for c in range(60)]
-    fill(connection, table, "k, c, v", rows)
+    for k in range(2):
+        # One by one: a hundred of them at a time are more than a connection takes.
+        rows = ({"k": k, "c": c, "v": "v" * 100_000} for c in range(60))
+        insert_rows(connection, table, rows)
     read = 0
 
     class Counted(RateBudget):
@@ -330,6 +336,13 @@ def test_static_cells_and_a_key_of_several_columns_and_odd_names_are_read(
     found = look(connection, table)
     assert (found.rows, found.partitions) == (200, 50)
     assert found.largest[0].key.startswith('"Tenant Id"=\'t')
+
+
+def test_a_role_that_may_only_read_the_table_is_enough(roles: Roles) -> None:
+    table = create_table(roles.admin, roles.keyspace, "t", KEYED)
+    fill(roles.admin, table, "k, c, v", [(n, 0, "v") for n in range(30)])
+    with roles.connect(f"SELECT ON TABLE {table}") as connection:
+        assert look(connection, table).rows == 30
 
 
 # -- a server that tells ---------------------------------------------------------------------------
@@ -439,6 +452,7 @@ def test_the_command_tells_a_person_how_large_a_table_is_and_how_to_cut_it(
     assert "recommended" in next(line for line in lines if line[:1] == ["4"])
     assert "Recommended is token_ranges: 4, of 250 rows and" in told
     assert "(one for each of 3 workers)" in told
+    assert "A partition of about 500 rows is more than such a range" in told
 
 
 def test_the_command_takes_the_origins_name_too_and_any_table_of_a_store(
@@ -451,9 +465,9 @@ def test_the_command_takes_the_origins_name_too_and_any_table_of_a_store(
     slashes = f"reports/{keyspace}/new_shop"
     assert json.loads(command(project, slashes, "--json", "--workers", "9"))["workers"] == 9
 
-    told = command(project, f"{keyspace}.other", "--store", "reports")
+    told = command(project, f"{keyspace}.other", "--store", "reports", "--workers", "2")
     assert told.startswith(f"{keyspace}.other in reports\n")
-    assert "no row was found" in told
+    assert "Recommended is token_ranges: 2 (no row was found: one for each of 2 workers)." in told
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ from migration_platform.comparing.diff import diff_ranges
 from migration_platform.copying.copy import CopyRange
 from migration_platform.cql.names import TableName
 from migration_platform.cql.rows import Page
+from migration_platform.declaration.migration import Endpoint
 from migration_platform.errors import PermanentError
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection, Key, Slice
+from migration_platform.stores.cassandra.origin import CassandraOrigin
 from migration_platform.stores.cassandra.reads import read_rows
+from migration_platform.stores.planning import analyse_origin
 from migration_platform.stores.work import Done, Failed
 from migration_platform.token_ranges import split_ring
 from migration_platform_tests.servers import Node, run_cluster, wait_for_others
@@ -194,6 +197,15 @@ def test_keys_have_the_same_place_if_the_driver_finds_the_same_replicas(nodes, c
             assert found == {(frozenset(), None)}
             continue
         assert len(found) == sets == len({place for _, place in found} - {None})
+
+
+def test_a_table_is_analysed_while_a_node_is_away(nodes, connected):
+    make_keyspace(connected, "analysed", NODES)
+    table, _ = make_tables(connected, "analysed")
+    nodes[2].kill()
+    origin, endpoint = CassandraOrigin(connected), Endpoint("a", table, "QUORUM")
+    found = analyse_origin(origin, origin.find_table(endpoint)[0], endpoint, 60.0)
+    assert (found.rows, found.partitions, found.estimates.nodes) == (ROWS, 97, NODES)
 
 
 def test_a_key_that_has_no_node_is_left_to_the_server(nodes, connected):

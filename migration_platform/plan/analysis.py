@@ -64,12 +64,13 @@ class Sample:
     @property
     def is_whole(self) -> bool:
         """Whether there is nothing that was not read."""
-        return self.tokens == RING and not self.is_cut and len(self.seen) == self.partitions
+        is_all = self.tokens == RING and len(self.seen) == self.partitions
+        return is_all and not self.is_cut
 
     @property
     def is_cut(self) -> bool:
-        """Whether a partition is larger than what was read of it."""
-        return bool(self.unread) or not all(each.is_whole for each in self.large)
+        """Whether a partition is larger than what counts of it."""
+        return not all(each.is_whole for each in self.large)
 
     @cached_property
     def total_partitions(self) -> float:
@@ -228,15 +229,16 @@ class Analysis:
         )
         deviation = math.sqrt(self.partitions / ranges * square)
         by_chance = mean + deviation * math.sqrt(2 * math.log(ranges))
-        in_one = max([each.rows for each in self.sample.seen] or [0])
-        largest = max(mean, by_chance, in_one, self._rows_of_largest)
-        return Cut(ranges, mean, min(self.rows, largest))
+        return Cut(ranges, mean, min(self.rows, max(mean, by_chance, self.rows_of_largest)))
 
     @property
-    def _rows_of_largest(self) -> float:
-        """How many rows the largest partition has that a server knows of, seen or not."""
-        told = self.estimates.largest_partition
-        return told / (self.size / self.rows + DISK_BYTES_A_ROW) if self.rows else 0.0
+    def rows_of_largest(self) -> float:
+        """How many rows the largest partition has that was seen, or that a node knows of."""
+        seen = max((each.rows for each in self.sample.seen), default=0)
+        if self.sample.is_whole or not self.rows:
+            return seen
+        a_row = self.size / self.rows + DISK_BYTES_A_ROW
+        return max(seen, min(self.rows, self.estimates.largest_partition / a_row))
 
     def recommend(self, workers: int) -> tuple[int, str]:
         """Give the number of ranges to cut the table into, and a sentence that says why."""
@@ -296,7 +298,7 @@ def tell_figures(analysis: Analysis) -> dict[str, str]:
     of_ring = "" if sample.tokens == RING else "about "
     figures = {
         "rows": f"{word}{_rounded(analysis.rows, sample.is_whole)}",
-        "bytes": f"{word}{show_bytes(analysis.size)}, as they are read",
+        "bytes": f"{word}{show_bytes(analysis.size)} (of one replica, uncompressed)",
         "partitions": f"{of_ring}{_rounded(analysis.partitions, not of_ring)}",
         "tokens": tokens,
     }
@@ -309,11 +311,12 @@ def _tell_source(analysis: Analysis) -> str:
     sample, estimates = analysis.sample, analysis.estimates
     if sample.is_whole:
         return "reading all of it"
-    read = len(sample.seen)
-    told = (
-        f"a sample: {sample.partitions:,} partitions in {_share(sample.tokens / RING)} of the ring,"
-        f" of {read:,} of them the rows"
+    found = (
+        f"all {sample.partitions:,} partitions"
+        if sample.tokens == RING
+        else f"{sample.partitions:,} partitions in {_share(sample.tokens / RING)} of the ring"
     )
+    told = f"a sample: {found}, and the rows of {len(sample.seen):,} of them"
     if analysis.is_at_least:
         told += ", the largest not to their end"
     if not estimates.nodes_that_tell:
@@ -363,8 +366,16 @@ def tell_cuts(analysis: Analysis, declared: int | None, workers: int) -> list[tu
 def tell_recommendation(analysis: Analysis, workers: int) -> str:
     """Say in a sentence which number of ranges is recommended, and why."""
     ranges, why = analysis.recommend(workers)
+    if not analysis.rows:
+        return f"Recommended is token_ranges: {ranges} ({why})."
     each = f"{_rounded(analysis.rows / ranges)} rows and {show_bytes(analysis.size / ranges)}"
-    return f"Recommended is token_ranges: {ranges}, of {each} each ({why})."
+    told = f"Recommended is token_ranges: {ranges}, of {each} each ({why})."
+    if ranges > 1 and analysis.rows_of_largest > analysis.rows / ranges:
+        told += (
+            f" A partition of about {_rounded(analysis.rows_of_largest)} rows is more than such a"
+            " range, and makes one so large however many there are."
+        )
+    return told
 
 
 def to_markdown(analysis: Analysis, declared: int, workers: int) -> str:

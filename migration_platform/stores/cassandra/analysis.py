@@ -5,6 +5,9 @@ first, a few in each of many windows, and then reads rows of some of these parti
 alone a wide partition would look like all of its window.
 """
 
+# The driver has no type hints: pyright infers wrong types from its attributes' first values.
+# pyright: reportOptionalMemberAccess=false
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -109,7 +112,10 @@ def read_estimates(connection: Connection, table: Table) -> Estimates:
         for (mebibytes,) in _ask(connection, host, _LARGEST, table):
             # Parts of one are told as one, which is most often far too much.
             largest = max(largest, mebibytes * MEBIBYTE if mebibytes > 1 else 0)
-    return Estimates(len(hosts), told, tuple(stretches.values()) if told else (), largest)
+    places = {host.datacenter for host in hosts}
+    known = connection.cluster.metadata.all_hosts()
+    nodes = sum(host.datacenter in places for host in known)
+    return Estimates(nodes, told, tuple(stretches.values()) if told else (), largest)
 
 
 def _ask(connection: Connection, host: Host, cql: str, table: Table) -> list[tuple]:
@@ -196,7 +202,10 @@ class _Sampling:
             left = len(ordered) - number
             rows = max(FURTHER_ROWS, self._left.rows // left)
             size = max(FURTHER_BYTES, self._left.size // left)
-            if large and (self._left.rows < GLANCE_ROWS or self._left.size < GLANCE_BYTES):
+            # One that is cut off would say less than that there is one more of them.
+            least_rows = max([GLANCE_ROWS, *(each.rows for each in large)])
+            least_size = max([GLANCE_BYTES, *(each.size for each in large)])
+            if large and (self._left.rows < least_rows or self._left.size < least_size):
                 break
             fetch_size = PAGE_BYTES // max(1, seen.size // max(1, seen.rows))
             fetch_size = max(LEAST_PAGE_ROWS, min(MAX_PAGE_ROWS, fetch_size))
