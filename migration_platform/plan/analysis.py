@@ -5,7 +5,7 @@ ranges uneven is chance, where there are few partitions, and large partitions, w
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,11 +77,15 @@ class Sample:
         """How many partitions there are on the whole ring."""
         return self.partitions * RING / self.tokens if self.tokens else 0.0
 
-    def mean(self, values: Sequence[float], of_large: Sequence[float]) -> float:
-        """Give the mean of all partitions; those that are unread are as the large ones."""
-        count = len(values) + len(of_large) + self.unread
-        large = sum(of_large) / len(of_large) if of_large else 0.0
-        return (sum(values) + large * (len(of_large) + self.unread)) / count if count else 0.0
+    def total(self, value: Callable[[SeenPartition], float]) -> float:
+        """Add something up over all partitions; those that are unread are as the large ones."""
+        count = len(self.seen) + self.unread
+        if not count:
+            return 0.0
+        large = sum(map(value, self.large))
+        if self.large:
+            large *= (len(self.large) + self.unread) / len(self.large)
+        return (sum(map(value, self.small)) + large) * self.total_partitions / count
 
 
 @dataclass(frozen=True)
@@ -178,17 +182,11 @@ class Analysis:
 
     @cached_property
     def _sampled_rows(self) -> float:
-        sample = self.sample
-        return self.partitions * sample.mean(
-            [each.rows for each in sample.small], [each.rows for each in sample.large]
-        )
+        return self.sample.total(lambda each: each.rows)
 
     @cached_property
     def _sampled_size(self) -> float:
-        sample = self.sample
-        return self.partitions * sample.mean(
-            [each.size for each in sample.small], [each.size for each in sample.large]
-        )
+        return self.sample.total(lambda each: each.size)
 
     @cached_property
     def _missed(self) -> float:
@@ -223,11 +221,8 @@ class Analysis:
             return Cut(ranges, mean, float(max(found)))
         # Ranges get partitions by chance: their number and their sizes both vary. Of `ranges`
         # sums that vary so, the largest is about so many standard deviations above the mean.
-        square = self.sample.mean(
-            [each.rows**2 for each in self.sample.small],
-            [each.rows**2 for each in self.sample.large],
-        )
-        deviation = math.sqrt(self.partitions / ranges * square)
+        squares = self.sample.total(lambda each: each.rows**2)
+        deviation = math.sqrt(squares / ranges)
         by_chance = mean + deviation * math.sqrt(2 * math.log(ranges))
         return Cut(ranges, mean, min(self.rows, max(mean, by_chance, self.rows_of_largest)))
 
