@@ -27,6 +27,7 @@ from cassandra import (
     Timeout,
     Unauthorized,
     Unavailable,
+    UnresolvableContactPoints,
 )
 from cassandra.cluster import NoHostAvailable
 from cassandra.connection import ConnectionException, ConnectionShutdown
@@ -85,6 +86,7 @@ _TRANSIENT = (
     CoordinationFailure,  # ReadFailure and WriteFailure: a replica failed, another may not
     ConnectionException,
     ConnectionShutdown,
+    UnresolvableContactPoints,  # a name server may be away, a host's name may be about to come
     OverloadedErrorMessage,
     IsBootstrappingErrorMessage,
     TruncateError,

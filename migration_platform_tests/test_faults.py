@@ -178,7 +178,7 @@ def test_a_wrong_password_is_final_at_once_and_told_to_nobody(guarded_cassandra)
     )
     assert refused.value.__cause__ is not None
     assert not is_transient(refused.value.__cause__)
-    with pytest.raises(PreflightError, match="refused the user name or the password"):
+    with pytest.raises(PreflightError, match="give the store a username and a password"):
         Connection(CassandraSettings(port=settings.port))
 
 

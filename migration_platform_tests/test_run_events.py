@@ -193,6 +193,7 @@ def test_a_kafka_that_is_down_neither_fails_nor_delays_the_copy_and_gets_its_eve
 def test_a_dead_cassandra_fails_the_run_in_seconds_with_one_sentence_and_an_event(
     told: Move, store: str
 ) -> None:
+    told.declare(events=told.events, retry_seconds=1)
     port = dead_port(told, store)
     started = time.monotonic()
 

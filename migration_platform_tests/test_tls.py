@@ -116,8 +116,9 @@ def first_connection(settings: CassandraSettings) -> Connection | None:
         return None
 
 
-def in_pkcs8(issued: trustme.LeafCert) -> bytes:
+def in_pkcs8(issued: trustme.LeafCert, passphrase: bytes | None = None) -> bytes:
     from cryptography.hazmat.primitives.serialization import (
+        BestAvailableEncryption,
         Encoding,
         NoEncryption,
         PrivateFormat,
@@ -125,7 +126,8 @@ def in_pkcs8(issued: trustme.LeafCert) -> bytes:
     )
 
     key = load_pem_private_key(issued.private_key_pem.bytes(), None)
-    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    lock = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
     return text + b"".join(part.bytes() for part in issued.cert_chain_pems)
 
 
@@ -148,20 +150,27 @@ def test_a_store_with_password_tls_and_certificate_connects(secure: SecureServer
         assert connection.session.execute("SELECT cluster_name FROM system.local").one()[0]
 
 
+REFUSED = "the server refused the user name or the password"
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"password": WRONG},
-        {"password": ""},
-        {"password": None},
-        {"username": "nobody"},
-        {"username": None},
+        ({"password": WRONG}, REFUSED),
+        ({"password": ""}, f"{REFUSED}; the store gives no password"),
+        ({"password": None}, f"{REFUSED}; the store gives no password"),
+        ({"username": "nobody"}, REFUSED),
+        (
+            {"username": None},
+            "the server asks who is there; give the store a username and a password",
+        ),
     ],
 )
-def test_a_wrong_user_or_password_is_refused_in_one_sentence(secure: SecureServer, change: dict):
-    assert why_refused(replace(secure.settings, **change)).endswith(
-        f"port {secure.settings.port}: the server refused the user name or the password"
-    )
+def test_a_wrong_user_or_password_is_refused_in_one_sentence(
+    secure: SecureServer, change: dict, told: str
+):
+    message = why_refused(replace(secure.settings, **change))
+    assert message == f"cannot connect to {secure.settings}: {told}"
 
 
 def test_a_plain_line_to_a_server_that_wants_tls_is_refused(secure: SecureServer):
@@ -214,15 +223,40 @@ def test_a_server_whose_certificate_names_another_host_is_refused(secure: Secure
         listener.close()
 
 
-@pytest.mark.parametrize("attribute", ["ca_file", "certificate_file", "key_file"])
-def test_a_file_that_is_missing_or_holds_something_else_is_a_problem_of_the_tls_files(
-    secure: SecureServer, tmp_path: Path, attribute: str
+@pytest.mark.parametrize(
+    ("attribute", "lacks"),
+    [
+        ("ca_file", "certificate in PEM form"),
+        ("certificate_file", "certificate in PEM form"),
+        ("key_file", "key in PEM form without a passphrase"),
+    ],
+)
+def test_a_file_that_is_missing_or_holds_something_else_is_named_by_its_attribute(
+    secure: SecureServer, tmp_path: Path, attribute: str, lacks: str
 ):
     wrong = tmp_path / "wrong.pem"
-    for _ in range(2):
-        tls = replace(secure.tls, **{attribute: str(wrong)})
-        assert "cannot use the TLS files" in why_refused(replace(secure.settings, tls=tls))
-        wrong.write_text("hardly a certificate")
+    settings = replace(secure.settings, tls=replace(secure.tls, **{attribute: str(wrong)}))
+    said = f"cannot use the TLS files: tls.{attribute}: {wrong}"
+    assert why_refused(settings) == f"{said} cannot be read: No such file or directory"
+    wrong.write_text("hardly a certificate")
+    assert why_refused(settings) == f"{said} holds no {lacks}"
+
+
+def test_a_key_of_another_certificate_and_a_locked_key_are_told_apart(
+    secure: SecureServer, tmp_path: Path
+):
+    tls = replace(secure.tls, key_file=secure.stranger_key)
+    assert why_refused(replace(secure.settings, tls=tls)) == (
+        f"cannot use the TLS files: tls.key_file: {secure.stranger_key} is not the key of "
+        "tls.certificate_file"
+    )
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(in_pkcs8(secure.authority.issue_cert("client.example"), b"a passphrase"))
+    tls = replace(secure.tls, key_file=str(locked))
+    assert why_refused(replace(secure.settings, tls=tls)) == (
+        f"cannot use the TLS files: tls.key_file: {locked} holds no key in PEM form without a "
+        "passphrase"
+    )
 
 
 # -- where the password shows ------------------------------------------------------------------

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from migration_platform.errors import (
+    AttemptError,
     MigrationError,
     PermanentError,
+    PreflightError,
     TransientError,
     explain,
     is_transient,
@@ -50,6 +52,32 @@ class Attempts:
 
 
 Answer = TypeVar("Answer")
+
+
+def connect_patiently(
+    connect: Callable[[], Answer],
+    retry_seconds: float,
+    on_retry: Callable[[str], None] = lambda _: None,
+) -> Answer:
+    """Connect; try again for `retry_seconds` where the cause of a refusal may pass.
+
+    `on_retry` is told of each refusal after which it is tried again.
+
+    Raises:
+        PreflightError: another try would be refused as well.
+        TransientError: the time is over.
+    """
+    attempts = Attempts(retry_seconds)
+    while True:
+        try:
+            return connect()
+        except PreflightError as error:
+            if error.__cause__ is None or not is_transient(error.__cause__):
+                raise
+            refusal = str(error)
+        delay = attempts.delay_after(AttemptError(refusal))
+        on_retry(refusal)
+        time.sleep(delay)
 
 
 def ask_patiently(

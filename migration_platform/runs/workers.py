@@ -22,15 +22,13 @@ from typing import Any
 from migration_platform.declaration.migration import Endpoint
 from migration_platform.errors import (
     MigrationError,
-    PreflightError,
     TransientError,
     UnreadableError,
     explain,
-    is_transient,
     may_concern_all,
 )
 from migration_platform.pacing.rate import RateBudget
-from migration_platform.pacing.retries import Attempts
+from migration_platform.pacing.retries import connect_patiently
 from migration_platform.plan.model import Plan
 from migration_platform.stores.interface import Settings
 from migration_platform.stores.kinds import open_stores
@@ -194,8 +192,8 @@ def _work(
                 seconds = current.migration.retry_seconds
                 stores = open_stores(
                     current,
-                    _connect_patiently(origin, seconds),
-                    _connect_patiently(target, seconds),
+                    connect_patiently(origin.connect, seconds),
+                    connect_patiently(target.connect, seconds),
                     origin_budget,
                     target_budget,
                     target_read_budget,
@@ -223,17 +221,6 @@ def _impatient(plan: Plan) -> Plan:
     """
     seconds = min(plan.migration.retry_seconds, RETRY_SECONDS_AFTER_A_LOSS)
     return replace(plan, migration=replace(plan.migration, retry_seconds=seconds))
-
-
-def _connect_patiently(settings: Settings, retry_seconds: float) -> Any:
-    attempts = Attempts(retry_seconds)
-    while True:
-        try:
-            return settings.connect()
-        except PreflightError as error:
-            if error.__cause__ is None or not is_transient(error.__cause__):
-                raise
-            time.sleep(attempts.delay_after(error.__cause__))
 
 
 def _end_with_parent() -> None:

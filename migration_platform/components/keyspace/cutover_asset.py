@@ -132,7 +132,7 @@ def _judge_keyspace(
     """Ask the servers and the event log; give what is not green, by table, and what is untold."""
     problems: dict[str, list[str]] = {}
     beside = _Beside(left_out=[name for name in known.tables or () if name not in known.names])
-    with connect_both(declared, context.resources) as (origin, target):
+    with connect_both(declared, context) as (origin, target):
         schemas = judge_schemas(compare_keyspace(declared, known, origin, target))
         if not schemas.passed and schemas.severity == dg.AssetCheckSeverity.ERROR:
             problems["schema"] = [f"{SCHEMAS_MATCH}: {schemas.description}"]

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.components.keyspace.declared import REFRESH, DeclaredKeyspace, KnownTables
+from migration_platform.components.table.run_stores import open_store
 from migration_platform.cql.names import quote
 from migration_platform.errors import DeclarationError, MigrationError, PreflightError
 from migration_platform.plan.fidelity import write_table
@@ -51,7 +52,7 @@ def build_schema_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg.
     )
     def schema(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         try:
-            plan, created = _create(declared, known, context.resources)
+            plan, created = _create(declared, known, context)
         except MigrationError as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         for statement in created.made:
@@ -69,7 +70,7 @@ def build_schema_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg.
 
 
 def _create(
-    declared: DeclaredKeyspace, known: KnownTables, resources: Any
+    declared: DeclaredKeyspace, known: KnownTables, context: Any
 ) -> tuple[SchemaPlan, Created]:
     """Create what is missing, or nothing if not all of it can be.
 
@@ -79,7 +80,7 @@ def _create(
     """
     if known.tables is None:
         raise PreflightError(_unknown(declared))
-    with connect_both(declared, resources) as (origin, target):
+    with connect_both(declared, context) as (origin, target):
         here = declared.read_origin(origin)
         there = read_schema(target, declared.target_keyspace)
         wanted, wrong = declared.want(here, known.names)
@@ -105,9 +106,9 @@ def _unknown(declared: DeclaredKeyspace) -> str:
 
 @contextmanager
 def connect_both(
-    declared: DeclaredKeyspace, resources: Any
+    declared: DeclaredKeyspace, context: Any
 ) -> Iterator[tuple[Connection, Connection]]:
-    """Connect to the origin and to the target.
+    """Connect to the origin and to the target, as patiently as is declared.
 
     Raises:
         DeclarationError: one of them is no Cassandra store.
@@ -115,11 +116,14 @@ def connect_both(
     """
     stores: list[CassandraResource] = []
     for name in (declared.origin.store, declared.target.store):
-        store = getattr(resources, name)
+        store = getattr(context.resources, name)
         if not isinstance(store, CassandraResource):
             raise DeclarationError(f"the store {name} is no Cassandra store")
         stores.append(store)
-    with stores[0].connect() as origin, stores[1].connect() as target:
+    with (
+        open_store(context, stores[0].connect, declared.retry_seconds) as origin,
+        open_store(context, stores[1].connect, declared.retry_seconds) as target,
+    ):
         yield origin, target
 
 
@@ -155,7 +159,7 @@ def build_schema_check(
     )
     def schemas_match(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         try:
-            with connect_both(declared, context.resources) as (origin, target):
+            with connect_both(declared, context) as (origin, target):
                 return judge_schemas(compare_keyspace(declared, known, origin, target))
         except MigrationError as error:
             raise dg.Failure(str(error), allow_retries=False) from None

@@ -16,7 +16,7 @@ from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.table.attributes import OriginAttributes
 from migration_platform.components.table.naming import asset_key
 from migration_platform.components.table.reporting import build_progress
-from migration_platform.components.table.run_stores import find_store
+from migration_platform.components.table.run_stores import find_store, open_store
 from migration_platform.copying.large_cells import declare_check
 from migration_platform.copying.rehearsal import Rehearsal, rehearse
 from migration_platform.counts import RangeCounts
@@ -177,7 +177,9 @@ def count_large_cells(
     ranges, totals = list(pieces), Counter[str]()
     try:
         with ExitStack() as stack:
-            cluster = stack.enter_context(origin.connect())
+            cluster = stack.enter_context(
+                open_store(context, origin.connect, migration.retry_seconds)
+            )
             plan = plan_check(migration, open_origin(migration, cluster))
             tracked = stack.enter_context(
                 _tracked(context, plan, cluster, pieces.values(), run_id)

@@ -13,6 +13,7 @@ import dagster as dg
 from migration_platform.comparing.scope import describe_scope
 from migration_platform.components.table.filtering import with_run_filter
 from migration_platform.components.table.reporting import Job, build_progress, column_schema
+from migration_platform.components.table.run_stores import open_sides
 from migration_platform.copying.collisions import Collisions, refuse_collisions
 from migration_platform.copying.rehearsal import Rehearsal, rehearse
 from migration_platform.copying.transform import compile_rows
@@ -24,7 +25,7 @@ from migration_platform.plan.model import Plan
 from migration_platform.runs.control import Watch, find_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Markdown, Origin, Resource
-from migration_platform.stores.kinds import describe_fidelity, open_origin, open_target
+from migration_platform.stores.kinds import describe_fidelity
 from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import analyse_origin, make_plan
 from migration_platform.stores.work import records_at
@@ -52,8 +53,7 @@ def plan_migration(
         job = with_run_filter(job, own_filter)
         migration = job.migration
         with ExitStack() as stack:
-            here = open_origin(migration, stack.enter_context(origin.connect()))
-            there = open_target(migration, stack.enter_context(target.connect()))
+            here, there = open_sides(context, migration, stack, origin=origin, target=target)
             plan = make_plan(migration, here, there)
             refuse_denied(plan, here, there)
             metadata = _describe(plan) | describe_scope(plan, declared).of_rows

@@ -27,6 +27,7 @@ from migration_platform.components.table.dead_letters import check_dead_letters,
 from migration_platform.components.table.filtering import with_run_filter
 from migration_platform.components.table.ranged_copy import copy_ranges
 from migration_platform.components.table.reporting import Job, RangedRun
+from migration_platform.components.table.run_stores import open_sides
 from migration_platform.components.table.tracked_runs import Work
 from migration_platform.copying.collisions import refuse_collisions
 from migration_platform.copying.dead_letters import DeadLetterSummary, read_summary
@@ -38,7 +39,6 @@ from migration_platform.runs.resume import read_resume
 from migration_platform.runs.run_info import MIGRATE, VALIDATE
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Origin, Pace, Resource, Target, Uses
-from migration_platform.stores.kinds import open_origin, open_target
 from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, make_target, refuse_missing_target
 from migration_platform.stores.work import records_at
@@ -126,8 +126,7 @@ def _open_sides(
 ) -> _Sides:
     """Open both sides and make the plan, and the target where it is to be created."""
     migration = run.job.migration
-    here = open_origin(migration, stack.enter_context(origin.connect()))
-    there = open_target(migration, stack.enter_context(target.connect()))
+    here, there = open_sides(run.context, migration, stack, origin=origin, target=target)
     records = records_at(migration, here.connection, there.connection)
     plan = run.plan = make_plan(migration, here, there)
     if run.copying:

@@ -22,6 +22,7 @@ from migration_platform.components.table.ranged_run import (
     refuse_truncating_runs,
 )
 from migration_platform.components.table.reporting import PROGRESS_SECONDS, Job, RangedRun
+from migration_platform.components.table.run_stores import open_sides
 from migration_platform.copying.dead_letters import DeadLetterSummary, open_dead_letters
 from migration_platform.copying.replay import Replay, ReplayCounts, replay
 from migration_platform.errors import MigrationError
@@ -29,7 +30,6 @@ from migration_platform.runs.control import CONTROL_TABLES
 from migration_platform.runs.tracking_tables import open_tables
 from migration_platform.runs.workers import WorkerPool
 from migration_platform.stores.interface import Resource, Uses
-from migration_platform.stores.kinds import open_origin, open_target
 from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, refuse_missing_target
 from migration_platform.stores.work import records_at
@@ -78,8 +78,7 @@ def _replay(run: RangedRun, origin: Resource, target: Resource) -> Replay:
     """
     migration = run.job.migration
     with ExitStack() as stack:
-        here = open_origin(migration, stack.enter_context(origin.connect()))
-        there = open_target(migration, stack.enter_context(target.connect()))
+        here, there = open_sides(run.context, migration, stack, origin=origin, target=target)
         plan = run.plan = make_plan(migration, here, there)
         refuse_missing_target(plan)
         uses = Uses(comparing=False)

@@ -1,13 +1,54 @@
-"""The stores of a run, found by name among its resources."""
+"""The stores of a run: found by name among its resources, and opened patiently."""
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, TypeVar
+
+import dagster as dg
 
 from migration_platform.components.table import ended_runs
 from migration_platform.components.table.attributes import EventsAttributes
-from migration_platform.declaration.migration import Endpoint
+from migration_platform.components.table.reporting import build_retry_log
+from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError
+from migration_platform.pacing.retries import connect_patiently
 from migration_platform.resources import KafkaResource
-from migration_platform.stores.interface import Resource
+from migration_platform.stores.interface import Origin, Resource, Target
+from migration_platform.stores.kinds import open_origin, open_target
+
+_Opened = TypeVar("_Opened")
+
+
+def open_sides(
+    context: dg.AssetExecutionContext,
+    migration: Migration,
+    stack: ExitStack,
+    *,
+    origin: Resource,
+    target: Resource,
+) -> tuple[Origin, Target]:
+    """Open both sides for as long as the stack is, as patiently as the migration says.
+
+    Raises:
+        PreflightError, TransientError: a store cannot be reached; one sentence.
+    """
+    seconds = migration.retry_seconds
+    here = stack.enter_context(open_store(context, origin.connect, seconds))
+    there = stack.enter_context(open_store(context, target.connect, seconds))
+    return open_origin(migration, here), open_target(migration, there)
+
+
+def open_store(
+    context: dg.AssetExecutionContext,
+    connect: Callable[[], AbstractContextManager[_Opened]],
+    retry_seconds: float,
+) -> AbstractContextManager[_Opened]:
+    """Open a store of a run, and log why it is tried again.
+
+    Raises:
+        PreflightError, TransientError: it cannot be reached; one sentence.
+    """
+    return connect_patiently(connect, retry_seconds, build_retry_log(context, "Connecting"))
 
 
 def find_events(events: EventsAttributes | None, resources: Any) -> ended_runs.EventSettings | None:

@@ -11,9 +11,9 @@ from migration_platform.components.tenant.reports import (
     show_move,
 )
 from migration_platform.components.tenant.runs import (
-    cassandra_of,
     find_folder,
     import_graph_step,
+    open_cassandra,
     tell_of_retries,
 )
 from migration_platform.errors import DeclarationError, MigrationError
@@ -137,7 +137,7 @@ def _restore(
         store = getattr(context.resources, step.store)
         graph = stack.enter_context(store.connect())
         return import_graph_step().restore_graph(graph, move, step, folder, dry_run=dry_run)
-    connection = stack.enter_context(cassandra_of(context, move.store).connect())
+    connection = stack.enter_context(open_cassandra(context, move))
     return restore_step(
         connection,
         move,

@@ -34,6 +34,7 @@ from migration_platform.components.tenant.reports import (
     show_move,
 )
 from migration_platform.errors import DeclarationError, MigrationError, explain
+from migration_platform.pacing.retries import connect_patiently
 from migration_platform.resources import CassandraResource, Neo4jResource, SunbirdSyncResource
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.tenant import sync_step
@@ -81,7 +82,7 @@ def plan_step(context: dg.AssetExecutionContext, moved: MovedStep) -> dict[str, 
     try:
         with sole_writer(folder, step.name), ExitStack() as stack:
             if isinstance(step, TableStep):
-                connection = stack.enter_context(cassandra_of(context, move.store).connect())
+                connection = stack.enter_context(open_cassandra(context, move))
                 plan = plan_table(
                     connection,
                     move,
@@ -201,7 +202,7 @@ def run_table_step(
         with sole_writer(folder, step.name), ExitStack() as stack:
             refuse_out_of_order(move, folder, step)
             plan = require_plan(move, folder, step)
-            connection = stack.enter_context(cassandra_of(context, move.store).connect())
+            connection = stack.enter_context(open_cassandra(context, move))
             shape = require_table(shape_table(connection, move, step), plan)
             context.log.info(
                 f"Applying the plan {plan.plan_id}: {plan.manifest()['planned']:,} rows"
@@ -265,7 +266,7 @@ def _check_table(
     try:
         with (
             sole_writer(folder, step.name),
-            cassandra_of(context, move.store).connect() as connection,
+            open_cassandra(context, move) as connection,
         ):
             plan = _applied_plan(moved, folder)
             shape = shape_table(connection, move, step)
@@ -416,7 +417,7 @@ def run_sync_step(
         with sole_writer(folder, step.name), ExitStack() as stack:
             store = getattr(context.resources, step.store)
             assert isinstance(store, SunbirdSyncResource)
-            connection = stack.enter_context(cassandra_of(context, move.store).connect())
+            connection = stack.enter_context(open_cassandra(context, move))
             if only_checks:
                 plan = _applied_plan(moved, folder)
                 client = stack.enter_context(store.to_settings(step.store).connect())
@@ -485,11 +486,16 @@ def tell_of_retries(context: Any, what: str) -> Callable[[BaseException], None]:
     return lambda error: tell(explain(error))
 
 
-def cassandra_of(context: Any, name: str) -> CassandraResource:
-    """Give a Cassandra store of the run."""
-    store = getattr(context.resources, name)
+def open_cassandra(context: Any, move: Move) -> Connection:
+    """Open the Cassandra store of a move, as patiently as the move says.
+
+    Raises:
+        PreflightError, TransientError: it cannot be reached; one sentence.
+    """
+    store = getattr(context.resources, move.store)
     assert isinstance(store, CassandraResource)
-    return store
+    retry = build_retry_log(context, "Connecting")
+    return connect_patiently(store.connect, move.retry_seconds, retry)
 
 
 def _failure(moved: MovedStep, reason: str) -> dg.Failure:

@@ -11,6 +11,7 @@ and how long a request is tried again is for this package to say.
 # pyright: reportReturnType=false
 
 import logging
+import re
 import socket
 import ssl
 from bisect import bisect_left
@@ -41,12 +42,10 @@ from cassandra.protocol import ProtocolHandler, ResultMessage, read_int
 from cassandra.query import PreparedStatement, tuple_factory
 
 from migration_platform.cql.rows import Page
-from migration_platform.errors import (
-    PreflightError,
-    causes_of,
-    explain,
-)
+from migration_platform.errors import causes_of
 from migration_platform.pacing.retries import ask_patiently
+from migration_platform.stores.cassandra.tls import build_context
+from migration_platform.stores.cassandra.unreachable import build_refusal
 from migration_platform.stores.cassandra.window import Window
 from migration_platform.token_ranges import serialize_key
 
@@ -71,12 +70,17 @@ class TlsSettings:
     check_hostname: bool = True
 
     def to_context(self) -> ssl.SSLContext:
-        """Build the context that the driver hands to each connection."""
-        context = ssl.create_default_context(cafile=self.ca_file)
-        context.check_hostname = self.check_hostname
-        if self.certificate_file:
-            context.load_cert_chain(self.certificate_file, self.key_file)
-        return context
+        """Build the context that the driver hands to each connection.
+
+        Raises:
+            PreflightError: a file is missing, or does not hold what it should.
+        """
+        return build_context(
+            ca_file=self.ca_file,
+            certificate_file=self.certificate_file,
+            key_file=self.key_file,
+            check_hostname=self.check_hostname,
+        )
 
 
 @dataclass(frozen=True)
@@ -322,66 +326,57 @@ def _keep_page(_names: object, page: Page) -> Page:
 def _connect(settings: CassandraSettings) -> tuple[Cluster, Session]:
     # What the driver logs while a host is away is told once, by the request that fails.
     logging.getLogger("cassandra").setLevel(logging.CRITICAL)
-    failure: Exception | None = None
+    context = settings.tls.to_context() if settings.tls else None
     # The older one costs the client a tenth less, but nothing guards its frames by checksums.
     for version in (ProtocolVersion.V5, ProtocolVersion.V4):
-        profile = ExecutionProfile(
-            load_balancing_policy=_ReplicasFirst(
-                DCAwareRoundRobinPolicy(settings.local_datacenter or "")
-            ),
-            retry_policy=_NO_RETRIES,
-            request_timeout=REQUEST_TIMEOUT_SECONDS,
-            row_factory=tuple_factory,
-            consistency_level=ConsistencyLevel.LOCAL_QUORUM,
-        )
+        cluster: Cluster | None = None
         try:
-            cluster = Cluster(
-                contact_points=list(settings.contact_points),
-                port=settings.port,
-                protocol_version=version,
-                execution_profiles={EXEC_PROFILE_DEFAULT: profile},
-                auth_provider=PlainTextAuthProvider(settings.username, settings.password or "")
-                if settings.username
-                else None,
-                ssl_context=settings.tls.to_context() if settings.tls else None,
-                # A server that comes back is used within a second: runs wait for it.
-                reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
-                connection_class=_Socket,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                control_connection_timeout=CONNECT_TIMEOUT_SECONDS,
-                # Else a request waits for the acknowledgement of the one before: up to 40 ms.
-                sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            )
-        except OSError as error:
-            raise PreflightError(f"cannot use the TLS files: {explain(error)}") from error
-        try:
+            cluster = _build_cluster(settings, version, context)
             return cluster, cluster.connect()
         except Exception as error:
-            cluster.shutdown()
-            failure = error
-            if not _speaks_older_version(error):
-                break
-    assert failure is not None
-    told = explain(failure)
-    raise PreflightError(f"cannot connect to {settings}: {told}{_tls_hint(settings, told)}") from (
-        failure
+            if cluster is not None:
+                cluster.shutdown()
+            if version == ProtocolVersion.V4 or not _speaks_older_version(error):
+                refusal = build_refusal(settings, error, cluster)
+                raise refusal from refusal.__cause__
+    raise AssertionError("the last version is refused or taken")
+
+
+def _build_cluster(
+    settings: CassandraSettings, version: int, context: ssl.SSLContext | None
+) -> Cluster:
+    profile = ExecutionProfile(
+        load_balancing_policy=_ReplicasFirst(
+            DCAwareRoundRobinPolicy(settings.local_datacenter or "")
+        ),
+        retry_policy=_NO_RETRIES,
+        request_timeout=REQUEST_TIMEOUT_SECONDS,
+        row_factory=tuple_factory,
+        consistency_level=ConsistencyLevel.LOCAL_QUORUM,
+    )
+    return Cluster(
+        contact_points=list(settings.contact_points),
+        port=settings.port,
+        protocol_version=version,
+        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        auth_provider=PlainTextAuthProvider(settings.username, settings.password or "")
+        if settings.username
+        else None,
+        ssl_context=context,
+        # A server that comes back is used within a second: runs wait for it.
+        reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+        connection_class=_Socket,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        control_connection_timeout=CONNECT_TIMEOUT_SECONDS,
+        # Else a request waits for the acknowledgement of the one before: up to 40 ms.
+        sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
     )
 
 
-def _tls_hint(settings: CassandraSettings, told: str) -> str:
-    """Say what a handshake that failed may want: TLS itself tells it in riddles."""
-    if settings.tls is None:
-        cut_off = "reset by peer" in told or "closed" in told
-        return "; if the server demands TLS, give the store a tls block" if cut_off else ""
-    if "CERTIFICATE_VERIFY_FAILED" in told:
-        return "; the server's certificate must come from an authority in tls.ca_file and name it"
-    if "WRONG_VERSION_NUMBER" in told:
-        return "; the server speaks no TLS, so leave tls out"
-    if "EOF occurred" in told or "ALERT" in told or "reset by peer" in told:
-        return "; if the server demands certificates, it must trust tls.certificate_file"
-    return ""
+_OLDER_VERSION = re.compile(r"protocol[ _]version|version of the protocol", re.IGNORECASE)
+"""Cassandra 3.11 has a draft of version 5: "Beta version of the protocol used (5/v5-beta)"."""
 
 
 def _speaks_older_version(error: Exception) -> bool:
     causes = causes_of(error) if isinstance(error, NoHostAvailable) else ()
-    return any("protocol version" in str(cause).lower() for cause in (error, *causes))
+    return any(_OLDER_VERSION.search(str(cause)) for cause in (error, *causes))
