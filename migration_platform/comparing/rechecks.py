@@ -26,8 +26,8 @@ from migration_platform.cql.forms import comparable_element, in_usual_form, orde
 from migration_platform.cql.keys import NO_KEY, show_key
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import Page, count_cells, split_cells
+from migration_platform.cql.samples import cut_sample, show_sample
 from migration_platform.cql.types import parse_type
-from migration_platform.cql.values import shorten, show_value
 from migration_platform.declaration.filters import Filter
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Layer, Plan
@@ -35,7 +35,6 @@ from migration_platform.plan.preflight import times_layout
 from migration_platform.stores.interface import NO_TIMES, Cells, KeyReader
 from migration_platform.stores.work import OpenStores
 
-SHOWN_CHARACTERS = 100
 _LONG = Struct(">q")
 _UNWRITABLE = "(cannot be written as declared)"
 
@@ -315,10 +314,7 @@ def _show_forms(rows: ComparedRows, shown: DifferingRow, here: Cells, there: Cel
     for name, at in zip(names, differing, strict=True):
         both = [_show_cell(cell, rows.sources[at].target_type) for cell in (here[at], there[at])]
         if both[0] == both[1]:
-            both = [
-                shorten("0x" + (cell or b"").hex(), SHOWN_CHARACTERS)
-                for cell in (here[at], there[at])
-            ]
+            both = [cut_sample("0x" + (cell or b"").hex()) for cell in (here[at], there[at])]
         changes.append((name, *both))
     return replace(shown, columns=names, changes=tuple(changes))
 
@@ -326,9 +322,7 @@ def _show_forms(rows: ComparedRows, shown: DifferingRow, here: Cells, there: Cel
 def _show_cell(cell: bytes | None, cql_type: str) -> str | None:
     if cell is not None and cell.startswith(NO_KEY):
         return "(cannot be formed)"
-    return (
-        None if cell is None else shorten(show_value(cell, parse_type(cql_type)), SHOWN_CHARACTERS)
-    )
+    return None if cell is None else show_sample(cell, parse_type(cql_type))
 
 
 def _name_differences(rows: ComparedRows, origin: tuple, target: tuple) -> tuple[str, ...]:

@@ -3,24 +3,22 @@
 from collections.abc import Sequence
 
 from migration_platform.cql.names import quote
+from migration_platform.cql.samples import cut_sample, show_literal
 from migration_platform.cql.types import parse_type
-from migration_platform.cql.values import show_value
 
 NO_KEY = b"\x00migration_platform: no key:"
 """Begins what stands for a key column of a row whose key cannot be formed."""
 
 
 def show_key(cells: Sequence[tuple[str, str, bytes | None]]) -> str:
-    """Give a key as `userid='u1', courseid='c1'`, from names, types and values."""
+    """Give a key as `userid='u1', courseid='c1'`, from names, types and values.
+
+    Each value is CQL, for a statement that finds the row; one that is long is cut.
+    """
     parts = []
     for name, cql_type, cell in cells:
-        known = parse_type(cql_type)
         if cell is not None and cell.startswith(NO_KEY):
             return cell[len(NO_KEY) :].decode(errors="replace")
-        text = "null" if cell is None else show_value(cell, known)
-        parts.append(
-            f"{quote(name)}={text!r}"
-            if known.name in ("text", "ascii")
-            else f"{quote(name)}={text}"
-        )
+        text = "null" if cell is None else cut_sample(show_literal(cell, parse_type(cql_type)))
+        parts.append(f"{quote(name)}={text}")
     return ", ".join(parts)

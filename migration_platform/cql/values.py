@@ -336,6 +336,14 @@ def _show_millis(millis: int) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
+def _show_date(day: util.Date) -> str:
+    try:
+        return day.date().isoformat()
+    except (ValueError, OverflowError):
+        # As a server reads a number that stands for a date.
+        return str(day.days_from_epoch + cqltypes.SimpleDateType.EPOCH_OFFSET_DAYS)
+
+
 def _show_bytes(value: bytes) -> str:
     return "0x" + value.hex()
 
@@ -374,7 +382,7 @@ _SCALARS = {
         "2024-01-31T10:20:30Z, or milliseconds since 1970",
         _show_millis,
     ),
-    "date": _Scalar(cqltypes.SimpleDateType, _to_date, "a date such as 2024-01-31"),
+    "date": _Scalar(cqltypes.SimpleDateType, _to_date, "a date such as 2024-01-31", _show_date),
     "time": _Scalar(cqltypes.TimeType, _to_clock, "a time of day such as '10:20:30.5', in quotes"),
     "duration": _Scalar(
         cqltypes.DurationType, _to_duration, "a duration such as 1y2mo3d4h5m6s or P1Y2M3DT4H5M6S"

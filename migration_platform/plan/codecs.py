@@ -12,6 +12,7 @@ from cassandra.cqltypes import DecimalType, DoubleType
 
 from migration_platform.cql.conversion import Converter
 from migration_platform.cql.rows import INT32
+from migration_platform.cql.samples import cut_sample
 from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import PROTOCOL_VERSION, encode_value, shorten, show_double
 from migration_platform.declaration.columns import Columns
@@ -86,10 +87,10 @@ def _refuse_with(name: str, raw: str, change: Converter) -> Converter:
         try:
             return change(value)
         except UnicodeDecodeError as failure:
-            shown = shorten("0x" + value.hex())
+            shown = cut_sample("0x" + value.hex())
             raise ValueError(f"{name}: {shown} is no {_ENCODINGS[failure.encoding]}") from failure
         except (error, IndexError) as failure:
-            raise ValueError(f"{name}: {shorten('0x' + value.hex())} is no {raw}") from failure
+            raise ValueError(f"{name}: {cut_sample('0x' + value.hex())} is no {raw}") from failure
         except ValueError as failure:
             raise ValueError(f"{name}: {failure}") from failure
 

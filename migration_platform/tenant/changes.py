@@ -393,7 +393,7 @@ def _settle(
 def show_held(shape: TableShape, row_id: str, watched: Cells) -> str:
     """Say what a row holds in the columns that a move looks at."""
     held = ", ".join(
-        f"{quote(name)} is {shape.show(name, cell)}"
+        f"{quote(name)} is {shape.sample(name, cell)}"
         for name, cell in zip(shape.watched, watched, strict=True)
     )
     return f"{row_id}: {held}"

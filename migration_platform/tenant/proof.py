@@ -229,7 +229,7 @@ def _look_closer(
         if row.bucket not in differing and row.bucket not in visible:
             continue
         is_planned = row.key in planned
-        shown = shape.show(shape.id_column, row.cells[id_at])
+        shown = shape.sample(shape.id_column, row.cells[id_at])
         dates = row.untouched if is_planned else row.untouched + row.watched
         if row.bucket in differing and max(dates, default=0) > made_at_us:
             explained.add(row.bucket)

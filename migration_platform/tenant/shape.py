@@ -7,6 +7,7 @@ from functools import cached_property
 from migration_platform.comparing.digest import buckets_per_range
 from migration_platform.cql.elements import read_elements
 from migration_platform.cql.names import quote
+from migration_platform.cql.samples import show_sample
 from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.cql.values import encode_value, show_value
 from migration_platform.errors import PreflightError
@@ -77,6 +78,10 @@ class TableShape:
     def show(self, column: str, cell: bytes | None) -> str:
         """Give a cell for people."""
         return "null" if cell is None else show_value(cell, self.type_of(column))
+
+    def sample(self, column: str, cell: bytes | None) -> str:
+        """Give a cell for a message, which may cut it."""
+        return show_sample(cell, self.type_of(column))
 
     def shows(self, tenant: bytes, cell: bytes | None) -> bool:
         """Say whether a cell of `select` shows a tenant."""

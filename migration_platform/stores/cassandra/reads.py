@@ -15,10 +15,9 @@ from cassandra.cluster import (
 from cassandra.protocol import ExecuteMessage
 from cassandra.query import PreparedStatement
 
+from migration_platform.cql.keys import show_key
 from migration_platform.cql.names import quote
 from migration_platform.cql.rows import Page, compile_splitter, split_cells
-from migration_platform.cql.types import parse_type
-from migration_platform.cql.values import show_value
 from migration_platform.errors import (
     PermanentError,
     TransientError,
@@ -367,10 +366,8 @@ class _Reading:
     def unreadable(self, left: _Left, failure: TransientError) -> UnreadableError:
         """Say which partition a server that is up cannot read."""
         table = self.read.table
-        shown = ", ".join(
-            f"{quote(name)}={show_value(cell, parse_type(table.type_of(name)))}"
-            for name, cell in zip(table.partition_key, left.key, strict=False)
-        )
+        key = zip(table.partition_key, left.key, strict=False)
+        shown = show_key([(name, table.type_of(name), cell) for name, cell in key])
         return UnreadableError(
             f"the partition with token {left.token} of {table.name}"
             + (f" ({shown})" if shown else "")

@@ -27,6 +27,7 @@ from migration_platform.cql.elements import (
 )
 from migration_platform.cql.forms import one_or_zero
 from migration_platform.cql.order import sort_key
+from migration_platform.cql.samples import cut_sample
 from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import shorten
 from migration_platform.errors import DeclarationError
@@ -209,7 +210,7 @@ def _number_codec(name: str, *, as_string: bool) -> _Codec:
         if as_string:
             return f'{{"S":"{text.write(cell)}"}}'
         raise ValueError(
-            f"no N holds {shorten(text.write(cell))}; as S a column holds every {name}, and "
+            f"no N holds {cut_sample(text.write(cell))}; as S a column holds every {name}, and "
             "target.numbers: string makes such values S"
         )
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from migration_platform.cql.keys import NO_KEY
 from migration_platform.cql.names import quote
+from migration_platform.cql.samples import cut_sample
 from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import shorten
 from migration_platform.errors import DeclarationError, PermanentError
@@ -475,7 +476,7 @@ def _read_whole(value: Any) -> int | None:
 
 def _show_item(form: ItemForm, item: Item) -> str:
     key = {name: item.get(name) for name in form.key_names}
-    shown = shorten(dumps(key, default=str, ensure_ascii=False), 300)
+    shown = cut_sample(dumps(key, default=str, ensure_ascii=False), 300)
     return f"the item {shown} is none that a row gives"
 
 
