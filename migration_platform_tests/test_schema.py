@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,7 +31,8 @@ from migration_platform.stores.cassandra.schema_creation import (
 )
 from migration_platform.stores.cassandra.schema_differences import Difference, compare_schemas
 from migration_platform.stores.cassandra.wanted_schema import Wanted, change_table, types_in_order
-from migration_platform_tests.tables import REPLICATION, create_table
+from migration_platform_tests.roles import Roles
+from migration_platform_tests.tables import REPLICATION, be_patient, create_table
 
 EVERY_KIND = {
     "plain": "id int PRIMARY KEY, v text",
@@ -353,6 +355,57 @@ def test_views_indexes_and_functions_are_told_as_not_migrated_until_the_target_h
         }
         connection.session.execute(f"CREATE INDEX by_v ON {there}.t (v)")
         assert differences(connection, origin, there, wanted) == {}
+
+
+def test_views_and_indexes_come_with_statements_that_make_them_at_the_target(
+    roles: Roles,
+) -> None:
+    connection = roles.admin
+    be_patient(connection.session)
+    with keyspace_of(connection, "schema_a") as here, keyspace_of(connection, "schema_b") as there:
+        body = 'id int PRIMARY KEY, v int, m map<text, int>, "Word" text'
+        create_table(connection, here, "t", body)
+        create_table(connection, there, "renamed", body)
+        for statement in (
+            f"CREATE INDEX by_v ON {here}.t (v)",
+            f'CREATE INDEX "By_m" ON {here}.t (KEYS(m))',
+            f'CREATE INDEX by_word ON {here}.t ("Word")',
+            f"CREATE CUSTOM INDEX sai ON {here}.t (ENTRIES(m)) USING 'StorageAttachedIndex'",
+            f"CREATE CUSTOM INDEX sai_word ON {here}.t (\"Word\") USING 'StorageAttachedIndex' "
+            "WITH OPTIONS = {'case_sensitive': 'false'}",
+            f"CREATE MATERIALIZED VIEW {here}.whole AS SELECT * FROM {here}.t "
+            "WHERE v IS NOT NULL AND id IS NOT NULL PRIMARY KEY ((v, id))",
+            f'CREATE MATERIALIZED VIEW {here}."Part" AS SELECT id, v, "Word" FROM {here}.t '
+            'WHERE "Word" IS NOT NULL AND id > 5 '
+            'PRIMARY KEY ("Word", id) WITH CLUSTERING ORDER BY (id DESC)',
+        ):
+            connection.session.execute(statement)
+        origin = read(connection, here)
+        wanted = [Wanted("t", "renamed", replace(origin.tables["t"], name="renamed"))]
+        found = compare_schemas(origin, read(connection, there), wanted)
+        statements = {one.about: one.cql for one in found if one.severity == "warning"}
+        assert statements["index by_v of t"] == f"CREATE INDEX by_v ON {there}.renamed (v);"
+        assert len(statements) == 7
+        for statement in statements.values():
+            connection.session.execute(statement)
+
+        # Both keyspaces now hold the same, but for the table's name.
+        made = read(connection, there)
+        assert not [
+            one for one in compare_schemas(origin, made, wanted) if one.about.startswith("view")
+        ]
+        assert {
+            thing.replace(" of t", " of renamed"): made_by.write(there, "renamed")
+            for thing, made_by in origin.statements.items()
+        } == {thing: made_by.write(there, "renamed") for thing, made_by in made.statements.items()}
+
+        left_out = replace(origin.tables["t"], name="renamed", columns=())
+        empty = replace(read(connection, there), tables={}, views={}, others=())
+        assert not [
+            one.cql
+            for one in compare_schemas(origin, empty, [Wanted("t", "renamed", left_out)])
+            if one.cql
+        ]
 
 
 def test_a_missing_keyspace_is_an_error_and_another_replication_a_note(

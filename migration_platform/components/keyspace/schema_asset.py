@@ -230,6 +230,8 @@ def judge_schemas(found: Sequence[Difference]) -> dg.AssetCheckResult:
     if found:
         rows = [(one.severity, one.about, one.text) for one in found]
         metadata["differences"] = dg.MetadataValue.md(write_table(("", "what", "difference"), rows))
+    if cql := "\n".join(one.cql for one in found if one.cql):
+        metadata["to_create_at_the_target"] = dg.MetadataValue.md(f"```sql\n{cql}\n```")
     return dg.AssetCheckResult(
         check_name=SCHEMAS_MATCH,
         passed=not grave,

@@ -14,6 +14,7 @@ from migration_platform.cql.names import quote
 from migration_platform.errors import PermanentError, PreflightError
 from migration_platform.pacing.retries import ask_patiently
 from migration_platform.stores.cassandra.connection import MURMUR3, Connection
+from migration_platform.stores.cassandra.left_behind import Statement, make_index, make_view
 
 _NO_OPTIONS = frozenset(
     # The first three identify the row; flags and extensions no CQL can set; the last two are gone
@@ -62,6 +63,8 @@ class KeyspaceSchema:
     views: Mapping[str, str]
     """View to the table that it shows."""
     others: tuple[str, ...] = ()
+    statements: Mapping[str, Statement] = field(default_factory=dict)
+    """How its views and indexes are made, by what they are called here."""
 
 
 def read_schema(connection: Connection, keyspace: str) -> KeyspaceSchema | None:
@@ -85,6 +88,7 @@ def read_schema(connection: Connection, keyspace: str) -> KeyspaceSchema | None:
     columns: dict[str, list[ColumnSchema]] = {}
     for row in _rows(connection, "columns", keyspace):
         columns.setdefault(row["table_name"], []).append(_to_column(row))
+    indexes, views = (_rows(connection, what, keyspace) for what in ("indexes", "views"))
     return KeyspaceSchema(
         name=keyspace,
         replication=replication,
@@ -97,10 +101,15 @@ def read_schema(connection: Connection, keyspace: str) -> KeyspaceSchema | None:
             row["table_name"]: _to_table(row, columns.get(row["table_name"], []))
             for row in _rows(connection, "tables", keyspace)
         },
-        views={
-            row["view_name"]: row["base_table_name"] for row in _rows(connection, "views", keyspace)
+        views={row["view_name"]: row["base_table_name"] for row in views},
+        others=(*map(_name_index, indexes), *_read_others(connection, keyspace)),
+        statements={
+            **{_name_index(row): make_index(row) for row in indexes},
+            **{
+                f"view {quote(row['view_name'])}": make_view(row, columns.get(row["view_name"], []))
+                for row in views
+            },
         },
-        others=tuple(_read_others(connection, keyspace)),
     )
 
 
@@ -134,9 +143,11 @@ def in_order(columns: Iterable[ColumnSchema]) -> tuple[ColumnSchema, ...]:
     return tuple(sorted(columns, key=lambda c: (_KIND_ORDER[c.kind], c.position, c.name)))
 
 
+def _name_index(row: Mapping[str, Any]) -> str:
+    return f"index {quote(row['index_name'])} of {quote(row['table_name'])}"
+
+
 def _read_others(connection: Connection, keyspace: str) -> Iterator[str]:
-    for row in _rows(connection, "indexes", keyspace):
-        yield f"index {quote(row['index_name'])} of {quote(row['table_name'])}"
     for table, column, kind in (
         ("functions", "function_name", "function"),
         ("aggregates", "aggregate_name", "aggregate"),

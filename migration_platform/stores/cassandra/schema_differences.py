@@ -1,7 +1,7 @@
 """What differs between the schemas of two keyspaces, and how bad it is."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from migration_platform.cql.names import quote
@@ -13,11 +13,15 @@ _GRAVE_OPTIONS = {"default_time_to_live": "error", "gc_grace_seconds": "warning"
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs, and how bad it is: `error`, `warning` or `note`."""
+    """What differs, and how bad it is: `error`, `warning` or `note`.
+
+    `cql` is the statement that makes at the target what is missing there, if one can be told.
+    """
 
     severity: str
     about: str
     text: str
+    cql: str = ""
 
     def __str__(self) -> str:
         return f"{self.about}: {self.text}"
@@ -66,24 +70,42 @@ def _find_left_behind(
     origin: KeyspaceSchema, target: KeyspaceSchema, wanted: Sequence[Wanted]
 ) -> list[Difference]:
     """Tell which views, indexes, functions and the like the target lacks: nobody moves them."""
-    moved = {one.origin for one in wanted}
+    moved = {one.origin: one for one in wanted}
     found = [
         Difference(
             "warning",
             f"view {quote(name)}",
             f"views are not migrated; create it at the target when {quote(base)} is copied",
+            _write_statement(f"view {quote(name)}", origin, target, moved),
         )
         for name, base in origin.views.items()
         if name not in target.views and base in moved
     ]
     found += [
         Difference(
-            "warning", thing, "it is not migrated; create it at the target if it is needed there"
+            "warning",
+            thing,
+            "it is not migrated; create it at the target if it is needed there",
+            _write_statement(thing, origin, target, moved),
         )
         for thing in origin.others
         if thing not in target.others and _belongs_to(thing, moved)
     ]
     return found
+
+
+def _write_statement(
+    thing: str, origin: KeyspaceSchema, target: KeyspaceSchema, moved: Mapping[str, Wanted]
+) -> str:
+    """Write what makes a view or an index; an empty text if the target's table differs too much."""
+    statement = origin.statements.get(thing)
+    if statement is None or statement.table not in moved:
+        return ""
+    one = moved[statement.table]
+    there = target.tables.get(one.target) or one.expected
+    if there is None or not statement.columns <= {column.name for column in there.columns}:
+        return ""
+    return f"{statement.write(target.name, one.target)};"
 
 
 def _compare_keyspaces(origin: KeyspaceSchema, target: KeyspaceSchema) -> Iterator[Difference]:
