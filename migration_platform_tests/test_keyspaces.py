@@ -540,7 +540,9 @@ def test_a_green_cutover_says_of_which_rows_it_speaks_and_what_is_only_warned_of
         dg.AssetKey(["reports", f"{there}_{what}"]) for what in ("schema", "cutover")
     )
     try:
-        project.run(f"{KEYS[0]}...{KEYS[-1]}", assets=[schema, *keys]).assert_success()
+        made = project.run(f"{KEYS[0]}...{KEYS[-1]}", assets=[schema, *keys]).assert_success()
+        to_create = made.checks["schemas_match"].metadata["to_create_at_the_target"].value
+        assert to_create == f"```sql\nCREATE INDEX by_name ON {there}.empty (name);\n```"
 
         passed, said = cutover_of(project, cutover)
 
