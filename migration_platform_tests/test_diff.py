@@ -271,7 +271,7 @@ def test_keys_of_every_type_are_shown_as_an_operator_would_type_them(connection,
     fill(connection, origin, ", ".join(key), [tuple(value for _, value in key.values())])
     (verdict,) = diff(plan_copy(connection, origin, target, token_ranges=1)).values()
     (row,) = verdict.missing_rows
-    for part in ('a="it\'s"', "b=0x01", "d=2024-01-02T00:00:00Z", "e=true", '"F"=[1]'):
+    for part in ("a='it''s'", "b=0x01", "d='2024-01-02T00:00:00Z'", "e=true", '"F"=[1]'):
         assert part in row.key
 
 
