@@ -284,7 +284,7 @@ def test_a_value_that_cannot_be_changed_fails_the_range_by_name(
     with pytest.raises(PermanentError) as refused:
         copy_table(connection, origin, target, **options)
     message = str(refused.value)
-    assert 'the row k="it\'s", c=7 cannot be converted: "V v": ' in message
+    assert "the row k='it''s', c=7 cannot be converted: \"V v\": " in message
     assert f"{codec}: " in message
     assert len(message.splitlines()) == 1
     assert rows_of(reader, target) == []
@@ -292,7 +292,7 @@ def test_a_value_that_cannot_be_changed_fails_the_range_by_name(
     verdict = compare(connection, plan_copy(connection, origin, target, **options))
     assert found(verdict) == (1, 0, 0)
     (row,) = verdict.missing_rows
-    assert str(row) == 'k="it\'s", c=7: (cannot be written as declared)'
+    assert str(row) == "k='it''s', c=7: (cannot be written as declared)"
 
 
 @pytest.mark.parametrize("stale", [False, True])
