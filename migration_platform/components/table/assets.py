@@ -162,7 +162,7 @@ def build_plan_asset(*, job: Job, group: str, owners: list[str]) -> dg.AssetsDef
         deps=[job.origin],
         group_name=group,
         owners=owners,
-        kinds={"cassandra"},
+        kinds={migration.origin.kind},
         description=(
             f"What a copy of `{migration.origin.table}` to `{migration.target.table}` would do, "
             "told before anything is written: where each column comes from, what arrives exactly "
@@ -193,7 +193,7 @@ def build_dead_letters_asset(*, job: Job, group: str, owners: list[str]) -> dg.A
         deps=[job.target],
         group_name=group,
         owners=owners,
-        kinds={"cassandra"},
+        kinds={migration.origin.kind},
         description=(
             f"The rows of `{migration.origin.table}` that were rejected and are "
             "stored as dead letters. Materializing it reads them again by their keys and writes "
