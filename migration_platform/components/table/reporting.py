@@ -30,7 +30,7 @@ from migration_platform.declaration.migration import Migration
 from migration_platform.plan.fidelity import to_markdown
 from migration_platform.plan.model import Plan, Table
 from migration_platform.runs.control import Watch
-from migration_platform.runs.events import DELIVERY_SECONDS, Message, job_event, publish
+from migration_platform.runs.events import DELIVERY_SECONDS, MODEL, Message, job_event, publish
 from migration_platform.runs.resume import Resume
 from migration_platform.runs.tracking import TrackedRun
 from migration_platform.runs.tracking_tables import TrackingTables
@@ -496,7 +496,7 @@ def end(run: RangedRun, reason: str) -> None:
         reason=reason,
         # What is not delivered now is kept and delivered later: no need to wait long twice.
         patience_seconds=2.0 if run.event_problems else DELIVERY_SECONDS,
-        data={"config": str(run.job.migration.name), "model": "CassandraMigratorJob"},
+        data={"config": str(run.job.migration.name), "model": MODEL},
     )
     if problem:
         note_event_problem(run, problem)
