@@ -281,6 +281,56 @@ def test_a_run_has_not_ended_while_a_note_of_its_pieces_is_not_acknowledged(
     assert link["settled"] is False
 
 
+@pytest.mark.parametrize("place", ["before it is sent", "after it is sent", "before its answer"])
+def test_a_run_that_is_stopped_between_any_two_lines_counts_what_it_notes(
+    tables: TrackingTables,
+    migration: Migration,
+    reader: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    run = create(tables, migration)
+    run.begin()
+    first, second = migration.ranges[:2]
+    for piece in (first, second):
+        run.begin_piece(piece)
+        run.count_piece(piece, copy_counters(RangeCounts(read=2, written=2), failed=False))
+    run.end_piece(first, "PASS")
+    write, ask = TrackingTables.write, TrackingTables._patiently
+    stopped: list[str] = []
+
+    def stop_at(here: str) -> None:
+        if here == place and not stopped:
+            stopped.append(here)
+            raise KeyboardInterrupt
+
+    def stopped_write(self: TrackingTables, table: str, **values: Any) -> None:
+        stop_at("before it is sent")
+        write(self, table, **values)
+        stop_at("after it is sent")
+
+    def stopped_wait(self: TrackingTables, *arguments: Any) -> Any:
+        stop_at("before its answer")
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(TrackingTables, "write", stopped_write)
+    monkeypatch.setattr(TrackingTables, "_patiently", stopped_wait)
+
+    def end_both() -> None:
+        run.end_piece(second, "PASS")
+        tables.flush()
+
+    with pytest.raises(KeyboardInterrupt):
+        end_both()
+    run.end(settled=False)
+
+    assert stopped == [place]
+    statuses = [row["status"] for row in details_of(reader, run)]
+    assert statuses == ["PASS", "PASS", "NOT_STARTED", "NOT_STARTED"]
+    assert "Partitions Passed: 2;" in info_of(reader, run)["run_info"]
+    assert not tables._sent
+
+
 def test_a_piece_that_is_cut_becomes_rows_of_its_own(
     tables: TrackingTables, migration: Migration, reader: Session
 ) -> None:

@@ -45,6 +45,7 @@ class _Row:
     run_info: str = ""
     counters: Counts = field(default_factory=dict)
     passes: bool = False
+    noted: bool = True
 
 
 @dataclass
@@ -56,7 +57,6 @@ class TrackedRun:
     run_type: str
     run_id: int
     previous: int
-    totals: Counter[str] = field(default_factory=Counter)
     ended: bool = False
     _rows: dict[int, _Row] = field(default_factory=dict)
     _of_range: defaultdict[int, list[_Row]] = field(default_factory=lambda: defaultdict(list))
@@ -66,6 +66,15 @@ class TrackedRun:
     def table_name(self) -> str:
         """The name under which the run stands: the target's table, without its keyspace."""
         return self.migration.target.table.table
+
+    @property
+    def totals(self) -> Counter[str]:
+        """The counters of the pieces that have ended."""
+        totals: Counter[str] = Counter()
+        for row in self._rows.values():
+            if row.status not in _OPEN:
+                totals.update(row.counters)
+        return totals
 
     @property
     def run_info(self) -> str:
@@ -116,9 +125,10 @@ class TrackedRun:
         row = self._rows[piece.bounds[0]]
         if row.status == FAIL:
             return
+        # A run may be stopped between any two lines: `end` notes what is counted, if not noted yet.
+        row.noted = False
         row.status = status
-        self.totals.update(row.counters)
-        self._write_piece(row, status=status, run_info=row.run_info)
+        self._note_end(row)
 
     def end_range(self, token_range: TokenRange, counters: Counts | None = None) -> None:
         """Note what is left to note of a range: pieces that are done have passed.
@@ -170,6 +180,9 @@ class TrackedRun:
         if self.ended:
             return
         # Each is sent when what it vouches for is acknowledged: the pieces, the end, that all is.
+        for row in self._rows.values():
+            if not row.noted:
+                self._note_end(row)
         self.tables.flush()
         self._write_run(end_time=datetime.now(UTC), run_info=self.run_info, status=ENDED)
         self.tables.flush()
@@ -191,6 +204,10 @@ class TrackedRun:
             run_id=self.run_id,
             last_seen=datetime.now(UTC),
         )
+
+    def _note_end(self, row: _Row) -> None:
+        self._write_piece(row, status=row.status, run_info=row.run_info)
+        row.noted = True
 
     def _write_run(self, **values: Any) -> None:
         self.tables.write("cdm_run_info", table_name=self.table_name, run_id=self.run_id, **values)

@@ -19,6 +19,7 @@ from cassandra.query import PreparedStatement
 
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.migration import Migration
+from migration_platform.errors import MigrationError
 from migration_platform.pacing.retries import ask_patiently
 from migration_platform.stores.records import Records, TableForm, ensure_tables
 
@@ -112,7 +113,7 @@ class TrackingTables:
     def write(self, table: str, **values: Any) -> None:
         """Send a row's columns, without waiting for the answer."""
         while len(self._sent) >= WRITES_IN_FLIGHT:
-            self._settle(*self._sent.popleft())
+            self._settle_first()
         bound = self._bind(self._insert(table, values), [*values.values(), self._next_us()])
         self._sent.append((self._connection.session.execute_async(bound, STATEMENT_SECONDS), bound))
 
@@ -128,10 +129,17 @@ class TrackingTables:
             PermanentError, TransientError: a write was refused, or not answered for too long.
         """
         while self._sent:
-            self._settle(*self._sent.popleft())
+            self._settle_first()
 
-    def _settle(self, future: Any, bound: Any) -> None:
-        self._patiently(future.result, self.retry_seconds, lambda: self._run(bound))
+    def _settle_first(self) -> None:
+        future, bound = self._sent[0]
+        try:
+            self._patiently(future.result, self.retry_seconds, lambda: self._run(bound))
+        except MigrationError:
+            self._sent.popleft()
+            raise
+        # One that an interruption of the run left without its answer stays to be waited for.
+        self._sent.popleft()
 
     def _insert(self, table: str, values: Mapping[str, Any]) -> str:
         columns = ", ".join(values)
