@@ -202,6 +202,7 @@ class SqliteWrites:
     file: SqliteFile
     sources: tuple[Source, ...]
     leading: int = 0
+    null: bytes = NULL
 
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> Any:
         del again

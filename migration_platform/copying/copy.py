@@ -20,7 +20,7 @@ from migration_platform.copying.rejected import RejectedRows, open_rejected, rem
 from migration_platform.copying.transform import Wins, compile_key, compile_rows, select_origin
 from migration_platform.counts import BadRow, RangeCounts
 from migration_platform.cql.keys import show_key
-from migration_platform.cql.rows import NULL, UNSET, Page, join_cells, split_cells
+from migration_platform.cql.rows import NULL, Page, join_cells, split_cells
 from migration_platform.errors import MigrationError, TransientError, UnreadableError
 from migration_platform.plan.model import Layer, Plan, RowReader
 from migration_platform.stores.interface import (
@@ -334,7 +334,7 @@ def _prepare(stores: OpenStores, layer: Layer, winners: str | None) -> _Tools:
         layer,
         writes.sources,
         writes.leading,
-        null=UNSET,
+        null=writes.null,
         wins=wins if carried is None else _carry(carried, wins),
     )
     ranges = stores.origin.prepare_ranges(plan, select_origin(plan, layer, reader))

@@ -304,6 +304,7 @@ def _transformed(
     return _compile_give(
         len(names),
         names.index(clustering[0]) if clustering else None,
+        repeated=() if stands_in else _repeated_statics(plan, names),
         leaves_out=_compile_column_filter(plan, names),
         fill_all=compile_fill_all(extend, fills),
         stand_in=compile_stand_in(fills[:leading], len(json_sources) + 2) if stands_in else None,
@@ -318,6 +319,7 @@ def _compile_give(
     read: int,
     first_clustering: int | None,
     *,
+    repeated: Sequence[int],
     leaves_out: Callable[[Cells], bool] | None,
     fill_all: FillAll,
     stand_in: Callable[[Cells, str], bytes] | None,
@@ -336,7 +338,10 @@ def _compile_give(
                 continue
             cells = split_cells(data[starts[row] : value_ends[row]], read)
             if first_clustering is not None and cells[first_clustering] is None:
-                tally.added -= 1
+                if any(cells[position] is not None for position in repeated):
+                    reject(row, _NO_ROW_REPEATS_IT)
+                else:
+                    tally.added -= 1
                 continue
             if leaves_out is not None and leaves_out(cells):
                 tally.filtered += 1
@@ -364,6 +369,21 @@ def _compile_give(
                 tally.added += len(made) - 1
 
     return give
+
+
+def _repeated_statics(plan: Plan, names: tuple[str, ...]) -> list[int]:
+    """Say which of the cells that are read are static ones that rows are to repeat."""
+    if not plan.repeats_statics:
+        return []
+    statics = {column.name for column in plan.origin.columns if column.is_static}
+    return [position for position, name in enumerate(names) if name in statics]
+
+
+_NO_ROW_REPEATS_IT = Bad(
+    "",
+    "is a partition of static cells alone: the target has no row that could repeat them; name the "
+    "static columns in columns.skip, or delete them at the origin",
+)
 
 
 def _compile_column_filter(plan: Plan, names: tuple[str, ...]) -> Callable[[Cells], bool] | None:

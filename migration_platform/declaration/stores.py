@@ -23,6 +23,8 @@ class Abilities:
     """It takes some values for one that have different bytes, such as 1.5 and 1.50 in a key."""
     counters: bool = True
     """A counter is added to, and never set."""
+    static_cells: bool = True
+    """A partition keeps static cells once; else each of its rows repeats them."""
     read_budget: bool = False
     """Reads of the target have a limit of their own, beside that of writes."""
 

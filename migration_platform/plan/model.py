@@ -27,11 +27,15 @@ from migration_platform.plan.codecs import build_codec
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `cql_type` with the fields of user-defined types written out."""
+    """A column: `cql_type` with the fields of user-defined types written out.
+
+    `stored` is its type in the store's own terms, where it has others than CQL's.
+    """
 
     name: str
     cql_type: str
     is_static: bool = False
+    stored: object = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,12 @@ class Plan:
     def has_counters(self) -> bool:
         """Whether this is a table of counters."""
         return any(layer.has_counters for layer in self.layers)
+
+    @property
+    def repeats_statics(self) -> bool:
+        """Whether each row of the target repeats static cells of the origin's partition."""
+        statics = {column.name for column in self.origin.columns if column.is_static}
+        return any(source.origin in statics for source in self.rows.sources if not source.is_static)
 
     @property
     def rows(self) -> Layer:

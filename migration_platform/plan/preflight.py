@@ -257,8 +257,9 @@ def _validate_statics(
 ) -> list[str]:
     statics = {column.name for column in origin.columns if column.is_static}
     problems = []
+    repeats = not migration.target.abilities.static_cells
     for source in sources:
-        if source.kind == "constant" or source.is_key:
+        if source.kind == "constant" or source.is_key or repeats:
             continue
         if (source.origin in statics) != source.is_static:
             here, there = (

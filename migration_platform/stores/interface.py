@@ -237,6 +237,11 @@ class LayerWrites(Protocol):
         """How many of them are given apart."""
         ...
 
+    @property
+    def null(self) -> bytes:
+        """How a null stands among a row's cells: `NULL` or `UNSET` of `cql.rows`."""
+        ...
+
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> RowsWriter:
         """Begin to write; `again` says that these rows were copied before."""
         ...

@@ -22,7 +22,7 @@ from migration_platform.cql.cell_times import (
     settle_times,
 )
 from migration_platform.cql.names import quote
-from migration_platform.cql.rows import Page, split_cells
+from migration_platform.cql.rows import Page, UNSET, split_cells
 from migration_platform.errors import MigrationError, PermanentError
 from migration_platform.plan.model import Layer, Plan, Row, Source
 from migration_platform.plan.row_form import RowForm, build_form
@@ -69,6 +69,7 @@ class CellWrites:
     read_lists: PreparedStatement | None = None
     partition_key: tuple[int, ...] = ()
     place_of: Callable[[bytes | None], int | None] | None = None
+    null: bytes = UNSET
 
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> RowsWriter:
         """Begin to write."""

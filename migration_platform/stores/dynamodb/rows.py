@@ -43,6 +43,7 @@ class ItemWrites:
     sources: tuple[Source, ...]
     leading: int = 0
     """Items travel together whatever their keys are."""
+    null: bytes = NULL
 
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> "RowWriter":
         """Begin to write; an item that is there already is replaced."""

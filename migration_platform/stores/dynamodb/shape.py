@@ -4,13 +4,13 @@ To the engine it is a table with the origin's columns, some renamed or left out,
 own. No column is made of cells that have times of their own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 from migration_platform.cql.names import quote
 from migration_platform.cql.types import freeze, parse_type
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError
+from migration_platform.plan.filled_columns import filled_columns, filled_key
 from migration_platform.plan.model import Column, Layer, Plan, Source, Table
 from migration_platform.stores.dynamodb.connection import DynamoDb
 from migration_platform.stores.dynamodb.declaration import DynamoDbTarget, GlobalIndex
@@ -31,7 +31,6 @@ from migration_platform.stores.dynamodb.tables import (
 )
 
 USABLE = ("ACTIVE", "UPDATING")
-_CONSTANTS = ((bool, "boolean"), (int, "bigint"), (float, "double"))
 
 
 def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
@@ -42,7 +41,7 @@ def shape_target(migration: Migration, origin: Table, table_id: str) -> Table:
     """
     declared = migration.target.declared
     assert isinstance(declared, DynamoDbTarget)
-    types = _types_of(migration, origin)
+    types = filled_columns(migration.columns, origin)
     for name, text in declared.column_types.items():
         try:
             types[name] = str(parse_type(text)), types.get(name, ("", False))[1]
@@ -88,49 +87,12 @@ def _in_one_cell(text: str) -> str:
     return str(freeze(cql_type) if cql_type.is_multicell else cql_type)
 
 
-def _types_of(migration: Migration, origin: Table) -> dict[str, tuple[str, bool]]:
-    """Give type and staticness of each column that something fills."""
-    columns = migration.columns
-    explode, extract = columns.explode_map, columns.extract_json
-    found: dict[str, tuple[str, bool]] = {}
-    for column in origin.columns:
-        is_key = column.name in origin.primary_key
-        left_out = column.name in columns.skip or (explode and column.name == explode.column)
-        if left_out or (extract and extract.exclusive and not is_key):
-            continue
-        if extract and column.name == extract.column and column.name not in columns.rename:
-            continue
-        name = columns.rename.get(column.name, column.name)
-        found[name] = column.cql_type, column.is_static
-    if explode and explode.column in {column.name for column in origin.columns}:
-        kind = parse_type(origin.type_of(explode.column))
-        if kind.name == "map":
-            found[explode.key], found[explode.value] = (
-                (str(part), False) for part in kind.parameters
-            )
-    for name in extract.properties.values() if extract else ():
-        found[name] = "text", False
-    for name, value in columns.constants.items():
-        found[name] = _type_of_constant(value), False
-    return found
-
-
-def _type_of_constant(value: Any) -> str:
-    return next((name for kind, name in _CONSTANTS if isinstance(value, kind)), "text")
-
-
 def _key_of(migration: Migration, origin: Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     declared = migration.target.declared
     assert isinstance(declared, DynamoDbTarget)
     if declared.partition:
         return declared.partition, declared.sort
-    rename: Mapping[str, str] = migration.columns.rename
-    partition, sort = (
-        tuple(rename.get(name, name) for name in names)
-        for names in (origin.partition_key, origin.clustering_columns)
-    )
-    explode = migration.columns.explode_map
-    return partition, (*sort, explode.key) if explode else sort
+    return filled_key(migration.columns, origin)
 
 
 def find_ready(

@@ -1,0 +1,1 @@
+"""PostgreSQL, and YugabyteDB by its YSQL interface, as a target."""

@@ -1,0 +1,353 @@
+"""Connections to PostgreSQL, asked below psycopg's cursors: values stay bytes, and time is bounded.
+
+libpq never gives up on a server that is there and does not answer. So each request here waits on
+its socket for so many seconds, and a connection that is too late is closed.
+"""
+
+# psycopg's types do not tell its C and Python implementations apart.
+# pyright: reportOptionalMemberAccess=false
+
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from migration_platform.errors import PreflightError, TransientError, explain
+from migration_platform.extras import needed_for
+from migration_platform.stores.postgres.failures import LostConnectionError, Refusal
+from migration_platform.stores.postgres.settings import PostgresSettings
+
+with needed_for("a PostgreSQL store", extra="postgres"):
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.pq import Conninfo, DiagnosticField, ExecStatus
+
+REQUEST_SECONDS = 30.0
+"""How long a request may take until something of its answer comes."""
+_SLICE = 1 << 20
+_COPY_HEADER = 19
+"""Bytes of a binary copy before its first row: signature, flags, and the length of nothing."""
+_COPY_END = b"\xff\xff"
+
+Parameter = tuple[int, bytes | None]
+"""The OID of a value's type, and the value in PostgreSQL's binary format."""
+Answer = TypeVar("Answer")
+
+
+class Session:
+    """One connection, used by one thread at a time; it is opened when it is asked, and anew when
+    it broke."""
+
+    def __init__(self, connect: Callable[[], Any]):
+        self._connect = connect
+        self._connection: Any = None
+        self._prepared: set[bytes] = set()
+        self.is_new = True
+        """Whether it was opened since somebody last set this to false: temporary tables are gone."""
+
+    @property
+    def connection(self) -> Any:
+        """The psycopg connection, for questions whose time needs no limit.
+
+        Raises:
+            LostConnectionError, PreflightError: it could not be opened.
+        """
+        if self._connection is None:
+            self._connection = self._connect()
+            self._prepared = set()
+            self.is_new = True
+        return self._connection
+
+    @property
+    def pgconn(self) -> Any:
+        """The libpq connection; psycopg has made it one that does not block."""
+        return self.connection.pgconn
+
+    def close(self) -> None:
+        """Close it; it is opened again when it is asked again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def ask(
+        self,
+        sql: str,
+        parameters: Sequence[Parameter] = (),
+        *,
+        seconds: float = REQUEST_SECONDS,
+        prepare: bool = False,
+    ) -> Any:
+        """Send a statement with values, and give its result; values in it are binary.
+
+        Raises:
+            Refusal: the server refused it.
+            LostConnectionError: the connection broke, or the time is over.
+        """
+        values = [value for _, value in parameters]
+        types = [oid for oid, _ in parameters]
+        formats = [1] * len(parameters)
+
+        def send() -> None:
+            text = sql.encode()
+            if not prepare:
+                self.pgconn.send_query_params(text, values, types, formats, 1)
+                return
+            if text not in self._prepared:
+                self.pgconn.send_prepare(_name_of(text), text, types)
+                self._results(seconds)
+                self._prepared.add(text)
+            self.pgconn.send_query_prepared(_name_of(text), values, formats, 1)
+
+        return self._guard(send, lambda: self._results(seconds))[-1]
+
+    def run(self, sql: str, *, seconds: float = REQUEST_SECONDS) -> list[Any]:
+        """Run statements without values, separated by semicolons; give their results.
+
+        Raises:
+            Refusal: the server refused one; of those in one text all are undone.
+            LostConnectionError: the connection broke, or the time is over.
+        """
+        return self._guard(
+            lambda: self.pgconn.send_query(sql.encode()), lambda: self._results(seconds)
+        )
+
+    def copy_in(self, sql: str, data: bytes, *, seconds: float = REQUEST_SECONDS) -> None:
+        """Run statements of which the last is a COPY FROM STDIN, and give it the data.
+
+        Raises:
+            Refusal: the server refused it.
+            LostConnectionError: the connection broke, or the time is over.
+        """
+
+        def put() -> None:
+            self._results(seconds)
+            view = memoryview(data)
+            for at in range(0, len(view), _SLICE):
+                while not self.pgconn.put_copy_data(view[at : at + _SLICE]):
+                    self._wait(seconds, writing=True)
+            while not self.pgconn.put_copy_end():
+                self._wait(seconds, writing=True)
+            self._results(seconds)
+
+        self._guard(lambda: self.pgconn.send_query(sql.encode()), put)
+
+    def copy_out(self, sql: str, *, seconds: float = REQUEST_SECONDS) -> Iterator[bytes]:
+        """Run a COPY TO STDOUT in the binary format, and give its rows.
+
+        Raises:
+            Refusal: the server refused it.
+            LostConnectionError: the connection broke, or the time is over.
+        """
+        self._guard(lambda: self.pgconn.send_query(sql.encode()), lambda: self._results(seconds))
+        skip = _COPY_HEADER
+        while True:
+            size, data = self._guard(lambda: None, lambda: self.pgconn.get_copy_data(1))
+            if size == 0:
+                self._guard(lambda: None, lambda: self._wait(seconds, writing=False))
+                continue
+            if size < 0:
+                self._guard(lambda: None, lambda: self._results(seconds))
+                return
+            row = bytes(data[skip:])
+            skip = 0
+            if row != _COPY_END:
+                yield row
+
+    def _guard(self, send: Callable[[], None], wait: Callable[[], Answer]) -> Answer:
+        """Do both; close the connection where it broke."""
+        try:
+            send()
+            return wait()
+        except psycopg.Error as error:
+            self.close()
+            raise LostConnectionError(f"the connection broke: {_one_line(error)}") from error
+        except LostConnectionError:
+            self.close()
+            raise
+
+    def _results(self, seconds: float) -> list[Any]:
+        """Wait for the results of what was sent, up to a COPY.
+
+        Raises:
+            Refusal: there is an error among them.
+        """
+        pgconn, found, refusal = self.pgconn, [], None
+        while pgconn.flush():
+            self._wait(seconds, writing=True)
+        while True:
+            while pgconn.is_busy():
+                self._wait(seconds, writing=False)
+            result = pgconn.get_result()
+            if result is None:
+                break
+            if result.status == ExecStatus.FATAL_ERROR:
+                refusal = refusal or _to_refusal(result)
+                continue
+            found.append(result)
+            if result.status in (ExecStatus.COPY_IN, ExecStatus.COPY_OUT):
+                break
+        if refusal is not None:
+            if not refusal.sqlstate:
+                raise LostConnectionError(f"the connection broke: {refusal.message}")
+            raise refusal
+        return found
+
+    def _wait(self, seconds: float, *, writing: bool) -> None:
+        pgconn = self.pgconn
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if writing else 0))
+        events = poll.poll(seconds * 1000)
+        if not events:
+            raise LostConnectionError(f"the server did not answer within {seconds:.0f} s")
+        if events[0][1] & ~select.POLLOUT:
+            pgconn.consume_input()
+
+
+def _name_of(statement: bytes) -> bytes:
+    return b"mp_%x" % (hash(statement) & 0xFFFF_FFFF_FFFF_FFFF)
+
+
+def _to_refusal(result: Any) -> Refusal:
+    def field(which: DiagnosticField) -> str:
+        return (result.error_field(which) or b"").decode("utf-8", "replace")
+
+    return Refusal(
+        field(DiagnosticField.SQLSTATE),
+        field(DiagnosticField.MESSAGE_PRIMARY) or "the server gave no reason",
+        field(DiagnosticField.CONSTRAINT_NAME),
+        field(DiagnosticField.COLUMN_NAME),
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class Postgres:
+    """A process's connections to one server, by what they are used for.
+
+    Attributes:
+        settings: How it is reached.
+        product: `PostgreSQL` or `YugabyteDB`.
+        version: What the server calls itself.
+        version_number: As `server_version_num`, 160004.
+    """
+
+    def __init__(self, settings: PostgresSettings):
+        self.settings = settings
+        self._sessions: dict[str, Session] = {}
+        session = self.session("questions")
+        try:
+            (row,) = ask_rows(session, "SELECT version(), current_setting('server_version_num')")
+        except LostConnectionError as error:
+            self.close()
+            raise PreflightError(str(error)) from error
+        except Refusal as refusal:
+            self.close()
+            raise PreflightError(str(refusal.to_error())) from refusal.to_error()
+        self.version, number = row
+        self.version_number = int(number)
+        self.product = "YugabyteDB" if "-YB-" in self.version else "PostgreSQL"
+
+    @property
+    def is_yugabyte(self) -> bool:
+        """Whether it is YugabyteDB, of which `version()` holds `-YB-`.
+
+        https://docs.yugabyte.com/stable/api/ysql/exprs/func_yb_version/
+        """
+        return self.product == "YugabyteDB"
+
+    def __enter__(self) -> "Postgres":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def session(self, use: str) -> Session:
+        """Give the connection for a use; one that is not there yet is opened when it is asked."""
+        if use not in self._sessions:
+            self._sessions[use] = Session(lambda: connect(self.settings))
+        return self._sessions[use]
+
+
+def connect(settings: PostgresSettings) -> Any:
+    """Open a connection to the first host that takes writes.
+
+    Raises:
+        LostConnectionError: nobody answers, or not now.
+        PreflightError: the user is refused, or the settings are none.
+    """
+    known = frozenset(each.keyword.decode() for each in Conninfo.get_defaults())
+    where = f"{', '.join(settings.hosts)}, port {settings.port}, database {settings.database}"
+    try:
+        parameters = settings.to_parameters(known)
+        # What libpq would read from a file or the environment is nobody's declaration.
+        conninfo = make_conninfo(**parameters)
+        conninfo_to_dict(conninfo)
+        return psycopg.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    except psycopg.Error as error:
+        raise _explain_refusal(error, where, settings) from None
+
+
+_FINAL = (
+    "password authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "certificate",
+    "SSL",
+    "authentication",
+    "invalid",
+)
+
+
+def _explain_refusal(error: BaseException, where: str, settings: PostgresSettings) -> Exception:
+    told = _one_line(error)
+    if settings.password:
+        told = told.replace(settings.password, "********")
+    if "session is read-only" in told or "read-only" in told:
+        return LostConnectionError(
+            f"no host of {where} takes writes: each that answers is a standby ({told})"
+        )
+    if "no password supplied" in told:
+        return PreflightError(
+            f"{where} asks for a password, and the store declares none; set password: {{env: NAME}}"
+        )
+    if any(word in told for word in _FINAL):
+        return PreflightError(f"{where} refuses the connection: {told}")
+    return LostConnectionError(f"{where} cannot be reached: {told}")
+
+
+def ask_rows(session: Session, sql: str, parameters: Sequence[Parameter] = ()) -> list[tuple]:
+    """Ask for rows of texts; a null is None.
+
+    The statement has to cast what it selects to text.
+
+    Raises:
+        Refusal, LostConnectionError: as `Session.ask`.
+    """
+    result = session.ask(sql, parameters)
+    cells = range(result.nfields)
+    return [
+        tuple(_text(result.get_value(row, cell)) for cell in cells) for row in range(result.ntuples)
+    ]
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode()
+
+
+def raised(error: Refusal | LostConnectionError) -> Exception:
+    """Give what a failure of a request is to the engine."""
+    return error.to_error() if isinstance(error, Refusal) else error
+
+
+def explain_failure(error: BaseException) -> str:
+    """Give a failure as one sentence."""
+    return str(raised(error)) if isinstance(error, Refusal | TransientError) else explain(error)

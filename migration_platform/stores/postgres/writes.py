@@ -1,0 +1,340 @@
+"""Writes to PostgreSQL: batches of rows, each as one transaction, some of them at once.
+
+With the method `copy` a batch is a binary COPY: straight into the table as long as no row of it is
+there, else into a temporary table, from which rows are inserted or updated. With `values` a batch
+is one INSERT of many rows; YugabyteDB's temporary tables are slow, so it is the default there.
+
+All of it says what is to be, so that a batch whose answer was lost is sent again.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from struct import Struct
+from typing import Any
+
+from migration_platform.cql.cell_times import read_row_time
+from migration_platform.cql.rows import NULL, Page, split_cells
+from migration_platform.errors import MigrationError
+from migration_platform.plan.model import Layer, Plan, Row, Source
+from migration_platform.stores.interface import OnRejected, Pace
+from migration_platform.stores.postgres.connection import Postgres, Session
+from migration_platform.stores.postgres.failures import UNIQUE_VIOLATION, Refusal
+from migration_platform.stores.postgres.names import PgName, quote, quote_name
+from migration_platform.stores.postgres.retries import patiently
+from migration_platform.stores.postgres.rows import (
+    COPY_HEADER,
+    COPY_TRAILER,
+    RowForm,
+    UnholdableRow,
+    compile_row_encoder,
+    row_head,
+)
+from migration_platform.stores.postgres.statements import (
+    TEMPORARY,
+    copy_into,
+    count_newer,
+    create_temporary,
+    upsert_from,
+    upsert_values,
+)
+from migration_platform.stores.postgres.types import PgType
+
+COPY_ROWS = 5_000
+VALUES_ROWS = 200
+BATCH_BYTES = 4_000_000
+MAX_PARAMETERS = 65_535
+"""Of one statement: an int16 counts them."""
+LANES = 2
+"""Batches under way: the server works on one while the next is made ready."""
+_LONG_CELL = Struct(">iq")
+_MICROSECONDS_1970_TO_2000 = 946_684_800_000_000
+
+_Sent = tuple[bytes, bytes]
+"""A row as it is sent, and its cells as they came."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a batch: `rejected` are the cells of rows, and why."""
+
+    written: int = 0
+    left_alone: int = 0
+    rejected: tuple[tuple[bytes, MigrationError], ...] = ()
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(
+            self.written + other.written,
+            self.left_alone + other.left_alone,
+            self.rejected + other.rejected,
+        )
+
+
+@dataclass(frozen=True)
+class TimeColumn:
+    """The column that keeps a row's newest writetime."""
+
+    name: str
+    pg_type: PgType
+
+    def to_cell(self, writetime_us: int) -> bytes:
+        """Give a writetime as it is sent, with its length."""
+        is_long = self.pg_type.name == "int8"
+        return _LONG_CELL.pack(8, writetime_us - (0 if is_long else _MICROSECONDS_1970_TO_2000))
+
+
+@dataclass
+class _Lane:
+    """A thread with a connection of its own: batches on it follow each other."""
+
+    session: Session
+    threads: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="postgres")
+    )
+
+
+class RowWrites:
+    """What is prepared once to write the rows of a layer.
+
+    Attributes:
+        sources: What a row's cells are.
+        form: How they are written.
+        table: The target's table.
+        method: `copy` or `values`.
+        is_fresh: Whether no row that was sent was there yet, as far as it is known.
+    """
+
+    leading = 0
+    null = NULL
+
+    def __init__(
+        self,
+        connection: Postgres,
+        table: PgName,
+        layer: Layer,
+        form: RowForm,
+        sources: tuple[Source, ...],
+        *,
+        method: str,
+        batch_rows: int | None,
+        time_column: TimeColumn | None,
+        skips_unchanged: bool,
+        lanes: int = LANES,
+    ):
+        self.sources, self.form, self.table, self.layer = sources, form, table, layer
+        self.method, self.time_column, self.skips = method, time_column, skips_unchanged
+        self.is_fresh = True
+        self.lanes = [_Lane(connection.session(f"write {number}")) for number in range(lanes)]
+        self.columns = [*form.names, *([time_column.name] if time_column else [])]
+        self.types = [column.pg_type.oid for column in form.columns]
+        self.types += [time_column.pg_type.oid] if time_column else []
+        self.head = row_head(len(self.columns))
+        if method == "values":
+            most = min(MAX_PARAMETERS // len(self.columns), batch_rows or VALUES_ROWS)
+            self.batch_rows = max(1, most)
+        else:
+            self.batch_rows = batch_rows or COPY_ROWS
+        self.encode = compile_row_encoder(form)
+
+    def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> "RowWriter":
+        """Begin to write."""
+        return RowWriter(self, plan, pace, on_rejected, again=again)
+
+    # -- in a lane's thread ----------------------------------------------------------------------
+
+    def send(
+        self, session: Session, rows: list[_Sent], retry_seconds: float, retried: SimpleQueue
+    ) -> Outcome:
+        """Write a batch; where the server rejects rows of it, write the others.
+
+        Raises:
+            PermanentError, TransientError: it could not be written.
+        """
+        is_direct = self.method == "copy" and self.is_fresh
+        attempt = self._copy_directly if is_direct else self._upsert
+
+        def passes(refusal: Refusal) -> bool:
+            return refusal.is_about_values
+
+        try:
+            return patiently(lambda: attempt(session, rows), retry_seconds, retried.put, passes=passes)
+        except Refusal as refusal:
+            if is_direct and refusal.sqlstate == UNIQUE_VIOLATION:
+                self.is_fresh = False
+                return self.send(session, rows, retry_seconds, retried)
+            if len(rows) == 1:
+                return Outcome(rejected=((rows[0][1], refusal.to_error()),))
+        middle = len(rows) // 2
+        halves = (rows[:middle], rows[middle:])
+        first, second = (self.send(session, half, retry_seconds, retried) for half in halves)
+        return first + second
+
+    def _copy_directly(self, session: Session, rows: list[_Sent]) -> Outcome:
+        session.copy_in(copy_into(quote_name(self.table), self.columns), self._to_copy(rows))
+        return Outcome(written=len(rows))
+
+    def _upsert(self, session: Session, rows: list[_Sent]) -> Outcome:
+        if self.method == "values":
+            return self._upsert_values(session, rows)
+        time_column = self.time_column.name if self.time_column else None
+        # Each layout of a table has a temporary table of its own in a connection.
+        name = TEMPORARY.format(self.layer.name)
+        _ = session.pgconn
+        if session.is_new:
+            session.run(create_temporary(name, self.table, self.columns))
+            session.is_new = False
+        try:
+            session.copy_in(
+                f"BEGIN; {copy_into(f'pg_temp.{quote(name)}', self.columns)}", self._to_copy(rows)
+            )
+            counts_newer = self.skips and time_column is not None
+            asked = [count_newer(name, self.table, self.form, time_column or "")] * counts_newer
+            asked += [upsert_from(name, self.table, self.form, time_column, skips=self.skips)]
+            *newer, upserted, _ = session.run("; ".join([*asked, "COMMIT"]))
+        except Refusal:
+            session.run("ROLLBACK")
+            raise
+        if newer:
+            left_alone = int(newer[0].get_value(0, 0))
+        else:
+            left_alone = len(rows) - (upserted.command_tuples or 0) if time_column else 0
+        return Outcome(len(rows) - left_alone, left_alone)
+
+    def _upsert_values(self, session: Session, rows: list[_Sent]) -> Outcome:
+        time_column = self.time_column.name if self.time_column else None
+        sql = upsert_values(self.table, self.form, time_column, len(rows), skips=self.skips)
+        width = len(self.columns)
+        parameters = [
+            each
+            for sent, _ in rows
+            for each in zip(self.types, split_cells(sent, width), strict=True)
+        ]
+        full = len(rows) == self.batch_rows
+        result = session.ask(sql, parameters, prepare=full)
+        left_alone = len(rows) - (result.command_tuples or 0) if time_column else 0
+        return Outcome(len(rows) - left_alone, left_alone)
+
+    def _to_copy(self, rows: list[_Sent]) -> bytes:
+        body = self.head.join([sent for sent, _ in rows])
+        return b"".join((COPY_HEADER, self.head, body, COPY_TRAILER))
+
+
+class RowWriter:
+    """Writes rows, some batches under way at a time; `flush` before counting on them."""
+
+    statics_taken = parts_expired = 0
+
+    def __init__(
+        self,
+        writes: RowWrites,
+        plan: Plan,
+        pace: Pace,
+        on_rejected: OnRejected,
+        *,
+        again: bool,
+    ):
+        if again:
+            writes.is_fresh = False
+        self.rows_written = self.rows_left_alone = 0
+        self._writes, self._pace, self._on_rejected = writes, pace, on_rejected
+        self._rules = plan.rules
+        self._keys = _key_positions(plan, writes.form)
+        self._open: list[_Sent] = []
+        self._open_bytes = 0
+        self._flying: deque[Future[Outcome]] = deque()
+        self._retried: SimpleQueue[BaseException] = SimpleQueue()
+        self._next_lane = 0
+
+    def write(self, rows: Iterable[Row], page: Page) -> None:
+        """Take the rows of a page; they are sent by and by.
+
+        Raises:
+            PermanentError, TransientError: a row could not be written, an earlier one maybe.
+        """
+        writes = self._writes
+        encode, column, most = writes.encode, writes.time_column, writes.batch_rows
+        rules, now_us = self._rules, time.time_ns() // 1000
+        for _, values, times, _ in rows:
+            try:
+                sent = encode(values)
+            except UnholdableRow as why:
+                self._on_rejected(self._key_of(values), why, True)
+                continue
+            if column is not None:
+                newest, _ = rules.settle(*read_row_time(times, page.asked_us))
+                sent += column.to_cell(now_us if newest is None else newest)
+            self._open.append((sent, values))
+            self._open_bytes += len(sent)
+            if len(self._open) >= most or self._open_bytes >= BATCH_BYTES:
+                self._begin()
+
+    def flush(self) -> None:
+        """Wait until every row is acknowledged.
+
+        Raises:
+            PermanentError, TransientError: a row could not be written.
+        """
+        self._begin()
+        while self._flying:
+            self._settle_first()
+
+    def _begin(self) -> None:
+        rows, self._open = self._open, []
+        size, self._open_bytes = self._open_bytes, 0
+        if not rows:
+            return
+        lanes = self._writes.lanes
+        while len(self._flying) >= len(lanes):
+            self._settle_first()
+        self._pace.budget.take(len(rows), size)
+        lane = lanes[self._next_lane]
+        self._next_lane = (self._next_lane + 1) % len(lanes)
+        seconds = self._pace.retry_seconds
+        self._flying.append(
+            lane.threads.submit(self._writes.send, lane.session, rows, seconds, self._retried)
+        )
+
+    def _settle_first(self) -> None:
+        """Wait for the oldest batch, and tell of what is tried again meanwhile."""
+        first = self._flying.popleft()
+        try:
+            outcome = self._wait(first)
+        except BaseException:
+            # Nothing of this writer may go on when somebody else begins.
+            wait(self._flying)
+            self._flying.clear()
+            raise
+        self.rows_written += outcome.written
+        self.rows_left_alone += outcome.left_alone
+        for values, why in outcome.rejected:
+            self._on_rejected(self._key_of(values), why, True)
+
+    def _wait(self, batch: "Future[Outcome]") -> Outcome:
+        while True:
+            try:
+                return batch.result(timeout=1.0)
+            except TimeoutError:
+                if batch.done():
+                    raise
+            finally:
+                self._tell_retries()
+
+    def _tell_retries(self) -> None:
+        while True:
+            try:
+                self._pace.on_retry(self._retried.get_nowait())
+            except Empty:
+                return
+
+    def _key_of(self, values: bytes) -> list[bytes | None]:
+        cells = split_cells(values, len(self._writes.form.columns))
+        return [cells[position] for position in self._keys]
+
+
+def _key_positions(plan: Plan, form: RowForm) -> Sequence[int]:
+    return [form.names.index(name) for name in plan.target.primary_key]
+
+
