@@ -15,6 +15,7 @@ from migration_platform.resources import (
     DynamoDbResource,
     KafkaResource,
     Neo4jResource,
+    PostgresResource,
     SunbirdSyncResource,
 )
 from migration_platform.stores.cassandra.connection import CassandraSettings
@@ -44,7 +45,11 @@ def _attributes_of(resource: type[dg.ConfigurableResource], name: str) -> type:
         else:
             fields[field_name] = (
                 info.annotation,
-                Field(info.get_default(), description=info.description),
+                Field(
+                    info.get_default(call_default_factory=True),
+                    description=info.description,
+                    alias=info.alias,
+                ),
             )
     bases: Any = (NamedAttributes, dg.Model)
     return create_model(name, __base__=bases, **fields)
@@ -63,6 +68,7 @@ CassandraAttributes = _attributes_of(CassandraResource, "CassandraAttributes")
 DynamoDbAttributes = _attributes_of(DynamoDbResource, "DynamoDbAttributes")
 KafkaAttributes = _attributes_of(KafkaResource, "KafkaAttributes")
 Neo4jAttributes = _attributes_of(Neo4jResource, "Neo4jAttributes")
+PostgresAttributes = _attributes_of(PostgresResource, "PostgresAttributes")
 SunbirdSyncAttributes = _attributes_of(SunbirdSyncResource, "SunbirdSyncAttributes")
 
 
@@ -71,6 +77,7 @@ _RESOURCES: dict[str, type[dg.ConfigurableResource]] = {
     "dynamodb": DynamoDbResource,
     "kafka": KafkaResource,
     "neo4j": Neo4jResource,
+    "postgres": PostgresResource,
     "sunbird_sync": SunbirdSyncResource,
 }
 
@@ -103,6 +110,9 @@ class Stores(DeclaresStores, dg.Model, NamedAttributes):
     )
     neo4j: dict[str, Neo4jAttributes] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="Neo4j databases, whose content a tenant move changes."
+    )
+    postgres: dict[str, PostgresAttributes] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="PostgreSQL, or YugabyteDB by YSQL."
     )
     sunbird_sync: dict[str, SunbirdSyncAttributes] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="Sunbird's sync and search APIs."

@@ -20,6 +20,7 @@ from migration_platform.stores.work import OpenStores
 _MODULES = {
     "cassandra": "migration_platform.stores.cassandra.kind",
     "dynamodb": "migration_platform.stores.dynamodb.kind",
+    "postgres": "migration_platform.stores.postgres.kind",
 }
 _LOADED: dict[str, Kind] = {}
 BUILT_IN = tuple(_MODULES)

@@ -161,7 +161,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         kinds = kinds or {}
         kind = kinds.get(self.target.store, StoreDeclaration.kind)
         origin = _try(lambda: TableName.parse(self.origin.table), wrong)
-        target = _try(lambda: name_target(kind, self.target.table, self.origin.table, wrong), wrong)
+        target = _try(lambda: name_target(kind, self.target.table, self.origin.table), wrong)
         wrong += [
             f"{', '.join(names)} mean something to {FORMS[other].title} only, but target.store "
             f"{self.target.store} is no {other} store; leave them out"
