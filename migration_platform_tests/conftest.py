@@ -17,6 +17,7 @@ from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.dynamodb import DynamoDb as DynamoDbLocal
 from migration_platform.local.kafka import Kafka
 from migration_platform.local.neo4j import Neo4j
+from migration_platform.local.postgres import Postgres
 from migration_platform.local.stack import Running
 from migration_platform.pacing import retries
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
@@ -127,6 +128,13 @@ def through(faulty: FaultyDynamoDb) -> Iterator[DynamoDb]:
 def neo4j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The running Neo4j that tests share; it asks for a password, labels tell the tests apart."""
     with run_server(Neo4j(password=True), tmp_path_factory.mktemp("neo4j")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The running PostgreSQL that tests share; schemas tell the tests apart."""
+    with run_server(Postgres(), tmp_path_factory.mktemp("postgres")) as server:
         yield server
 
 

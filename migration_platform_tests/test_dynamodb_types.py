@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from migration_platform.cql.elements import write_elements, write_entries, write_fields
+from migration_platform.cql.texts import compile_text, escape
 from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.cql.values import encode_value, show_value
 from migration_platform.errors import DeclarationError
@@ -20,7 +21,6 @@ from migration_platform.stores.dynamodb.codecs import (
     compile_decoder,
     compile_encoder,
 )
-from migration_platform.stores.dynamodb.texts import compile_text, escape
 from migration_platform.stores.dynamodb.types import attribute_type_of, offered_types
 from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.typed_cells import SCALARS, cells_of, scalar, typed_cells

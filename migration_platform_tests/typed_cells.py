@@ -11,8 +11,8 @@ from migration_platform.cql.elements import (
     write_fields,
     write_vector,
 )
+from migration_platform.cql.texts import compile_text
 from migration_platform.cql.types import CqlType
-from migration_platform.stores.dynamodb.texts import compile_text
 
 _INT32, _INT64 = Struct(">i"), Struct(">q")
 _FLOAT, _DOUBLE = Struct(">f"), Struct(">d")

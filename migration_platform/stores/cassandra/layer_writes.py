@@ -22,7 +22,7 @@ from migration_platform.cql.cell_times import (
     settle_times,
 )
 from migration_platform.cql.names import quote
-from migration_platform.cql.rows import Page, UNSET, split_cells
+from migration_platform.cql.rows import UNSET, Page, split_cells
 from migration_platform.errors import MigrationError, PermanentError
 from migration_platform.plan.model import Layer, Plan, Row, Source
 from migration_platform.plan.row_form import RowForm, build_form

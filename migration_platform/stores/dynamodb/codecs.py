@@ -28,11 +28,7 @@ from migration_platform.cql.elements import (
 from migration_platform.cql.forms import one_or_zero
 from migration_platform.cql.order import sort_key
 from migration_platform.cql.samples import cut_sample
-from migration_platform.cql.types import CqlType
-from migration_platform.cql.values import shorten
-from migration_platform.errors import DeclarationError
-from migration_platform.stores.dynamodb.numbers import NUMBERS
-from migration_platform.stores.dynamodb.texts import (
+from migration_platform.cql.texts import (
     NOT_OF_THE_TYPE,
     TEXTS,
     Canonical,
@@ -42,6 +38,10 @@ from migration_platform.stores.dynamodb.texts import (
     only_the_usual,
     text_of,
 )
+from migration_platform.cql.types import CqlType
+from migration_platform.cql.values import shorten
+from migration_platform.errors import DeclarationError
+from migration_platform.stores.dynamodb.numbers import NUMBERS
 from migration_platform.stores.dynamodb.types import (
     MAX_NAME_BYTES,
     AttributeType,

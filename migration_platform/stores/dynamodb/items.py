@@ -18,6 +18,7 @@ from typing import Any, Literal
 from migration_platform.cql.keys import NO_KEY
 from migration_platform.cql.names import quote
 from migration_platform.cql.samples import cut_sample
+from migration_platform.cql.texts import Canonical, compile_text, escape
 from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import shorten
 from migration_platform.errors import DeclarationError, PermanentError
@@ -28,7 +29,6 @@ from migration_platform.stores.dynamodb.codecs import (
     compile_decoder,
     compile_encoder,
 )
-from migration_platform.stores.dynamodb.texts import Canonical, compile_text, escape
 from migration_platform.stores.dynamodb.types import (
     MAX_LEVELS,
     MAX_NAME_BYTES,

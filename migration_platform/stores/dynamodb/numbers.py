@@ -10,7 +10,7 @@ from math import copysign
 from struct import Struct
 
 from migration_platform.cql.forms import shortest_varint, write_varint
-from migration_platform.stores.dynamodb.texts import (
+from migration_platform.cql.texts import (
     EXACT,
     TEXTS,
     Canonical,

@@ -1,15 +1,15 @@
 """Which attribute types DynamoDB has for a column, and which of them a column has.
 
-`texts.py` and `numbers.py` say what a value is as `S` and `N`; `codecs.py` builds what turns cells
-into attribute values.
+`cql/texts.py` and `numbers.py` say what a value is as `S` and `N`; `codecs.py` builds what turns
+cells into attribute values.
 """
 
 from typing import Literal
 
+from migration_platform.cql.texts import TEXTS
 from migration_platform.cql.types import CqlType
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.dynamodb.numbers import NUMBERS
-from migration_platform.stores.dynamodb.texts import TEXTS
 
 AttributeType = Literal["S", "N", "B", "BOOL", "L", "M", "SS", "NS", "BS"]
 Numbers = Literal["refuse", "string"]

@@ -8,11 +8,10 @@ its socket for so many seconds, and a connection that is too late is closed.
 # pyright: reportOptionalMemberAccess=false
 
 import select
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from migration_platform.errors import PreflightError, TransientError, explain
+from migration_platform.errors import PreflightError
 from migration_platform.extras import needed_for
 from migration_platform.stores.postgres.failures import LostConnectionError, Refusal
 from migration_platform.stores.postgres.settings import PostgresSettings
@@ -35,15 +34,17 @@ Answer = TypeVar("Answer")
 
 
 class Session:
-    """One connection, used by one thread at a time; it is opened when it is asked, and anew when
-    it broke."""
+    """One connection, used by one thread at a time.
+
+    It is opened when it is asked, and anew when it broke.
+    """
 
     def __init__(self, connect: Callable[[], Any]):
         self._connect = connect
         self._connection: Any = None
         self._prepared: set[bytes] = set()
         self.is_new = True
-        """Whether it was opened since somebody last set this to false: temporary tables are gone."""
+        """Whether it was opened since this was last set to false: temporary tables are gone."""
 
     @property
     def connection(self) -> Any:
@@ -341,13 +342,3 @@ def ask_rows(session: Session, sql: str, parameters: Sequence[Parameter] = ()) -
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
-
-
-def raised(error: Refusal | LostConnectionError) -> Exception:
-    """Give what a failure of a request is to the engine."""
-    return error.to_error() if isinstance(error, Refusal) else error
-
-
-def explain_failure(error: BaseException) -> str:
-    """Give a failure as one sentence."""
-    return str(raised(error)) if isinstance(error, Refusal | TransientError) else explain(error)

@@ -125,7 +125,9 @@ class PostgresTarget(StoreDeclaration):
 
 def validate_identifier(attribute: str, name: str | None) -> list[str]:
     """Refuse what PostgreSQL would not take as a name, or would cut."""
-    if name is None or (is_name(name) and "\0" not in name and len(name.encode()) <= MAX_NAME_BYTES):
+    if name is None or (
+        is_name(name) and "\0" not in name and len(name.encode()) <= MAX_NAME_BYTES
+    ):
         return []
     return [f"{attribute} is {show(name)}; valid are names up to {MAX_NAME_BYTES} bytes"]
 

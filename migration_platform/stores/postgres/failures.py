@@ -45,7 +45,7 @@ class Refusal(Exception):  # noqa: N818, it reads as what it is
         self.constraint = constraint
         self.column = column
 
-    def __reduce__(self):  # noqa: ANN204, what pickle wants
+    def __reduce__(self):
         """Give what makes it anew in another process."""
         return Refusal, (self.sqlstate, self.message, self.constraint, self.column)
 
@@ -58,7 +58,9 @@ class Refusal(Exception):  # noqa: N818, it reads as what it is
         """Give it as the error that says whether trying again can help."""
         where = [f"constraint {self.constraint}"] if self.constraint else []
         where += [f"column {self.column}"] if self.column and not self.constraint else []
-        told = f"the server said: {self.message} ({', '.join([f'SQLSTATE {self.sqlstate}', *where])})"
+        told = (
+            f"the server said: {self.message} ({', '.join([f'SQLSTATE {self.sqlstate}', *where])})"
+        )
         if self.sqlstate.startswith(_PASSING):
             return AttemptError(told)
         return RefusedValuesError(told) if self.is_about_values else PermanentError(told)

@@ -31,7 +31,7 @@ def parse_name(text: str) -> tuple[str, ...]:
     if not found:
         raise DeclarationError(
             f"{text!r} is no table name of PostgreSQL; write table, schema.table or "
-            'database.schema.table, and names with capitals or special characters in double '
+            "database.schema.table, and names with capitals or special characters in double "
             'quotes: "My Schema"."Table"'
         )
     groups = found.groups()

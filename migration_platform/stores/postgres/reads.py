@@ -110,9 +110,7 @@ class TableReader:
         """
         rows = session.copy_out(copy_out(self.table, self.form, where))
         asked_us = time.time_ns() // 1000
-        while found := patiently(
-            lambda: list(islice(rows, PAGE_ROWS)), 0.0, pace.on_retry
-        ):
+        while found := patiently(lambda: list(islice(rows, PAGE_ROWS)), 0.0, pace.on_retry):
             pace.budget.take(len(found), sum(map(len, found)))
             yield from _to_pages(self.form, found, asked_us)
 
@@ -232,5 +230,3 @@ class RowDeletes(Deletes):
                 pace.retry_seconds,
                 pace.on_retry,
             )
-
-

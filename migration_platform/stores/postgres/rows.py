@@ -65,9 +65,7 @@ def build_row_form(plan: Plan, sources: Sequence[Source]) -> RowForm:
         codec = codec_of(plan, source)
         assert codec is not None, source.target
         pg_type = stored_type(plan.target, source.target)
-        columns.append(
-            FormColumn(source.target, source.target_type, pg_type, codec, source.is_key)
-        )
+        columns.append(FormColumn(source.target, source.target_type, pg_type, codec, source.is_key))
     return RowForm(tuple(columns))
 
 
@@ -186,5 +184,3 @@ def _forgiving(canonical: Converter) -> Converter:
             return cell
 
     return convert
-
-

@@ -19,7 +19,6 @@ from migration_platform.stores.postgres.codecs import (
     why_unfit,
 )
 from migration_platform.stores.postgres.declaration import (
-    MAX_NAME_BYTES,
     PostgresTarget,
     validate_identifier,
 )
@@ -133,7 +132,10 @@ def _table(
 def to_created(table: Table) -> list[PgColumn]:
     """Give the columns of a table that is to be created."""
     key = table.primary_key
-    return [PgColumn(each.name, stored_type(table, each.name), each.name in key) for each in table.columns]
+    return [
+        PgColumn(each.name, stored_type(table, each.name), each.name in key)
+        for each in table.columns
+    ]
 
 
 def stored_type(table: Table, column: str) -> PgType:
@@ -213,5 +215,3 @@ def _validate_found(plan: Plan, found: PgTable, filled: set[str]) -> list[str]:
 def layer_sources(layer: Layer) -> tuple[Source, ...]:
     """Give what a row's cells are, in the order in which they are written."""
     return layer.ordered(())
-
-

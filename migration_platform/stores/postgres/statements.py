@@ -118,9 +118,7 @@ def delete_keys(
     if time_column:
         time, place = quote(time_column), f"${count * len(keys) + 1}"
         older = f" AND (t.{time} IS NULL OR t.{time} <= {place})"
-    return (
-        f"DELETE FROM {quote_name(table)} t USING {_keys(keys, count)} WHERE {joined}{older}"
-    )
+    return f"DELETE FROM {quote_name(table)} t USING {_keys(keys, count)} WHERE {joined}{older}"
 
 
 def _keys(keys: Sequence[FormColumn], count: int) -> str:

@@ -186,9 +186,7 @@ class TableTarget(Target):
             PermanentError, TransientError: it was refused.
         """
         session = self.connection.session("questions")
-        patiently(
-            lambda: empty_table(session, _name_of(plan)), pace.retry_seconds, pace.on_retry
-        )
+        patiently(lambda: empty_table(session, _name_of(plan)), pace.retry_seconds, pace.on_retry)
 
     def describe_cost(
         self, plan: Plan, origin: Origin, compile_rows: CompileRows
@@ -270,9 +268,7 @@ class TableTarget(Target):
         if self._table is None:
             seconds = plan.migration.retry_seconds
             name = _name_of(plan)
-            self._table = find_table(
-                self.connection, name, retry_seconds=seconds, on_retry=_nobody
-            )
+            self._table = find_table(self.connection, name, retry_seconds=seconds, on_retry=_nobody)
             if self._table is None:
                 raise PreflightError(f"there is no table {name} any more")
         return self._table
@@ -317,5 +313,3 @@ def compile_rejection(
     """Build what says why no row can hold some cells; empty if one can."""
     del layer
     return rows.compile_rejection(build_row_form(plan, sources))
-
-

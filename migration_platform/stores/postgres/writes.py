@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from struct import Struct
-from typing import Any
 
 from migration_platform.cql.cell_times import read_row_time
 from migration_platform.cql.rows import NULL, Page, split_cells
@@ -160,7 +159,9 @@ class RowWrites:
             return refusal.is_about_values
 
         try:
-            return patiently(lambda: attempt(session, rows), retry_seconds, retried.put, passes=passes)
+            return patiently(
+                lambda: attempt(session, rows), retry_seconds, retried.put, passes=passes
+            )
         except Refusal as refusal:
             if is_direct and refusal.sqlstate == UNIQUE_VIOLATION:
                 self.is_fresh = False
@@ -336,5 +337,3 @@ class RowWriter:
 
 def _key_positions(plan: Plan, form: RowForm) -> Sequence[int]:
     return [form.names.index(name) for name in plan.target.primary_key]
-
-

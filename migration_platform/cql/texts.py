@@ -1,4 +1,4 @@
-"""The canonical text of a cell: what it is as S, as a map's key, and as a part of a joined key.
+"""The canonical text of a cell, as stores without CQL's types hold it: a value, or a map's key.
 
 Most types have one text for each value. A type that no text suits, such as a list, is its bytes in
 hex there.
@@ -20,17 +20,17 @@ from migration_platform.cql.types import CqlType
 from migration_platform.cql.values import show_double
 
 Canonical = Callable[[bytes], bytes]
-"""Gives the one cell that stands for all that become the same attribute value."""
+"""Gives the one cell that stands for all that become the same value elsewhere."""
 
 NOT_OF_THE_TYPE = (error, IndexError, KeyError, TypeError, AttributeError, ArithmeticError)
-"""What reading bytes or an attribute value raises, besides ValueError, if they are none of it."""
+"""What reading bytes, or a value elsewhere, raises besides ValueError if they are none of it."""
 
 
 @dataclass(frozen=True)
 class Text:
     """The canonical text of a type's values that are not empty, and back.
 
-    `canonical` is as in `compile_canonical`: values whose texts are the same.
+    `canonical` gives the one cell of all whose texts are the same.
     """
 
     write: Callable[[bytes], str]
