@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.stores.postgres.settings import PostgresSettings
-
 if TYPE_CHECKING:
-    from migration_platform.stores.postgres.connection import Postgres
+    from migration_platform.stores.postgres.connection import Postgres, PostgresSettings
 
 
 class PostgresResource(dg.ConfigurableResource):
@@ -40,8 +38,15 @@ class PostgresResource(dg.ConfigurableResource):
         description="Settings of libpq or the server by name, as statement_timeout: 60s.",
     )
 
-    def to_settings(self) -> PostgresSettings:
-        """Give the plain settings that any process can connect with."""
+    def to_settings(self) -> "PostgresSettings":
+        """Give the plain settings that any process can connect with.
+
+        Raises:
+            PreflightError: the driver is not installed; it names the extra that brings it.
+        """
+        # Most projects have no PostgreSQL, and need no driver of it.
+        from migration_platform.stores.postgres.connection import PostgresSettings
+
         return PostgresSettings(
             hosts=tuple(self.hosts),
             port=self.port,

@@ -8,18 +8,95 @@ its socket for so many seconds, and a connection that is too late is closed.
 # pyright: reportOptionalMemberAccess=false
 
 import select
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from migration_platform.errors import PreflightError
 from migration_platform.extras import needed_for
 from migration_platform.stores.postgres.failures import LostConnectionError, Refusal
-from migration_platform.stores.postgres.settings import PostgresSettings
 
 with needed_for("a PostgreSQL store", extra="postgres"):
     import psycopg
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import Conninfo, DiagnosticField, ExecStatus
+
+SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
+APPLICATION_NAME = "migration_platform"
+# What the bytes of values do not depend on, and messages and sessions do.
+_ALWAYS = {"timezone": "UTC", "datestyle": "ISO", "intervalstyle": "iso_8601"}
+
+
+@dataclass(frozen=True)
+class PostgresSettings:
+    """Where the server is, and as whom it is asked.
+
+    `hosts` are tried in turn until one takes writes. `options` are settings of the connection by
+    name: those of libpq, such as `keepalives_idle`, and the server's own, such as `work_mem`.
+    """
+
+    hosts: tuple[str, ...]
+    port: int = 5432
+    database: str = "postgres"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    schema: str = "public"
+    sslmode: str = "prefer"
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    connect_timeout_seconds: int = 10
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def connect(self) -> "Postgres":
+        """Connect once.
+
+        Raises:
+            PreflightError: nobody answers, or the user is refused; one sentence.
+        """
+        return Postgres(self)
+
+    def to_parameters(self, libpq_names: frozenset[str]) -> dict[str, Any]:
+        """Give what libpq is called with; `libpq_names` are the parameters that it knows.
+
+        Raises:
+            PreflightError: an option may not be given, or cannot be written.
+        """
+        own = {
+            "host": ",".join(self.hosts),
+            "port": self.port,
+            "dbname": self.database,
+            "user": self.username,
+            "password": self.password,
+            "sslmode": self.sslmode,
+            "sslrootcert": self.ca_file,
+            "sslcert": self.certificate_file,
+            "sslkey": self.key_file,
+            "connect_timeout": self.connect_timeout_seconds,
+        }
+        fixed = own.keys() | {"options", "target_session_attrs", "client_encoding", "replication"}
+        server: dict[str, str] = dict(_ALWAYS)
+        given: dict[str, str] = {}
+        for name, value in self.options.items():
+            if name.lower() in fixed | _ALWAYS.keys():
+                raise PreflightError(
+                    f"the option {name} is not for options; the store has an attribute for it, or "
+                    "needs the value that it sets itself"
+                )
+            (given if name in libpq_names else server)[name] = str(value)
+        return {
+            "application_name": APPLICATION_NAME,
+            **given,
+            **{name: value for name, value in own.items() if value is not None},
+            "options": " ".join(f"-c {name}={_escape(text)}" for name, text in server.items()),
+            "target_session_attrs": "read-write",
+            "client_encoding": "UTF8",
+        }
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(" ", "\\ ")
+
 
 REQUEST_SECONDS = 30.0
 """How long a request may take until something of its answer comes."""
@@ -43,8 +120,8 @@ class Session:
         self._connect = connect
         self._connection: Any = None
         self._prepared: set[bytes] = set()
-        self.is_new = True
-        """Whether it was opened since this was last set to false: temporary tables are gone."""
+        self.temporary: set[str] = set()
+        """The temporary tables that were made in it since it was opened."""
 
     @property
     def connection(self) -> Any:
@@ -56,7 +133,7 @@ class Session:
         if self._connection is None:
             self._connection = self._connect()
             self._prepared = set()
-            self.is_new = True
+            self.temporary = set()
         return self._connection
 
     @property

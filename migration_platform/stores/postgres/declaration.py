@@ -157,7 +157,7 @@ def _validate_cassandra_only(migration: Any) -> list[str]:
         ),
         "row_max.if_none_counts": (
             getattr(migration.row_max, "if_none_counts", "") == "now",
-            "is not known of a PostgreSQL target, where a column keeps the row's time; leave it out",
+            "is not known of a PostgreSQL target, where a column keeps a row's time; leave it out",
         ),
         "diff.repair names counters, which": (
             "counters" in migration.repair,

@@ -181,9 +181,10 @@ class PgKeyReader:
                 pace.budget.take(0)
                 sql = select_keys(self.table, self.form, self.columns, len(asked))
                 parameters = [value for _, values in asked for value in values]
+                is_full = len(asked) == KEYS_A_REQUEST
                 result = patiently(
-                    lambda sql=sql, parameters=parameters: session.ask(
-                        sql, parameters, prepare=len(asked) == KEYS_A_REQUEST
+                    lambda sql=sql, parameters=parameters, is_full=is_full: session.ask(
+                        sql, parameters, prepare=is_full
                     ),
                     pace.retry_seconds,
                     pace.on_retry,

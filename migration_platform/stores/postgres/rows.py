@@ -76,19 +76,19 @@ def compile_row_encoder(form: RowForm) -> Callable[[bytes], bytes]:
         UnholdableRow: PostgreSQL cannot hold a value.
     """
     count = len(form.columns)
-    steps = [(at, c.codec.encode) for at, c in enumerate(form.columns) if c.codec.encode]
+    steps = [(at, c.name, c.codec.encode) for at, c in enumerate(form.columns) if c.codec.encode]
     if not steps:
         return lambda values: values
 
     def encode(values: bytes) -> bytes:
         cells = split_cells(values, count)
-        try:
-            for at, step in steps:
-                cell = cells[at]
-                if cell is not None:
+        for at, name, step in steps:
+            cell = cells[at]
+            if cell is not None:
+                try:
                     cells[at] = step(cell)
-        except UnholdableValue as why:
-            raise UnholdableRow(f"column {quote(form.columns[at].name)}: {why}") from why
+                except UnholdableValue as why:
+                    raise UnholdableRow(f"column {quote(name)}: {why}") from why
         return join_cells(cells, NULL)
 
     return encode

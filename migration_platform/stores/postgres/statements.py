@@ -18,7 +18,7 @@ def copy_into(name: str, columns: Sequence[str]) -> str:
 def create_temporary(name: str, table: PgName, columns: Sequence[str]) -> str:
     """Write what makes an empty temporary table with a table's columns, and none of its rules."""
     return (
-        f"CREATE TEMPORARY TABLE {quote(name)} ON COMMIT DELETE ROWS AS "
+        f"CREATE TEMPORARY TABLE {quote(name)} ON COMMIT DELETE ROWS AS "  # noqa: S608
         f"SELECT {_list(columns)} FROM {quote_name(table)} WITH NO DATA"
     )
 
@@ -31,7 +31,7 @@ def upsert_from(
     keys = [column.name for column in form.columns if column.is_key]
     # In one order, so that two runs wait for each other and never both at once.
     return (
-        f"INSERT INTO {quote_name(table)} AS t ({_list(columns)}) "
+        f"INSERT INTO {quote_name(table)} AS t ({_list(columns)}) "  # noqa: S608
         f"SELECT {_list(columns)} FROM pg_temp.{quote(name)} ORDER BY {_list(keys)} "
         + _on_conflict(form, time_column, skips=skips)
     )
@@ -48,7 +48,7 @@ def upsert_values(
         for row in range(rows)
     )
     return (
-        f"INSERT INTO {quote_name(table)} AS t ({_list(columns)}) VALUES {places} "
+        f"INSERT INTO {quote_name(table)} AS t ({_list(columns)}) VALUES {places} "  # noqa: S608
         + _on_conflict(form, time_column, skips=skips)
     )
 
@@ -58,7 +58,7 @@ def count_newer(name: str, table: PgName, form: RowForm, time_column: str) -> st
     keys = _list([column.name for column in form.columns if column.is_key])
     time = quote(time_column)
     return (
-        f"SELECT count(*) FROM pg_temp.{quote(name)} n JOIN {quote_name(table)} t USING ({keys}) "
+        f"SELECT count(*) FROM pg_temp.{quote(name)} n JOIN {quote_name(table)} t USING ({keys}) "  # noqa: S608
         f"WHERE t.{time} > n.{time}"
     )
 
@@ -76,9 +76,9 @@ def _on_conflict(form: RowForm, time_column: str | None, *, skips: bool) -> str:
         conditions.append(f"(t.{time} IS NULL OR t.{time} <= EXCLUDED.{time})")
     if skips:
         differ = [_differs(column) for column in values]
-        differ += [f"t.{quote(time_column)} IS DISTINCT FROM EXCLUDED.{quote(time_column)}"] * bool(
-            time_column
-        )
+        if time_column:
+            time = quote(time_column)
+            differ.append(f"t.{time} IS DISTINCT FROM EXCLUDED.{time}")
         conditions.append(f"({' OR '.join(differ)})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"ON CONFLICT ({keys}) DO UPDATE SET {updates}{where}"
@@ -98,7 +98,7 @@ def copy_out(table: PgName, form: RowForm, where: str = "") -> str:
     """Write a binary COPY of a table's rows; `where` is a condition that is ours."""
     condition = f" WHERE {where}" if where else ""
     return (
-        f"COPY (SELECT {_list(form.names)} FROM {quote_name(table)}{condition}) "
+        f"COPY (SELECT {_list(form.names)} FROM {quote_name(table)}{condition}) "  # noqa: S608
         "TO STDOUT (FORMAT binary)"
     )
 
@@ -106,19 +106,19 @@ def copy_out(table: PgName, form: RowForm, where: str = "") -> str:
 def select_keys(table: PgName, form: RowForm, keys: Sequence[FormColumn], count: int) -> str:
     """Write what reads the rows of so many keys, each with its number among them."""
     chosen = ", ".join(f"t.{quote(name)}" for name in form.names)
-    return f"SELECT k.n, {chosen} FROM {_keys(keys, count)} JOIN {_on(table, keys)}"
+    return f"SELECT k.n, {chosen} FROM {_keys(keys, count)} JOIN {_on(table, keys)}"  # noqa: S608
 
 
 def delete_keys(
     table: PgName, keys: Sequence[FormColumn], count: int, time_column: str | None
 ) -> str:
-    """Write what deletes the rows of so many keys; with a time column, older than one more value."""
+    """Write what deletes the rows of so many keys; those that are newer than one more value stay."""
     joined = " AND ".join(f"t.{quote(key.name)} = k.k{at}" for at, key in enumerate(keys))
     older = ""
     if time_column:
         time, place = quote(time_column), f"${count * len(keys) + 1}"
         older = f" AND (t.{time} IS NULL OR t.{time} <= {place})"
-    return f"DELETE FROM {quote_name(table)} t USING {_keys(keys, count)} WHERE {joined}{older}"
+    return f"DELETE FROM {quote_name(table)} t USING {_keys(keys, count)} WHERE {joined}{older}"  # noqa: S608
 
 
 def _keys(keys: Sequence[FormColumn], count: int) -> str:

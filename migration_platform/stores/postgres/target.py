@@ -148,8 +148,8 @@ class TableTarget(Target):
         missing = self._ask(lambda: missing_rights(self.connection, table, rights), migration)
         if missing:
             yield (
-                f"the user may not {', '.join(missing)} on {table.name}; GRANT {', '.join(missing)} "
-                f"ON {table.name} TO that user"
+                f"the user may not {', '.join(missing)} on {table.name}; "
+                f"GRANT {', '.join(missing)} ON {table.name} TO that user"
             )
         if uses.copying and self._method(plan) == "copy":
             may = self._ask(lambda: may_make_temporary(self.connection), migration)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from migration_platform.errors import PreflightError
 from migration_platform.extras import needed_for
+from migration_platform.stores.postgres.names import quote
 
 with needed_for("a PostgreSQL store", extra="postgres"):
     from psycopg import Connection, Cursor, Error
@@ -30,24 +31,6 @@ _NAMES_IN_SQL = {
     "bool": "boolean",
     "bpchar": "char",
 }
-_RESERVED = frozenset(
-    """
-    all analyse analyze and any array as asc asymmetric authorization between bigint binary bit
-    boolean both case cast char character check coalesce collate collation column concurrently
-    constraint create cross current_catalog current_date current_role current_schema current_time
-    current_timestamp current_user dec decimal default deferrable desc distinct do else end except
-    exists extract false fetch float for foreign freeze from full grant greatest group grouping
-    having ilike in initially inner inout int integer intersect interval into is isnull join lateral
-    leading least left like limit localtime localtimestamp national natural nchar none normalize not
-    notnull null nullif numeric offset on only or order out outer overlaps overlay placing position
-    precision primary real references returning right row select session_user setof similar smallint
-    some substring symmetric system_user table tablesample then time timestamp to trailing treat
-    trim true union unique user using values varchar variadic verbose when where window with
-    xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot
-    xmlserialize xmltable
-    """.split()  # noqa: SIM905, a hundred quotes would hide the words
-)
-"""Words that are no name of a schema or a type without quotes."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +80,7 @@ class PgType:
         if self.kind == "array" and self.element is not None:
             return f"{self.element}[]"
         if self.schema != "pg_catalog":
-            shown = f"{quote_name(self.schema)}.{quote_name(self.name)}"
+            shown = f"{quote(self.schema)}.{quote(self.name)}"
             return f"{shown}({self.modifier})" if self.modifier > 0 else shown
         name = _NAMES_IN_SQL.get(self.name, self.name)
         if self.length is not None:
@@ -109,13 +92,6 @@ class PgType:
             zone = " with time zone" if self.name.endswith("tz") else ""
             return f"{name.removesuffix('tz')}({self.modifier}){zone}"
         return name
-
-
-def quote_name(name: str) -> str:
-    """Quote a name where SQL needs it; a hostile one cannot end the quotes."""
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in _RESERVED:
-        return name
-    return '"' + name.replace('"', '""') + '"'
 
 
 # -- the catalogue -----------------------------------------------------------------------------

@@ -7,10 +7,11 @@ is one INSERT of many rows; YugabyteDB's temporary tables are slow, so it is the
 All of it says what is to be, so that a batch whose answer was lost is sent again.
 """
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from struct import Struct
@@ -131,6 +132,8 @@ class RowWrites:
         self.types = [column.pg_type.oid for column in form.columns]
         self.types += [time_column.pg_type.oid] if time_column else []
         self.head = row_head(len(self.columns))
+        layout = repr((table, self.columns)).encode()
+        self.temporary = TEMPORARY.format(hashlib.sha256(layout).hexdigest()[:16])
         if method == "values":
             most = min(MAX_PARAMETERS // len(self.columns), batch_rows or VALUES_ROWS)
             self.batch_rows = max(1, most)
@@ -181,12 +184,11 @@ class RowWrites:
         if self.method == "values":
             return self._upsert_values(session, rows)
         time_column = self.time_column.name if self.time_column else None
-        # Each layout of a table has a temporary table of its own in a connection.
-        name = TEMPORARY.format(self.layer.name)
-        _ = session.pgconn
-        if session.is_new:
+        name = self.temporary
+        # Opened first: a new connection has no temporary tables.
+        if session.connection and name not in session.temporary:
             session.run(create_temporary(name, self.table, self.columns))
-            session.is_new = False
+            session.temporary.add(name)
         try:
             session.copy_in(
                 f"BEGIN; {copy_into(f'pg_temp.{quote(name)}', self.columns)}", self._to_copy(rows)
