@@ -84,7 +84,7 @@ def forgiving(canonical: Convert) -> Convert:
     def unless_unreadable(cell: bytes) -> bytes:
         try:
             return canonical(cell)
-        except (ValueError, PermanentError, *NOT_OF_THE_TYPE):
+        except (ValueError, PermanentError, RecursionError, *NOT_OF_THE_TYPE):
             return cell
 
     return unless_unreadable

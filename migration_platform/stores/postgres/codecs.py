@@ -5,7 +5,6 @@ PostgreSQL takes for equal would be one row there, and two at the origin.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from struct import Struct
 
@@ -232,8 +231,19 @@ def _vector_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
     count = cql_type.dimensions or 0
     head = _ARRAY_HEAD.pack(1, 0, element.oid) + _INT32.pack(count) + _FIRST_IS_ONE
 
+    # Floats get their length before each, and nothing else.
+    quick = inner.encode is None and cql_type.parameters[0].name == "float"
+
     def encode(cell: bytes) -> bytes:
-        return head + _written([*read_vector(cell, cql_type)], inner)
+        if not quick:
+            return head + _written([*read_vector(cell, cql_type)], inner)
+        if len(cell) != 4 * count:
+            raise no_value(cell, cql_type)
+        body = bytearray(8 * count)
+        body[3::8] = b"\4" * count
+        for byte in range(4):
+            body[4 + byte :: 8] = cell[byte::4]
+        return head + body
 
     def decode(value: bytes) -> bytes:
         cells = [each for each in _read(read_elements(_body_of(value)), inner) if each is not None]
@@ -247,7 +257,7 @@ def _vector_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
         assert canonical is not None
         return write_vector([canonical(e) for e in read_vector(cell, cql_type)], cql_type)
 
-    refuses_one = inner.refuses
+    refuses_one = None if quick else inner.refuses
 
     def refuses(cell: bytes) -> str | None:
         assert refuses_one is not None
@@ -494,7 +504,7 @@ def cql_type_of(pg_type: PgType) -> CqlType | None:
         return CqlType("text")
     if pg_type.kind == "array":
         inner = cql_type_of(pg_type.element) if pg_type.element else None
-        return CqlType("list", (replace(inner, is_frozen=True),), is_frozen=True) if inner else None
+        return CqlType("list", (inner,), is_frozen=True) if inner else None
     if pg_type.kind == "composite":
         fields = [(name, cql_type_of(inner)) for name, inner in pg_type.fields]
         known = tuple((name, inner) for name, inner in fields if inner is not None)

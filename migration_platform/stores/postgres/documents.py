@@ -7,7 +7,7 @@ A guess that would be wrong: jsonb keeps neither the order of names nor that of 
 Cassandra's order is made anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -65,8 +65,19 @@ class Document:
 
 
 def parse(text: bytes | str) -> Any:
-    """Read JSON; numbers stay as they are written."""
-    return loads(text, parse_int=_Number, parse_float=_Number)
+    """Read JSON; numbers stay as they are written.
+
+    Raises:
+        ValueError: it is none, or lists lie in lists too deep to be read.
+    """
+    try:
+        return loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
+    except RecursionError as failure:
+        raise ValueError("it is nested too deep") from failure
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 @cache
@@ -397,13 +408,16 @@ def text_as_json(cql_type: CqlType, *, is_jsonb: bool) -> Codec:
 
     def check(cell: bytes) -> bytes:
         try:
-            loads(cell, parse_constant=_refuse_constant)
-        except ValueError as failure:
-            kind = "jsonb" if is_jsonb else "json"
-            raise UnholdableValue(
-                f"its text is no JSON that {kind} holds ({failure}); declare "
-                "target.columns.NAME.type: text"
-            ) from failure
+            document = parse(cell.decode())
+            if is_jsonb and b"\\u" in cell and "\0" in "".join(_texts_of(document)):
+                raise ValueError("a text in it has a NUL")
+            # Half of a surrogate pair is only written as an escape.
+            if is_jsonb and b"\\u" in cell:
+                _written(document).encode()
+        except UnicodeEncodeError as failure:
+            raise _no_json(is_jsonb, "a text in it has half of a surrogate pair") from failure
+        except (ValueError, RecursionError) as failure:
+            raise _no_json(is_jsonb, str(failure)) from failure
         return _VERSION + cell if is_jsonb else cell
 
     if not is_jsonb:
@@ -418,8 +432,24 @@ def text_as_json(cql_type: CqlType, *, is_jsonb: bool) -> Codec:
     )
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+def _no_json(is_jsonb: bool, why: str) -> UnholdableValue:
+    kind = "jsonb" if is_jsonb else "json"
+    return UnholdableValue(
+        f"its text is no JSON that {kind} holds ({why}); declare target.columns.NAME.type: text"
+    )
+
+
+def _texts_of(value: Any) -> Iterator[str]:
+    """Give every text and every name in a document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name
+            yield from _texts_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts_of(inner)
 
 
 def _normal_json(cell: bytes) -> bytes:

@@ -30,6 +30,8 @@ _NEGATIVE = 0x4000
 _PADS = (1, 10, 100, 1000)
 _FEW_BITS = 400
 """Up to here division is quicker than text."""
+_MOST_BITS = (MAX_DIGITS_BEFORE + MAX_SCALE) * 10 // 3 + 1
+"""What is longer is not even written as digits, which takes long."""
 
 Parts = tuple[int, int]
 """A number without its point, and how many of its digits stand after that."""
@@ -41,6 +43,8 @@ def write_numeric(number: int, scale: int) -> bytes:
     Raises:
         OverflowError: it has more digits than a numeric may have.
     """
+    if number.bit_length() > _MOST_BITS:
+        raise OverflowError
     negative, rest = number < 0, abs(number)
     pad = -scale % 4
     rest *= _PADS[pad]

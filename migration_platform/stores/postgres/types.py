@@ -222,7 +222,8 @@ def _build(known: dict[int, _Entry], oid: int, modifier: int, levels: int) -> Pg
         element = build(entry.element, modifier)
         return replace(found, kind="array", modifier=_ANY_MODIFIER, element=element)
     if entry.kind == "d":
-        return replace(found, base=build(entry.base, entry.base_modifier))
+        base = build(entry.base, entry.base_modifier)
+        return replace(found, modifier=_ANY_MODIFIER, base=base)
     fields = tuple((name, build(inner, inner_mod)) for name, inner, inner_mod in entry.fields)
     return replace(found, fields=fields)
 
@@ -285,8 +286,11 @@ def resolve_type(connection: Connection, text: str) -> PgType:
             cursor.execute(f"SELECT NULL::{written}".encode())
             result = cursor.pgresult
             assert result is not None
-            oid, modifier = result.ftype(0), result.fmod(0)
+            modifier = result.fmod(0)
+            # Of a domain a result has the type that it is made of.
+            row = cursor.execute("SELECT to_regtype(%s)::oid", (written,)).fetchone()
+            assert row is not None
     except Error as failure:
         said = failure.diag.message_primary or str(failure)
         raise PreflightError(f"the server knows no type {written}: {said}") from None
-    return read_types(connection, [(oid, modifier)])[0]
+    return read_types(connection, [(row[0], modifier)])[0]
