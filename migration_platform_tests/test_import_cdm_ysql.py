@@ -242,6 +242,7 @@ def test_what_the_fork_does_not_look_at_is_named_and_nothing_comes_of_it():
         "transform.custom.writetime.incrementBy": "1",
         "transform.custom.ttl": "60",
         "perfops.consistency.write": "ALL",
+        "perfops.batchSize": "5",
         "connect.target.host": "10.0.0.9",
         "connect.target.scb": "file:///bundle.zip",
         "connect.target.password": "s3cr3t",
@@ -251,6 +252,7 @@ def test_what_the_fork_does_not_look_at_is_named_and_nothing_comes_of_it():
     assert documents(result) == documents(imported())
     told = " ".join(n for n in result.notes if n.startswith("Without meaning for a target in YSQL"))
     assert set(re.findall(r"spark\.cdm\.([\w.]+\w)", told)) == set(ignored)
+    assert not any("has no equivalent" in note for note in result.notes)
     assert "Without meaning" not in imported(HOST).report()
 
 

@@ -22,7 +22,7 @@ from migration_platform.cdm.migration import to_check, to_migration
 from migration_platform.cdm.properties import JOBS, PROPERTIES, YSQL
 from migration_platform.cdm.settings import CDM, Settings, read_settings, shown
 from migration_platform.cdm.stores import to_store
-from migration_platform.cdm.ysql import targets_ysql, to_ysql_store
+from migration_platform.cdm.ysql import has_no_meaning, targets_ysql, to_ysql_store
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError
 
@@ -206,7 +206,7 @@ def _note_what_has_no_equivalent(settings: Settings, job: str | None, *, is_ysql
         if of_ysql and not is_ysql:
             settings.note(f"{known.key} has no equivalent: the target is a Cassandra cluster.")
             continue
-        if known.fate not in ("none", "refused") or (of_target and is_ysql and not of_ysql):
+        if known.fate not in ("none", "refused") or (is_ysql and has_no_meaning(name)):
             continue
         is_default = settings.text(name).lower() == known.default.lower()
         if known.fate == "refused" and not is_default:

@@ -32,6 +32,7 @@ _TIMES_THAT_FILTER = (
     "schema.ttlwritetime.calc.useCollections",
 )
 """These say which cells a filter by writetime looks at, too."""
+_ONLY_CASSANDRA = ("perfops.batchSize", "perfops.consistency.write")
 
 
 def targets_ysql(settings: Settings, job: str | None) -> bool:
@@ -180,6 +181,13 @@ def parse_constant(text: str) -> Any:
         return plain
 
 
+def has_no_meaning(name: str) -> bool:
+    """Say whether a property is for a Cassandra target only, and one in YSQL has none of it."""
+    if name.startswith("connect.target."):
+        return not name.startswith(YSQL) and name != "connect.target.type"
+    return name in _ONLY_CASSANDRA
+
+
 def note_ysql(settings: Settings, *, filters_by_writetime: bool) -> None:
     """Say what differs with a target in YSQL, and which of the file's properties do nothing."""
     settings.note(
@@ -188,15 +196,8 @@ def note_ysql(settings: Settings, *, filters_by_writetime: bool) -> None:
     )
     timed = _TIMES if filters_by_writetime else (*_TIMES, *_TIMES_THAT_FILTER)
     _note_without_meaning(settings, [name for name in timed if _differs(settings, name)])
-    others = [
-        name
-        for name in PROPERTIES
-        if name.startswith("connect.target.") and not name.startswith(YSQL)
-    ]
-    others.remove("connect.target.type")
-    _note_without_meaning(
-        settings, [name for name in (*others, "perfops.consistency.write") if settings.given(name)]
-    )
+    others = [name for name in PROPERTIES if has_no_meaning(name) and settings.given(name)]
+    _note_without_meaning(settings, others)
     settings.note(
         "A row that the server refuses fails its range; with dead_letters.max_rows such rows "
         "become dead letters, and a run that leaves any is not green. The fork writes them to "
