@@ -96,8 +96,9 @@ def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) ->
     "--job",
     type=click.Choice(JOBS),
     help="What the file is for, as --class says: to migrate and compare, to compare alone, or to"
-    " count large cells. By default a file that names an origin only, and how large a cell may be,"
-    " is for guardrail, and every other for migrate.",
+    " count large cells; yugabyte-migrate and yugabyte-validate are for YSQL. By default a file"
+    " that names an origin only, and how large a cell may be, is for guardrail, every other for"
+    " migrate, to the kind of target that it names.",
 )
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 @click.option(

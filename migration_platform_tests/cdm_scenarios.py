@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -33,7 +33,7 @@ from migration_platform_tests.tables import REPLICATION
 FOLDER = Path(__file__).parent / "scenarios"
 _KEYS = {
     *("title", "server", "types", "origin", "target", "given", "properties"),
-    *("refused", "reported", "written", "steps"),
+    *("refused", "reported", "written", "stores", "steps"),
 }
 _STEP_KEYS = {
     *("damage", "launch", "exit", "migrate", "validate", "guardrail", "says", "metadata"),
@@ -68,6 +68,11 @@ class Scenario:
     @property
     def steps(self) -> list[dict[str, Any]]:
         return self.content.get("steps", [])
+
+    @property
+    def only_written(self) -> bool:
+        """Whether the files that are written are all that it shows, and no server is asked."""
+        return self.content.get("server") == "none"
 
 
 def _text(value: Any) -> str | None:
@@ -107,13 +112,15 @@ def properties_shown() -> dict[str, list[str]]:
 class Imported:
     """What became of a properties file: its report and line, or the sentence that refused it.
 
-    `written` are the attributes of its file, `number` is that of the project it went to.
+    `written` are the attributes of its file and `stores` those of its stores', `number` is that of
+    the project it went to.
     """
 
     report: str = ""
     line: str = ""
     refusal: str = ""
     written: Mapping[str, Any] = field(default_factory=dict)
+    stores: Mapping[str, Any] = field(default_factory=dict)
     number: int = 0
 
 
@@ -179,7 +186,9 @@ class Suite:
 
     def file_of(self, scenario: Scenario, name: str) -> bytes:
         """Give the text of a properties file, with where the servers and tables are."""
-        port = self._servers[scenario.content.get("server", "plain")].port
+        port = 9042
+        if not scenario.only_written:
+            port = self._servers[scenario.content.get("server", "plain")].port
         values = {
             "connect.origin.host": "127.0.0.1",
             "connect.origin.port": port,
@@ -210,23 +219,18 @@ class Suite:
         """Import a file into the first project that holds nothing else of the scenario."""
         path = self._folder / f"{scenario.name}.{name}.properties"
         path.write_bytes(self.file_of(scenario, name))
+        if scenario.only_written:
+            folder = self._folder / "written" / scenario.name / name
+            return _import_file(path, folder, scenario.name, name)
         for number in itertools.count():
             if number == len(self._projects):
                 project = make_project(self._folder / f"p{number}", cassandra_port=1)
                 (project.defs_folder / "stores" / "defs.yaml").unlink()
                 self._projects.append(project)
-            folder, options = self._projects[number].defs_folder, {"prefix": scenario.name}
-            try:
-                report = "\n".join(import_file(path, folder, job=job_of(name), **options))
-            except DeclarationError as refusal:
-                if "would be overwritten" in str(refusal):
-                    continue
-                return Imported(refusal=str(refusal))
-            lines = [line.strip() for line in report.splitlines() if "dg launch " in line]
-            pattern = r"^(?:wrote|left) (.*(?<!_stores)/defs\.yaml)(?:,.*)?$"
-            (written,) = re.findall(pattern, report, re.MULTILINE)
-            attributes = yaml.safe_load(Path(written).read_text("utf-8"))["attributes"]
-            return Imported(report, lines[-1], written=attributes, number=number)
+            folder = self._projects[number].defs_folder
+            found = _import_file(path, folder, scenario.name, name)
+            if "would be overwritten" not in found.refusal:
+                return replace(found, number=number)
         raise AssertionError
 
     def create(self, scenario: Scenario) -> None:
@@ -273,6 +277,21 @@ class Suite:
         job = defs.resolve_implicit_global_asset_job_def().get_subset(asset_selection=keys)
         config = json.loads(given["config_json"] or "{}")
         return project.execute(job, given["partition_range"], config=config)
+
+
+def _import_file(path: Path, folder: Path, prefix: str, name: str) -> Imported:
+    try:
+        report = "\n".join(import_file(path, folder, job=job_of(name), prefix=prefix))
+    except DeclarationError as refusal:
+        return Imported(refusal=str(refusal))
+    lines = [line.strip() for line in report.splitlines() if "dg launch " in line]
+    pattern = r"^(?:wrote|left) (.*/defs\.yaml)(?:,.*)?$"
+    declared = {
+        Path(file).parent.name.endswith("_stores"): yaml.safe_load(Path(file).read_text("utf-8"))
+        for file in re.findall(pattern, report, re.MULTILINE)
+    }
+    stores = declared.get(True, {}).get("attributes", {})
+    return Imported(report, lines[-1], "", declared[False]["attributes"], stores)
 
 
 def parse_line(words: Sequence[str]) -> dict[str, Any]:

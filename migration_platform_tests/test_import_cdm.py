@@ -545,7 +545,10 @@ def test_null_keys_get_the_time_where_their_columns_are_named():
         ),
         ({"trackRun.rerunMultiplier": "1001"}, ["rerunMultiplier must be at most 1,000"]),
         ({"schema.origin.column.names.to.target": "a"}, ["must be origin:target"]),
-        ({"connect.target.yugabyte.host": "ysql"}, ["YSQL is no target here"]),
+        (
+            {"connect.target.yugabyte.host": "ysql", "connect.target.host": "10.0.0.1"},
+            ["names a Cassandra cluster and YSQL as its target; say with --job"],
+        ),
         ({**CONSTANT, "feature.constantColumns.values": "'{{ x }}'"}, ["a template"]),
         (
             {

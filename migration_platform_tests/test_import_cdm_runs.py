@@ -1,16 +1,21 @@
 """Properties files of the Cassandra Data Migrator, imported and run as the printed line says."""
 
 import json
+import re
 import shlex
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 import pytest
+from cassandra import InvalidRequest
 
 from migration_platform.cdm.import_cdm import import_file
 from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
+from migration_platform_tests.servers import REPOSITORY
 from migration_platform_tests.tables import create_table, insert_rows, rows_of
+from migration_platform_tests.test_docs import blocks_of
 
 pytestmark = DAGSTERS_OWN_WARNINGS
 
@@ -200,3 +205,31 @@ def test_diffdata_says_what_differs_and_copies_nothing(connection, reader, make,
     # What something else has copied is right as well.
     insert_rows(connection, target, [{"k": 1, "v": 1}])
     imported.run().assert_success()
+
+
+def test_the_queries_of_the_yugabytedb_guide_show_an_imported_files_run(
+    connection, reader, make, import_cdm, keyspace
+):
+    make("customer", "k int PRIMARY KEY, v int")
+    insert_rows(connection, make("a", "k int PRIMARY KEY, v int"), [{"k": 1, "v": 1}])
+    properties = {"schema.target.keyspaceTable": f"{keyspace}.customer", "track.run": "true"}
+    run_id = time.time_ns()
+    import_cdm({**properties, "run.id": run_id}).run().assert_success()
+    page = REPOSITORY / "docs" / "yugabyte.md"
+    runs, details, failed = (
+        re.sub("<[A-Z_]+>", str(run_id), block.text).rstrip(";")
+        for block in blocks_of(page)
+        if block.language == "sql"
+    )
+    found = [row for row in reader.execute(runs) if row["run_id"] >= run_id]
+    ids = [row["run_id"] for row in found]
+    assert ids == sorted(ids, reverse=True)
+    assert {row["run_type"] for row in found} == {"MIGRATE", "VALIDATE"}
+    assert {row["status"] for row in found} == {"ENDED"}
+    ranges = list(reader.execute(details))
+    assert [row["status"] for row in ranges] == ["PASS", "PASS"]
+    assert ranges[0]["token_min"] < ranges[1]["token_min"]
+    assert list(reader.execute(failed)) == []
+    # As the guide prints it.
+    with pytest.raises(InvalidRequest, match="ALLOW FILTERING"):
+        reader.execute(failed.removesuffix(" ALLOW FILTERING"))

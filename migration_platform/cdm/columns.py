@@ -1,17 +1,23 @@
 """What becomes of columns: their names, constants, codecs, maps, JSON, and null in a key."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from migration_platform.cdm.java_splits import split_text, validate_split
 from migration_platform.cdm.properties import PREFIX
 from migration_platform.cdm.settings import Settings, shown, unquoted
+from migration_platform.cdm.ysql import parse_constant
 from migration_platform.cql.literals import parse_literal
 from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
 
+_KEY_TEXTS = ("text", "ascii")
+"""The migrator writes an empty text into a key of Cassandra, also where it is told no time."""
 
-def to_columns(settings: Settings, timestamp_keys: Sequence[str]) -> Columns:
+
+def to_columns(
+    settings: Settings, timestamp_keys: Sequence[str], *, is_ysql: bool = False
+) -> Columns:
     """Say what becomes of columns: names, constants, codecs, maps, JSON, and null in a key."""
     codecs = settings.names("transform.codecs")
     pattern = settings.text("transform.codecs.timestamp.string.format")
@@ -28,21 +34,23 @@ def to_columns(settings: Settings, timestamp_keys: Sequence[str]) -> Columns:
         "columns.unmatched is skip: columns that only the origin has stay behind, as with the "
         "migrator; the plan and the run's log name them. Take it out to be refused instead."
     )
+    key_defaults = _key_defaults(settings, timestamp_keys, texts=() if is_ysql else _KEY_TEXTS)
     settings.note(
-        "Null in a column that is new in the target's key becomes an empty text, and a time where "
+        "Null in a column that is new in the target's key becomes "
+        f"{'' if is_ysql else 'an empty text, and '}a time where "
         "transform.missing.key.ts.replace.value gives one (columns.key_defaults_by_type); a row "
         "with another null there fails its range, where the migrator passes over it."
     )
     return Columns(
         rename=_renames(settings),
         skip=settings.names("schema.origin.column.skip"),
-        constants=_constants(settings),
+        constants=_constants(settings, parse_constant if is_ysql else parse_literal),
         codecs=codecs,
         timestamp_format=pattern,
         timestamp_zone=zone,
         explode_map=_explode_map(settings),
         extract_json=_extract_json(settings),
-        **_key_defaults(settings, timestamp_keys),
+        **key_defaults,
         unmatched="skip",
     )
 
@@ -63,7 +71,7 @@ def _renames(settings: Settings) -> dict[str, str]:
     return renames
 
 
-def _constants(settings: Settings) -> dict[str, Any]:
+def _constants(settings: Settings, parse: Callable[[str], Any]) -> dict[str, Any]:
     at = f"{PREFIX}feature.constantColumns."
     names = settings.names("feature.constantColumns.names")
     text = settings.text("feature.constantColumns.values")
@@ -85,7 +93,7 @@ def _constants(settings: Settings) -> dict[str, Any]:
     found = {}
     for name, value in zip(names, values, strict=True):
         try:
-            found[name] = parse_literal(value)
+            found[name] = parse(value)
         except ValueError as error:
             settings.wrong.append(f"{at}values: that of {shown(name)} is no CQL literal: {error}")
     return found
@@ -125,11 +133,12 @@ def _extract_json(settings: Settings) -> ExtractJson | None:
     return ExtractJson(column, {parts[0]: parts[-1]}, exclusive, overwrite)
 
 
-def _key_defaults(settings: Settings, timestamp_keys: Sequence[str]) -> dict[str, Any]:
+def _key_defaults(
+    settings: Settings, timestamp_keys: Sequence[str], *, texts: Sequence[str]
+) -> dict[str, Any]:
     name = "transform.missing.key.ts.replace.value"
     milliseconds = settings.number(name)
-    # The migrator writes an empty text into a key whether or not it is told a time.
-    found: dict[str, Any] = {"key_defaults_by_type": dict.fromkeys(("text", "ascii"), "")}
+    found: dict[str, Any] = {"key_defaults_by_type": dict.fromkeys(texts, "")}
     if milliseconds is None:
         if timestamp_keys:
             settings.wrong.append(f"--timestamp-key does nothing without {PREFIX}{name}")

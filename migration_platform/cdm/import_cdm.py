@@ -19,9 +19,10 @@ from migration_platform.cdm.files import refuse_templates, to_yaml, write_files
 from migration_platform.cdm.java_properties import MAX_BYTES
 from migration_platform.cdm.launch import of_diff_alone, to_launch_line
 from migration_platform.cdm.migration import to_check, to_migration
-from migration_platform.cdm.properties import JOBS, PROPERTIES
+from migration_platform.cdm.properties import JOBS, PROPERTIES, YSQL
 from migration_platform.cdm.settings import CDM, Settings, read_settings, shown
 from migration_platform.cdm.stores import to_store
+from migration_platform.cdm.ysql import has_no_meaning, targets_ysql, to_ysql_store
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError
 
@@ -69,6 +70,8 @@ def import_properties(
     `job` is one of `JOBS`; without it a file that names an origin only, and how large a cell may
     be, is for `guardrail`, and every other for `migrate`, which compares as well.
 
+    Whether the target is a Cassandra cluster or YSQL is said by the file, unless `job` says it.
+
     `prefix` begins the names of the stores and of the variables of their passwords.
     `timestamp_keys` are the only key columns of the target in which null becomes the time that
     transform.missing.key.ts.replace.value gives; without them all timestamps of the key are.
@@ -84,21 +87,32 @@ def import_properties(
             "digits and underscores"
         )
     job = _choose_job(settings, job)
-    is_check = job == "guardrail"
-    _note_what_has_no_equivalent(settings, "connect.target." if is_check else "")
+    is_ysql = targets_ysql(settings, job)
+    _note_what_has_no_equivalent(settings, job, is_ysql=is_ysql)
     variables: dict[str, str] = {}
-    # A check has no target, whatever the file says of one.
-    sides = ("origin",) if is_check else ("origin", "target")
-    stores = {
-        f"{prefix}_{side}": to_store(settings, side, f"{prefix}_{side}", variables)
-        for side in sides
-    }
+    stores = _to_stores(settings, prefix, job, variables, is_ysql=is_ysql)
     migration = (
-        to_check(settings, prefix) if is_check else to_migration(settings, prefix, timestamp_keys)
+        to_check(settings, prefix)
+        if job == "guardrail"
+        else to_migration(settings, prefix, timestamp_keys, is_ysql=is_ysql)
     )
     if settings.wrong or migration is None:
         raise DeclarationError("; ".join(dict.fromkeys(settings.wrong)))
     return _to_imported(settings, migration, prefix, job, stores, variables)
+
+
+def _to_stores(
+    settings: Settings, prefix: str, job: str | None, variables: dict[str, str], *, is_ysql: bool
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Give the stores by kind and name; a check has no target, whatever the file says of one."""
+    origin, target = f"{prefix}_origin", f"{prefix}_target"
+    clusters = {origin: to_store(settings, "origin", origin, variables)}
+    if is_ysql:
+        servers = {target: to_ysql_store(settings, target, variables)}
+        return {"cassandra": clusters, "postgres": servers}
+    if job != "guardrail":
+        clusters[target] = to_store(settings, "target", target, variables)
+    return {"cassandra": clusters}
 
 
 def _choose_job(settings: Settings, job: str | None) -> str | None:
@@ -132,7 +146,7 @@ def _to_imported(
     migration: Migration,
     prefix: str,
     job: str | None,
-    stores: Mapping[str, Mapping[str, Any]],
+    stores: Mapping[str, Mapping[str, Mapping[str, Any]]],
     variables: Mapping[str, str],
 ) -> Imported:
     stores_folder, folder = _name_folders(prefix, migration)
@@ -142,7 +156,7 @@ def _to_imported(
         "attributes": to_check_attributes(migration) if is_check else to_attributes(migration),
     }
     refuse_templates([stores, declared])
-    launch = to_launch_line(settings, migration)
+    launch = to_launch_line(settings, migration, is_ysql="postgres" in stores)
     head = [
         f"From a properties file of {CDM}; what differs from it:",
         *settings.notes,
@@ -150,17 +164,17 @@ def _to_imported(
         *([] if is_check else [f"To compare alone: {of_diff_alone(launch)}"]),
     ]
     store_head = [f"{name}: {holds}" for name, holds in variables.items()]
-    stores_yaml = {"type": "migration_platform.Stores", "attributes": {"cassandra": stores}}
+    stores_yaml = {"type": "migration_platform.Stores", "attributes": stores}
     return Imported(
         migration=migration,
-        stores=stores,
+        stores={name: store for named in stores.values() for name, store in named.items()},
         files={
             f"{stores_folder}/defs.yaml": to_yaml(store_head, stores_yaml),
             f"{folder}/defs.yaml": to_yaml(head, declared),
         },
         notes=tuple(settings.notes),
         variables=variables,
-        launch=launch if job != "diff" else of_diff_alone(launch),
+        launch=launch if job not in ("diff", "yugabyte-validate") else of_diff_alone(launch),
     )
 
 
@@ -180,12 +194,19 @@ def _names_origin_only(settings: Settings) -> bool:
     return is_limited and same_table and (not _names_target(settings) or hosts[0] == hosts[1])
 
 
-def _note_what_has_no_equivalent(settings: Settings, ignored: str = "") -> None:
-    """Refuse or note what is lost; names that begin with what is `ignored` do not matter."""
+def _note_what_has_no_equivalent(settings: Settings, job: str | None, *, is_ysql: bool) -> None:
+    """Refuse or note what is lost; what a file says of a target that is not meant does not matter.
+
+    Which of its properties that are, is told where it names a target in YSQL.
+    """
     for name, known in PROPERTIES.items():
-        if not settings.given(name) or known.fate not in ("none", "refused"):
+        of_target, of_ysql = name.startswith("connect.target."), name.startswith(YSQL)
+        if not settings.given(name) or (of_target and job == "guardrail"):
             continue
-        if ignored and name.startswith(ignored):
+        if of_ysql and not is_ysql:
+            settings.note(f"{known.key} has no equivalent: the target is a Cassandra cluster.")
+            continue
+        if known.fate not in ("none", "refused") or (is_ysql and has_no_meaning(name)):
             continue
         is_default = settings.text(name).lower() == known.default.lower()
         if known.fate == "refused" and not is_default:

@@ -16,8 +16,11 @@ def of_diff_alone(launch: str) -> str:
     return re.sub(r"--assets '[^,']*,", "--assets '", launch, count=1)
 
 
-def to_launch_line(settings: Settings, migration: Migration) -> str:
-    """Give the command that runs it, with what the file says of one run."""
+def to_launch_line(settings: Settings, migration: Migration, *, is_ysql: bool = False) -> str:
+    """Give the command that runs it, with what the file says of one run.
+
+    With `is_ysql` the origin's cluster keeps what is known of runs.
+    """
     table = migration.target.table
     parts = asset_path((migration.target.store, table.keyspace, table.table))
     if migration.reads_only:
@@ -30,10 +33,14 @@ def to_launch_line(settings: Settings, migration: Migration) -> str:
         pass
     elif previous:
         config["resume"] = str(previous)
+        keyspace = (
+            "the keyspace of the origin's cluster with its tables"
+            if is_ysql
+            else f"the keyspace with its tables, {table.keyspace}"
+        )
         settings.note(
             f"trackRun.previousRunId is the config resume of a run. If {previous} is a run of the "
-            "migrator, it is found only where tracking_keyspace names the keyspace with its "
-            f"tables, {table.keyspace}."
+            f"migrator, it is found only where tracking_keyspace names {keyspace}."
         )
     elif settings.flag("trackRun.autoRerun"):
         config["resume"] = "auto"

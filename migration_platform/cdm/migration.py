@@ -12,7 +12,9 @@ from typing import Any
 from migration_platform.cdm.columns import to_columns
 from migration_platform.cdm.properties import PREFIX
 from migration_platform.cdm.settings import Settings, unquoted
+from migration_platform.cdm.ysql import note_ysql, to_ysql_table
 from migration_platform.copying.large_cells import declare_check
+from migration_platform.cql.names import TableName
 from migration_platform.declaration.filters import ColumnFilter, Filter
 from migration_platform.declaration.migration import Endpoint, Guardrails, Migration
 from migration_platform.declaration.times import RowMax
@@ -22,18 +24,17 @@ from migration_platform.token_ranges import MAX_RANGES, MAX_TOKEN, MIN_TOKEN
 
 
 def to_migration(
-    settings: Settings, prefix: str, timestamp_keys: Sequence[str]
+    settings: Settings, prefix: str, timestamp_keys: Sequence[str], *, is_ysql: bool = False
 ) -> Migration | None:
-    """Give what Migrate and DiffData do; None where `settings` hold what is wrong."""
+    """Give what Migrate and DiffData do; None where `settings` hold what is wrong.
+
+    With `is_ysql` it is what the fork's YugabyteMigrate and YugabyteValidate do.
+    """
     origin = settings.table("schema.origin.keyspaceTable")
-    target = (
-        settings.table("schema.target.keyspaceTable")
-        if settings.given("schema.target.keyspaceTable")
-        else origin
-    )
+    target = to_ysql_table(settings) if is_ysql else _cassandra_table(settings, origin)
     chosen = _filter(settings)
-    times = _times(settings, chosen)
-    columns = to_columns(settings, timestamp_keys)
+    times = _ysql_times(settings, chosen) if is_ysql else _times(settings, chosen)
+    columns = to_columns(settings, timestamp_keys, is_ysql=is_ysql)
     limit = settings.number("feature.guardrail.colSizeInKB") or 0
     if limit > 0:
         settings.note(
@@ -48,14 +49,15 @@ def to_migration(
         "guardrails": Guardrails(limit) if limit > 0 else None,
         "token_ranges": _token_ranges(settings),
         "diff_mode": "origin_only",
-        "repair": _repairs(settings),
-        "tracking": _is_tracked(settings),
+        "repair": _repairs(settings, is_ysql=is_ysql),
+        "tracking": _is_tracked(settings, at="origin" if is_ysql else "target"),
     }
     settings.note(
-        "diff.mode is origin_only, because DiffData compares one way: rows that only the target "
-        "has are not found. Take the line out to compare both ways."
+        f"diff.mode is origin_only, because {'YugabyteValidate' if is_ysql else 'DiffData'} "
+        "compares one way: rows that only the target has are not found. Take the line out to "
+        "compare both ways."
     )
-    sides = _sides(settings)
+    sides = _sides(settings, is_ysql=is_ysql)
     if settings.wrong or origin is None or target is None:
         return None
     try:
@@ -67,6 +69,11 @@ def to_migration(
     except DeclarationError as error:
         settings.wrong.append(str(error))
         return None
+
+
+def _cassandra_table(settings: Settings, origin: TableName | None) -> TableName | None:
+    name = "schema.target.keyspaceTable"
+    return settings.table(name) if settings.given(name) else origin
 
 
 def to_check(settings: Settings, prefix: str) -> Migration | None:
@@ -87,7 +94,10 @@ def to_check(settings: Settings, prefix: str) -> Migration | None:
         chosen = replace(chosen, column=None, writetime_from=None, writetime_to=None)
     if settings.number("trackRun.previousRunId") or settings.flag("trackRun.autoRerun"):
         settings.note("trackRun: a check begins anew and reads all ranges; none is carried over.")
-    token_ranges, tracking = _token_ranges(settings), _is_tracked(settings, "origin")
+    token_ranges, tracking = (
+        _token_ranges(settings),
+        _is_tracked(settings, at="origin", resumes=False),
+    )
     side = _origin_side(settings)
     if settings.wrong or origin is None:
         return None
@@ -117,7 +127,10 @@ def _origin_side(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _sides(settings: Settings) -> dict[str, dict[str, Any]]:
+def _sides(settings: Settings, *, is_ysql: bool) -> dict[str, dict[str, Any]]:
+    rate = settings.number("perfops.ratelimit.target")
+    if is_ysql:
+        return {"origin": _origin_side(settings), "target": {"rows_per_second": rate}}
     read, write = (settings.text(f"perfops.consistency.{way}").upper() for way in ("read", "write"))
     if read != write:
         settings.note(
@@ -128,7 +141,7 @@ def _sides(settings: Settings) -> dict[str, dict[str, Any]]:
         "origin": _origin_side(settings),
         "target": {
             "consistency": write or "LOCAL_QUORUM",
-            "rows_per_second": settings.number("perfops.ratelimit.target"),
+            "rows_per_second": rate,
         },
     }
 
@@ -154,11 +167,7 @@ def _times(settings: Settings, chosen: Filter) -> dict[str, Any]:
             "ttl is none: rows live for ever. The migrator leaves a TTL to the target table's "
             "default_time_to_live; where it has one, set ttl to its seconds."
         )
-    if chosen.by_writetime and not kept["writetime"]:
-        settings.wrong.append(
-            f"{PREFIX}filter.java.writetime needs writetimes that are read; set {PREFIX}{at}"
-            "writetime.automatic to true"
-        )
+    _refuse_filter_without_times(settings, chosen, reads_times=kept["writetime"])
     if chosen.by_writetime and custom > 0:
         settings.note(
             "filter.writetime_from and _to look at each row's own newest writetime, where the "
@@ -180,6 +189,27 @@ def _times(settings: Settings, chosen: Filter) -> dict[str, Any]:
         "writetime_increment_by": increment,
         "row_max": row_max,
     }
+
+
+def _ysql_times(settings: Settings, chosen: Filter) -> dict[str, Any]:
+    """Say which cells a filter by writetime looks at: YSQL itself keeps no times."""
+    at = "schema.origin.column.writetime."
+    names, is_automatic = settings.names(f"{at}names"), settings.flag(f"{at}automatic")
+    collections = settings.flag("schema.ttlwritetime.calc.useCollections")
+    _refuse_filter_without_times(settings, chosen, reads_times=bool(names) or is_automatic)
+    row_max = RowMax()
+    if chosen.by_writetime:
+        row_max = RowMax(writetime_columns=names, collections=collections)
+    note_ysql(settings, filters_by_writetime=chosen.by_writetime)
+    return {"writetime": "now", "ttl": "none", "row_max": row_max}
+
+
+def _refuse_filter_without_times(settings: Settings, chosen: Filter, *, reads_times: bool) -> None:
+    if chosen.by_writetime and not reads_times:
+        settings.wrong.append(
+            f"{PREFIX}filter.java.writetime needs writetimes that are read; set {PREFIX}"
+            "schema.origin.column.writetime.automatic to true"
+        )
 
 
 def _note_row_max(settings: Settings, writetime: int | str, ttl: int | str) -> None:
@@ -255,18 +285,28 @@ def _token_ranges(settings: Settings) -> int:
     return min(parts, MAX_RANGES)
 
 
-def _repairs(settings: Settings) -> tuple[str, ...]:
+def _repairs(settings: Settings, *, is_ysql: bool) -> tuple[str, ...]:
     chosen = {
         "missing": settings.flag("autocorrect.missing"),
         "mismatched": settings.flag("autocorrect.mismatch"),
     }
     if settings.flag("autocorrect.missing.counter"):
-        if chosen["missing"]:
+        if is_ysql:
+            settings.note(
+                "autocorrect.missing.counter is left out: in YSQL a counter is a number like any "
+                "other, which is repaired with its row."
+            )
+        elif chosen["missing"]:
             chosen["counters"] = True
         else:
             settings.note("autocorrect.missing.counter does nothing without autocorrect.missing.")
     repairs = tuple(name for name, wanted in chosen.items() if wanted)
-    if repairs:
+    if repairs and is_ysql:
+        settings.note(
+            "diff.repair repairs what a comparison finds, as autocorrect says; the fork's "
+            "YugabyteValidate repairs nothing, whatever the file says."
+        )
+    elif repairs:
         settings.note(
             "diff.repair: null at the origin is repaired as well, where the migrator counts it as "
             "corrected and leaves the target's value. Rows that only the target has are never "
@@ -275,7 +315,8 @@ def _repairs(settings: Settings) -> tuple[str, ...]:
     return repairs
 
 
-def _is_tracked(settings: Settings, side: str = "target") -> bool:
+def _is_tracked(settings: Settings, *, at: str, resumes: bool = True) -> bool:
+    """Say whether runs are tracked; `at` is the side whose cluster keeps them."""
     ids = {name: settings.number(f"trackRun.{name}") or 0 for name in ("previousRunId", "runId")}
     for name, run_id in ids.items():
         if not 0 <= run_id <= MAX_TOKEN:
@@ -284,7 +325,7 @@ def _is_tracked(settings: Settings, side: str = "target") -> bool:
             )
     # Both flags are read, so that whatever is wrong with them is told.
     chosen = [settings.flag("trackRun"), settings.flag("trackRun.autoRerun")]
-    if side == "target" and (settings.number("trackRun.rerunMultiplier") or 0) > MAX_SPLIT:
+    if resumes and (settings.number("trackRun.rerunMultiplier") or 0) > MAX_SPLIT:
         settings.wrong.append(
             f"{PREFIX}trackRun.rerunMultiplier must be at most {MAX_SPLIT:,}: into so many pieces "
             "a range is cut"
@@ -293,6 +334,6 @@ def _is_tracked(settings: Settings, side: str = "target") -> bool:
     if tracked:
         settings.note(
             f"cdm_run_info and cdm_run_details live in the keyspace {Migration.tracking_keyspace} "
-            f"of the {side}'s cluster; tracking_keyspace names another one."
+            f"of the {at}'s cluster; tracking_keyspace names another one."
         )
     return tracked

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 PREFIX = "spark.cdm."
-JOBS = ("migrate", "diff", "guardrail")
+YSQL_JOBS = ("yugabyte-migrate", "yugabyte-validate")
+"""The fork's YugabyteMigrate and YugabyteValidate, whose target is YSQL."""
+JOBS = ("migrate", "diff", "guardrail", *YSQL_JOBS)
 """What a file is for, which the migrator is told by --class: Migrate, DiffData, GuardrailCheck."""
 
 Fate = Literal["becomes", "run", "none", "refused"]
@@ -31,14 +33,11 @@ class Property:
         return PREFIX + self.name
 
 
+YSQL = "connect.target.yugabyte."
+"""Begins the names of what the fork alone knows of its target."""
+
 _ASTRA = "Astra is no target or origin here; name the hosts of a Cassandra cluster"
 _PEM = "{part} as PEM; the report says how to convert a Java key store"
-_YSQL = (
-    "YSQL is no target here, YugabyteDB's YCQL is: give its hosts in connect.target.host and take "
-    "this one out"
-)
-_POOL = "none: there is no JDBC pool"
-
 _SIDES = [
     ("host", "localhost", "becomes", "{store}.contact_points, and {store}.port of host:port"),
     ("port", "9042", "becomes", "{store}.port"),
@@ -178,26 +177,81 @@ _OLDER: list[tuple[str, str, Fate, str]] = [
 _FORK: list[tuple[str, str, Fate, str]] = [
     ("connect.origin.local_dc", "", "becomes", "{origin}.local_datacenter"),
     ("connect.target.local_dc", "", "becomes", "{target}.local_datacenter"),
-    ("connect.target.type", "cassandra", "refused", _YSQL),
-    ("connect.target.yugabyte.host", "localhost", "refused", _YSQL),
-    ("connect.target.yugabyte.port", "5433", "refused", _YSQL),
-    ("connect.target.yugabyte.database", "yugabyte", "refused", _YSQL),
-    ("connect.target.yugabyte.username", "yugabyte", "refused", _YSQL),
-    ("connect.target.yugabyte.password", "yugabyte", "refused", _YSQL),
-    ("connect.target.yugabyte.schema", "public", "refused", _YSQL),
-    ("connect.target.yugabyte.ssl.enabled", "false", "none", _POOL),
-    ("connect.target.yugabyte.sslmode", "disable", "none", _POOL),
-    ("connect.target.yugabyte.sslrootcert", "", "none", _POOL),
-    ("connect.target.yugabyte.pool.maxSize", "20", "none", _POOL),
-    ("connect.target.yugabyte.pool.minSize", "5", "none", _POOL),
-    ("connect.target.yugabyte.additionalEndpoints", "", "none", _POOL),
-    ("connect.target.yugabyte.topologyKeys", "", "none", _POOL),
-    ("connect.target.yugabyte.batchSize", "25", "none", _POOL),
-    ("connect.target.yugabyte.loadBalance", "true", "none", _POOL),
-    ("connect.target.yugabyte.rewriteBatchedInserts", "true", "none", _POOL),
-    ("connect.target.yugabyte.prepareThreshold", "5", "none", _POOL),
-    ("connect.target.yugabyte.socketTimeout", "60000", "none", _POOL),
-    ("connect.target.yugabyte.tcpKeepAlive", "true", "none", _POOL),
+    (
+        "connect.target.type",
+        "cassandra",
+        "becomes",
+        "the kind of the target's store: cassandra; or postgres, for yugabyte and ysql",
+    ),
+    (f"{YSQL}host", "localhost", "becomes", "{target}.hosts, and {target}.port of host:port"),
+    (f"{YSQL}port", "5433", "becomes", "{target}.port"),
+    (f"{YSQL}database", "yugabyte", "becomes", "{target}.database"),
+    (f"{YSQL}username", "yugabyte", "becomes", "{target}.username"),
+    (f"{YSQL}password", "yugabyte", "becomes", "{target}.password, by the name of a variable"),
+    (
+        f"{YSQL}schema",
+        "public",
+        "becomes",
+        "{target}.schema, and that of target.table where it names none",
+    ),
+    (
+        f"{YSQL}ssl.enabled",
+        "false",
+        "becomes",
+        "{target}.sslmode: disable; with true what sslmode says, or require",
+    ),
+    (f"{YSQL}sslmode", "disable", "becomes", "{target}.sslmode, where ssl.enabled is true"),
+    (f"{YSQL}sslrootcert", "", "becomes", "{target}.ca_file, where ssl.enabled is true"),
+    (
+        f"{YSQL}pool.maxSize",
+        "20",
+        "none",
+        "none: there is no pool; workers says how many processes write, each with its connections",
+    ),
+    (
+        f"{YSQL}pool.minSize",
+        "5",
+        "none",
+        "none: there is no pool; a worker keeps its connections as long as it works",
+    ),
+    (f"{YSQL}additionalEndpoints", "", "becomes", "{target}.hosts, behind the first"),
+    (
+        f"{YSQL}topologyKeys",
+        "",
+        "none",
+        "none: hosts are tried in turn; name those of the nearest zone first",
+    ),
+    (
+        f"{YSQL}batchSize",
+        "25",
+        "none",
+        "none: the rows of a batch are chosen by the engine; target.batch_rows says another number",
+    ),
+    (
+        f"{YSQL}loadBalance",
+        "true",
+        "none",
+        "none: hosts are tried in turn; put a balancer before them to spread connections",
+    ),
+    (
+        f"{YSQL}rewriteBatchedInserts",
+        "true",
+        "none",
+        "none: it is the JDBC driver's; rows travel in batches, as target.method says",
+    ),
+    (
+        f"{YSQL}prepareThreshold",
+        "5",
+        "none",
+        "none: it is the JDBC driver's, which is not used",
+    ),
+    (
+        f"{YSQL}socketTimeout",
+        "60000",
+        "becomes",
+        "{target}.options: tcp_user_timeout, in milliseconds; 0 is none",
+    ),
+    (f"{YSQL}tcpKeepAlive", "true", "becomes", "{target}.options: keepalives, 0 where it is false"),
     ("connect.origin.timeout", "", "none", "none: retry_seconds says how long a request is tried"),
     ("connect.target.timeout", "", "none", "none: retry_seconds says how long a request is tried"),
     ("log.directory", "", "none", "none: Dagster keeps the log of every run"),

@@ -1,10 +1,11 @@
 """The clusters that a file names, as stores: hosts, credentials and TLS."""
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from migration_platform.cdm.properties import PREFIX
+from migration_platform.cdm.properties import PREFIX, PROPERTIES
 from migration_platform.cdm.settings import CDM, Settings
 
 
@@ -14,22 +15,11 @@ def to_store(settings: Settings, side: str, name: str, variables: dict[str, str]
     The environment variable of its password is added to `variables`, with whose password it holds.
     """
     at = f"connect.{side}."
-    hosts, port = _contact_points(settings, at)
+    hosts, port = read_hosts(settings, (f"{at}host",), f"{at}port")
     store: dict[str, Any] = {"contact_points": hosts, "port": port}
     if settings.text(f"{at}local_dc"):
         store["local_datacenter"] = settings.text(f"{at}local_dc")
-    if settings.text(f"{at}username"):
-        store["username"] = settings.text(f"{at}username")
-        variable = f"{name}_password".upper()
-        store["password"] = {"env": variable}
-        variables[variable] = (
-            f"the password of {PREFIX}{at}username"
-            if settings.given(f"{at}password")
-            else f"the password of {PREFIX}{at}username; the file has none, and the default of "
-            f"{CDM} is the word cassandra"
-        )
-    elif settings.given(f"{at}password"):
-        settings.note(f"{PREFIX}{at}password does nothing without a username.")
+    add_login(settings, at, store, name, variables)
     is_tls = settings.flag(f"{at}tls.enabled")
     if is_tls:
         store["tls"] = _tls(settings, at)
@@ -40,26 +30,52 @@ def to_store(settings: Settings, side: str, name: str, variables: dict[str, str]
     return store
 
 
-def _contact_points(settings: Settings, at: str) -> tuple[list[str], int]:
-    default = settings.number(f"{at}port") or 0
+def add_login(
+    settings: Settings, at: str, store: dict[str, Any], name: str, variables: dict[str, str]
+) -> None:
+    """Add the user name, and the variable that is to hold the password, to a store."""
+    if settings.text(f"{at}username"):
+        store["username"] = settings.text(f"{at}username")
+        variable = f"{name}_password".upper()
+        store["password"] = {"env": variable}
+        variables[variable] = (
+            f"the password of {PREFIX}{at}username"
+            if settings.given(f"{at}password")
+            else f"the password of {PREFIX}{at}username; the file has none, and the default of "
+            f"{CDM} is the word {PROPERTIES[f'{at}password'].default}"
+        )
+    elif settings.given(f"{at}password"):
+        settings.note(f"{PREFIX}{at}password does nothing without a username.")
+
+
+def read_hosts(settings: Settings, names: Sequence[str], port_name: str) -> tuple[list[str], int]:
+    """Give the hosts of properties, host or host:port with commas between them, and their port."""
+    default = settings.number(port_name) or 0
     hosts, ports = [], set()
-    for text in (settings.text(f"{at}host") or "localhost").split(","):
+    for name, text in _each_host(settings, names):
         found = re.fullmatch(
             r"\s*(?:\[([^\]\s]+)\]|([^:\s]+)|([^:\s]*:[^\s]*:[^\s]*))(?::([0-9]{1,9}))?\s*", text
         )
         if not found or not (found[1] or found[2] or found[3]):
-            settings.wrong.append(f"{PREFIX}{at}host must be hosts with commas between them")
+            settings.wrong.append(f"{PREFIX}{name} must be hosts with commas between them")
             continue
         hosts.append(found[1] or found[2] or found[3])
         ports.add(int(found[4] or default))
     if len(ports) > 1:
         settings.wrong.append(
-            f"{PREFIX}{at}host names several ports; a cluster has one, so name hosts of one port"
+            f"{PREFIX}{names[0]} names several ports; a cluster has one, so name hosts of one port"
         )
     port = ports.pop() if ports else default
     if not 1 <= port <= 65_535:
-        settings.wrong.append(f"{PREFIX}{at}port must be from 1 to 65535")
+        settings.wrong.append(f"{PREFIX}{port_name} must be from 1 to 65535")
     return hosts, port
+
+
+def _each_host(settings: Settings, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        text = settings.text(name) or PROPERTIES[name].default
+        for each in text.split(",") if text else ():
+            yield name, each
 
 
 def _tls(settings: Settings, at: str) -> dict[str, str]:
