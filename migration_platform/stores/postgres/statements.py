@@ -112,7 +112,7 @@ def select_keys(table: PgName, form: RowForm, keys: Sequence[FormColumn], count:
 def delete_keys(
     table: PgName, keys: Sequence[FormColumn], count: int, time_column: str | None
 ) -> str:
-    """Write what deletes the rows of so many keys; those that are newer than one more value stay."""
+    """Write what deletes the rows of so many keys; newer ones than one more value stay."""
     joined = " AND ".join(f"t.{quote(key.name)} = k.k{at}" for at, key in enumerate(keys))
     older = ""
     if time_column:
