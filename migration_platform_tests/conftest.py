@@ -6,6 +6,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,10 +133,15 @@ def neo4j(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def postgres() -> Iterator[Running]:
     """The running PostgreSQL that tests share; schemas tell the tests apart."""
-    with run_server(Postgres(), tmp_path_factory.mktemp("postgres")) as server:
-        yield server
+    # Not below pytest's folder, which each of its processes shuts for the server's user.
+    with TemporaryDirectory(
+        prefix="postgres-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    ) as home:
+        Path(home).chmod(0o711)
+        with run_server(Postgres(), Path(home)) as server:
+            yield server
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from migration_platform.cdm.properties import PREFIX, PROPERTIES
 from migration_platform.cli import main
+from migration_platform.components.stores import Stores
+from migration_platform.components.table.migration import TableMigration
 from migration_platform.local.cassandra import Cassandra, TlsFiles
 from migration_platform.local.ports import free_port
 from migration_platform.runs import workers
@@ -135,6 +137,8 @@ def test_a_file_of_the_migrator_does_what_it_does_there(suite, name):
     assert holds(imported.written, expected), imported.written
     assert holds(imported.stores, scenario.content.get("stores", {})), imported.stores
     if scenario.only_written:
+        kinds = Stores.resolve_from_dict(dict(imported.stores)).kinds()
+        TableMigration.resolve_from_dict(dict(imported.written)).to_migration(kinds)
         return
     suite.create(scenario)
     for number, step in enumerate(scenario.steps):

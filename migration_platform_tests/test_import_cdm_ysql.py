@@ -1,20 +1,27 @@
 """A properties file of the fork for YugabyteDB becomes a migration to YSQL that means the same."""
 
 import re
+from datetime import UTC, datetime
 
+import psycopg
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from migration_platform.cdm.import_cdm import import_properties
+from migration_platform.cdm.import_cdm import import_file, import_properties
 from migration_platform.cdm.launch import of_diff_alone
 from migration_platform.cdm.properties import PROPERTIES, YSQL, YSQL_JOBS
 from migration_platform.cli import main
+from migration_platform.components.stores import Stores
+from migration_platform.components.table.migration import TableMigration
 from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
+from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, make_project
 from migration_platform_tests.servers import REPOSITORY
+from migration_platform_tests.tables import create_table, insert_rows
 from migration_platform_tests.test_docs import blocks_of
 
+pytestmark = DAGSTERS_OWN_WARNINGS
 TABLE = {"schema.origin.keyspaceTable": "shop.customer"}
 HOST = {f"{YSQL}host": "10.0.0.1"}
 SECURE = {f"{YSQL}ssl.enabled": "true"}
@@ -41,6 +48,13 @@ def documents(result):
     assert stores["type"] == "migration_platform.Stores"
     assert table["type"] == "migration_platform.TableMigration"
     return stores["attributes"], table["attributes"]
+
+
+def declared(result):
+    """Load both files as Dagster would, and give the migration."""
+    stores, table = documents(result)
+    kinds = Stores.resolve_from_dict(stores).kinds()
+    return TableMigration.resolve_from_dict(table).to_migration(kinds)
 
 
 # -- every property --------------------------------------------------------------------------------
@@ -106,6 +120,7 @@ def test_each_property_of_the_fork_becomes_what_it_means(name):
     value, check, *needed = CASES[name]
     result = imported({**(needed[0] if needed else {}), name: value})
     check(result)
+    assert declared(result) == result.migration
     assert "s3cr3t" not in result.report() + str(result.files) + repr(result)
     # The text of a file gives the same store, once Dagster has taken the quotes off.
     stores, _ = documents(result)
@@ -225,8 +240,9 @@ def test_yugabyte_validate_compares_and_copies_nothing():
 )
 def test_a_table_is_where_the_fork_looks_for_it_first(values, table):
     result = imported(values)
-    _, declared = documents(result)
-    assert declared["target"]["table"] == table
+    _, written = documents(result)
+    assert written["target"]["table"] == table
+    assert declared(result) == result.migration
     assert f"target.table is {table}, by the fork's rule for" in result.report()
 
 
@@ -288,6 +304,7 @@ def test_runs_are_tracked_in_the_origins_cluster_and_resumed_from_there():
     result = imported({"trackRun": "true", "prevRunId": "17"})
     report = result.report()
     assert result.migration.tracking
+    assert result.migration.tracked_at == result.migration.origin
     assert "live in the keyspace migration_platform of the origin's cluster" in report
     assert "tracking_keyspace names the keyspace of the origin's cluster with its tables" in report
     assert '{"resume": "17"}' in result.launch
@@ -350,6 +367,7 @@ def test_a_constant_that_is_no_value_is_refused(value):
         ({"schema.origin.keyspaceTable": "customer"}, ["must be keyspace.table"]),
         ({f"{YSQL}batchsize": "1"}, [f"did you mean spark.cdm.{YSQL}batchSize?"]),
         ({f"{YSQL}database": "{{ x }}"}, ["a template"]),
+        ({"schema.target.keyspaceTable": "a" * 64}, ["target.table", "up to 63 bytes"]),
     ],
     ids=str,
 )
@@ -375,6 +393,54 @@ def test_the_command_line_takes_the_jobs_of_the_fork(tmp_path):
     assert ended.exit_code == 0, ended.output
     assert (output / "customer/defs.yaml").is_file()
     assert "postgres:" in (output / "cdm_stores/defs.yaml").read_text("utf-8")
+
+
+def test_a_table_moves_to_postgresql_through_an_imported_declaration(
+    tmp_path, cassandra, postgres, connection, reader, keyspace, monkeypatch
+):
+    origin = create_table(
+        connection, keyspace, "customer", "id int PRIMARY KEY, at timestamp, tags list<text>, x int"
+    )
+    moment = datetime(2026, 11, 1, 12, 30, tzinfo=UTC)
+    rows = [{"id": n, "at": moment, "tags": ["a", str(n)], "x": n} for n in range(20)]
+    insert_rows(connection, origin, rows)
+    address = f"host=127.0.0.1 port={postgres.port} user=postgres dbname=postgres"
+    with psycopg.connect(address, autocommit=True) as server:
+        server.execute(f"CREATE SCHEMA {keyspace}")
+        server.execute(
+            f"CREATE TABLE {keyspace}.customer (id int PRIMARY KEY, at timestamptz, tags text[], "
+            "created_by text, migrated timestamptz)"
+        )
+        project = make_project(tmp_path, cassandra_port=cassandra.port)
+        (project.defs_folder / "stores" / "defs.yaml").unlink()
+        file = tmp_path / "yugabyte-migrate.properties"
+        values = {
+            "connect.origin.host": "127.0.0.1",
+            "connect.origin.port": cassandra.port,
+            "connect.origin.username": "",
+            f"{YSQL}host": "127.0.0.1",
+            f"{YSQL}port": postgres.port,
+            f"{YSQL}database": "postgres",
+            f"{YSQL}username": "postgres",
+            "schema.origin.keyspaceTable": f"{keyspace}.customer",
+            "feature.constantColumns.names": "created_by,migrated",
+            "feature.constantColumns.values": "CDM_MIGRATION,'2026-11-01T12:00:00Z'",
+            "perfops.numParts": 2,
+            "trackRun": "true",
+        }
+        file.write_text("".join(f"spark.cdm.{key}={value}\n" for key, value in values.items()))
+        import_file(file, project.defs_folder)
+        monkeypatch.setenv("CDM_TARGET_PASSWORD", "any: it is not asked for")
+        result = project.run("00-of-2...01-of-2").assert_success()
+        assert result.checks["all_ranges_match"].passed
+        found = server.execute(f"SELECT * FROM {keyspace}.customer ORDER BY id").fetchall()
+        server.execute(f"DROP SCHEMA {keyspace} CASCADE")
+    constants = ("CDM_MIGRATION", datetime(2026, 11, 1, 12, tzinfo=UTC))
+    assert found == [(n, moment, ["a", str(n)], *constants) for n in range(20)]
+    runs = reader.execute(
+        "SELECT * FROM migration_platform.cdm_run_info WHERE table_name = 'customer'"
+    )
+    assert {row["run_type"] for row in runs} == {"MIGRATE", "VALIDATE"}
 
 
 # -- the documentation -----------------------------------------------------------------------------

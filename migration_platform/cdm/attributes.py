@@ -18,7 +18,7 @@ def to_attributes(migration: Migration) -> dict[str, Any]:
         found[side] = {
             "store": endpoint.store,
             "table": str(endpoint.table),
-            **_changed(endpoint, ("store", "table")),
+            **_changed(endpoint, ("store", "table", "declared")),
         }
     diff = {
         "diff_mode": "mode",

@@ -20,6 +20,7 @@ from migration_platform.declaration.migration import Endpoint, Guardrails, Migra
 from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
 from migration_platform.runs.resume import MAX_SPLIT
+from migration_platform.stores.postgres.declaration import PostgresTarget
 from migration_platform.token_ranges import MAX_RANGES, MAX_TOKEN, MIN_TOKEN
 
 
@@ -130,7 +131,8 @@ def _origin_side(settings: Settings) -> dict[str, Any]:
 def _sides(settings: Settings, *, is_ysql: bool) -> dict[str, dict[str, Any]]:
     rate = settings.number("perfops.ratelimit.target")
     if is_ysql:
-        return {"origin": _origin_side(settings), "target": {"rows_per_second": rate}}
+        target = {"rows_per_second": rate, "declared": PostgresTarget()}
+        return {"origin": _origin_side(settings), "target": target}
     read, write = (settings.text(f"perfops.consistency.{way}").upper() for way in ("read", "write"))
     if read != write:
         settings.note(

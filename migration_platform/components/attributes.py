@@ -84,13 +84,14 @@ def find_wrong(model: type[BaseModel], value: object, path: str) -> list[str]:
 def _wrong(model: type[BaseModel], value: Any, prefix: str) -> Iterator[str]:
     if not isinstance(value, Mapping):
         return
-    for name, field in model.model_fields.items():
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for name, field in fields.items():
         if field.is_required() and name not in value:
             yield f"{prefix}{name} is missing{_explained(field)}"
     for name, inner in value.items():
-        field = model.model_fields.get(str(name))
+        field = fields.get(str(name))
         if field is None:
-            valid = list(model.model_fields)
+            valid = list(fields)
             close = difflib.get_close_matches(str(name), valid, n=1)
             hint = f"did you mean {prefix}{close[0]}? " if close else ""
             yield (

@@ -166,7 +166,10 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
 
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:
-    fields = {name: getattr(attributes, name) for name in type(attributes).model_fields}
+    fields = {
+        info.alias or name: getattr(attributes, name)
+        for name, info in type(attributes).model_fields.items()
+    }
     for name, value in list(fields.items()):
         if isinstance(value, SecretName) and name == "password":
             fields[name] = dg.EnvVar(value.env)

@@ -39,9 +39,10 @@ KEYS_A_REQUEST = 200
 HASH_CODES = 65_536
 """Of YugabyteDB, 0 to 65535."""
 _BLOCKS = (
-    "SELECT coalesce(max(pg_catalog.pg_relation_size(relid)), 0) /"
-    " current_setting('block_size')::bigint FROM pg_catalog.pg_partition_tree('{}'::regclass)"
+    "SELECT max(pg_catalog.pg_relation_size(part)) / current_setting('block_size')::bigint FROM"
+    " (SELECT {0}::oid AS part UNION SELECT relid FROM pg_catalog.pg_partition_tree({0}::oid)) p"
 )
+"""The blocks of a table, or of its largest partition: each has blocks from 0 on."""
 
 
 @dataclass(frozen=True)
