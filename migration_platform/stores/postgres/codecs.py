@@ -107,7 +107,7 @@ def _build(cql_type: CqlType, pg_type: PgType, *, is_key: bool, nul: str) -> Cod
     if pg_type.schema != "pg_catalog" and pg_type.name != "citext":
         return None
     if pg_type.name == "bytea":
-        return Codec(note="" if name == "blob" else "the cell's own bytes")
+        return Codec(note="" if name in ("blob", "custom") else "the cell's own bytes")
     if pg_type.name in ("json", "jsonb"):
         is_jsonb = pg_type.name == "jsonb"
         if name in _TEXTS:
@@ -486,6 +486,8 @@ def _reason(cql_type: CqlType, pg_type: PgType, *, is_key: bool) -> str:
         return _reason(cql_type, pg_type.base, is_key=is_key)
     if pg_type.name == "bpchar" and pg_type.kind == "base":
         return f"{pg_type} fills values up with spaces, and they would not come back as they were"
+    if pg_type.name == "interval" and pg_type.modifier != -1:
+        return "an interval of some fields, or with a precision, would cut off the others"
     if is_key and codec_for(cql_type, pg_type) is not None:
         return (
             f"{pg_type} is no type for a key of {cql_type}: values that differ at the origin may "

@@ -29,6 +29,7 @@ _NAMES_IN_SQL = {
     "float8": "double precision",
     "bool": "boolean",
     "bpchar": "char",
+    "char": '"char"',
 }
 _RESERVED = frozenset(
     """
