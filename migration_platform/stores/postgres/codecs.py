@@ -107,7 +107,7 @@ def _build(cql_type: CqlType, pg_type: PgType, *, is_key: bool, nul: str) -> Cod
     if pg_type.schema != "pg_catalog" and pg_type.name != "citext":
         return None
     if pg_type.name == "bytea":
-        return Codec(note="" if name == "blob" else "the cell's own bytes")
+        return Codec(note="" if name in ("blob", "custom") else "the cell's own bytes")
     if pg_type.name in ("json", "jsonb"):
         is_jsonb = pg_type.name == "jsonb"
         if name in _TEXTS:
@@ -228,22 +228,13 @@ def _refuses_elements(inner: Codec, cql_type: CqlType) -> Callable[[bytes], str 
 
 
 def _vector_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
+    if inner.encode is None and cql_type.parameters[0].name == "float":
+        return _float_array(cql_type, element, inner)
     count = cql_type.dimensions or 0
     head = _ARRAY_HEAD.pack(1, 0, element.oid) + _INT32.pack(count) + _FIRST_IS_ONE
 
-    # Floats get their length before each, and nothing else.
-    quick = inner.encode is None and cql_type.parameters[0].name == "float"
-
     def encode(cell: bytes) -> bytes:
-        if not quick:
-            return head + _written([*read_vector(cell, cql_type)], inner)
-        if len(cell) != 4 * count:
-            raise no_value(cell, cql_type)
-        body = bytearray(8 * count)
-        body[3::8] = b"\4" * count
-        for byte in range(4):
-            body[4 + byte :: 8] = cell[byte::4]
-        return head + body
+        return head + _written([*read_vector(cell, cql_type)], inner)
 
     def decode(value: bytes) -> bytes:
         cells = [each for each in _read(read_elements(_body_of(value)), inner) if each is not None]
@@ -257,7 +248,7 @@ def _vector_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
         assert canonical is not None
         return write_vector([canonical(e) for e in read_vector(cell, cql_type)], cql_type)
 
-    refuses_one = None if quick else inner.refuses
+    refuses_one = inner.refuses
 
     def refuses(cell: bytes) -> str | None:
         assert refuses_one is not None
@@ -277,6 +268,40 @@ def _vector_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
     )
 
 
+def _float_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
+    """Build the codec of floats, which an array has as they are, each with its length before it."""
+    count = cql_type.dimensions or 0
+    head = _ARRAY_HEAD.pack(1, 0, element.oid) + _INT32.pack(count) + _FIRST_IS_ONE
+    floats, lengths, usual = Struct(f">{count}f"), b"\4" * count, inner.canonical
+    assert usual is not None
+
+    def encode(cell: bytes) -> bytes:
+        if len(cell) != 4 * count:
+            raise no_value(cell, cql_type)
+        body = bytearray(8 * count)
+        body[3::8] = lengths
+        for byte in range(4):
+            body[4 + byte :: 8] = cell[byte::4]
+        return head + body
+
+    def decode(value: bytes) -> bytes:
+        if len(value) != len(head) + 8 * count or value[:4] != head[:4] or value[23::8] != lengths:
+            raise ValueError(f"it has not {count} elements")
+        cell = bytearray(4 * count)
+        for byte in range(4):
+            cell[byte::4] = value[24 + byte :: 8]
+        return bytes(cell)
+
+    def canonical(cell: bytes) -> bytes:
+        total = sum(floats.unpack(cell))
+        # No NaN is in a sum that is a number.
+        if total == total:
+            return cell
+        return b"".join([usual(cell[at : at + 4]) for at in range(0, len(cell), 4)])
+
+    return Codec(encode, strict(decode), forgiving(canonical), None, inner.exact, inner.note)
+
+
 def _pgvector(cql_type: CqlType, pg_type: PgType) -> Codec | None:
     """Build the codec of a vector as pgvector has it: floats, none of which is not finite."""
     count = cql_type.dimensions or 0
@@ -287,12 +312,13 @@ def _pgvector(cql_type: CqlType, pg_type: PgType) -> Codec | None:
     head, floats = Struct(">hh").pack(count, 0), Struct(f">{count}f")
 
     def encode(cell: bytes) -> bytes:
-        for number in floats.unpack(cell):
-            if number - number != 0:
-                raise UnholdableValue(
-                    "a vector with NaN or an infinity is none that pgvector holds; declare "
-                    "target.columns.NAME.type: real[]"
-                )
+        total = sum(floats.unpack(cell))
+        # Floats are too small to add up to an infinity as doubles.
+        if total - total != 0:
+            raise UnholdableValue(
+                "a vector with NaN or an infinity is none that pgvector holds; declare "
+                "target.columns.NAME.type: real[]"
+            )
         return head + cell
 
     def decode(value: bytes) -> bytes:
@@ -460,6 +486,8 @@ def _reason(cql_type: CqlType, pg_type: PgType, *, is_key: bool) -> str:
         return _reason(cql_type, pg_type.base, is_key=is_key)
     if pg_type.name == "bpchar" and pg_type.kind == "base":
         return f"{pg_type} fills values up with spaces, and they would not come back as they were"
+    if pg_type.name == "interval" and pg_type.modifier != -1:
+        return "an interval of some fields, or with a precision, would cut off the others"
     if is_key and codec_for(cql_type, pg_type) is not None:
         return (
             f"{pg_type} is no type for a key of {cql_type}: values that differ at the origin may "

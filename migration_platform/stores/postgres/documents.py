@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
-from json import dumps, loads
+from json import JSONDecoder, dumps
 from json.encoder import encode_basestring
 from math import copysign
 from struct import Struct
@@ -64,20 +64,24 @@ class Document:
     canonical: Convert | None = None
 
 
-def parse(text: bytes | str) -> Any:
+def parse(text: str) -> Any:
     """Read JSON; numbers stay as they are written.
 
     Raises:
         ValueError: it is none, or lists lie in lists too deep to be read.
     """
     try:
-        return loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
+        return _DECODER.decode(text)
     except RecursionError as failure:
         raise ValueError("it is nested too deep") from failure
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+_DECODER = JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
+"""Made once, which takes longer than reading a small document."""
 
 
 @cache
@@ -129,10 +133,12 @@ def _text_document(cql_type: CqlType, nul: str) -> Document:
     escapes = nul == "escape"
 
     def write(cell: bytes) -> str:
-        why = why_no_text(cell, cql_type, nul=nul)
-        if why:
-            raise UnholdableValue(why)
-        return encode_basestring((escape_nul(cell) if escapes else cell).decode())
+        if b"\0" in cell and not escapes:
+            raise UnholdableValue(why_no_text(cell, cql_type, nul=nul))
+        try:
+            return encode_basestring((escape_nul(cell) if escapes else cell).decode())
+        except UnicodeDecodeError as failure:
+            raise UnholdableValue(why_no_text(cell, cql_type, nul=nul)) from failure
 
     def read(value: Any) -> bytes:
         found = _of_text(value).encode()
@@ -389,7 +395,7 @@ def as_json(cql_type: CqlType, *, nul: str, is_jsonb: bool) -> Codec:
             return _VERSION + write(cell).encode()
 
         def decode(value: bytes) -> bytes:
-            return read(parse(value[1:]))
+            return read(parse(value[1:].decode()))
 
     else:
 
@@ -397,7 +403,7 @@ def as_json(cql_type: CqlType, *, nul: str, is_jsonb: bool) -> Codec:
             return write(cell).encode()
 
         def decode(value: bytes) -> bytes:
-            return read(parse(value))
+            return read(parse(value.decode()))
 
     canonical = forgiving(document.canonical) if document.canonical else None
     return Codec(explained(encode, cql_type), strict(decode), canonical)
@@ -454,7 +460,7 @@ def _texts_of(value: Any) -> Iterator[str]:
 
 def _normal_json(cell: bytes) -> bytes:
     """Write JSON as any other text of the same jsonb is written."""
-    return _written(parse(cell)).encode()
+    return _written(parse(cell.decode())).encode()
 
 
 def _written(value: Any) -> str:

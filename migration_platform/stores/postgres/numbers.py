@@ -6,7 +6,7 @@ for one value, and has no digits to drop before the point: 1E+2 is 100.
 
 from collections.abc import Callable
 from decimal import Decimal
-from struct import Struct, error, pack, unpack_from
+from struct import Struct, error, unpack_from
 
 from migration_platform.cql.forms import shortest_varint, write_varint
 from migration_platform.cql.types import CqlType
@@ -26,6 +26,7 @@ https://www.postgresql.org/docs/current/datatype-numeric.html
 """
 _HEADER = Struct(">HhHH")
 _SCALE = Struct(">i")
+_FORMS = [Struct(f">HhHH{count}H") for count in range(32)]
 _NEGATIVE = 0x4000
 _PADS = (1, 10, 100, 1000)
 _FEW_BITS = 400
@@ -47,7 +48,8 @@ def write_numeric(number: int, scale: int) -> bytes:
         raise OverflowError
     negative, rest = number < 0, abs(number)
     pad = -scale % 4
-    rest *= _PADS[pad]
+    if pad:
+        rest *= _PADS[pad]
     groups: list[int] = []
     if rest.bit_length() <= _FEW_BITS:
         while rest:
@@ -63,7 +65,9 @@ def write_numeric(number: int, scale: int) -> bytes:
     if weight * 4 >= MAX_DIGITS_BEFORE:
         raise OverflowError
     sign = _NEGATIVE if negative else 0
-    return pack(f">HhHH{len(groups)}H", len(groups), weight, sign, scale, *groups)
+    count = len(groups)
+    form = _FORMS[count] if count < len(_FORMS) else Struct(f">HhHH{count}H")
+    return form.pack(count, weight, sign, scale, *groups)
 
 
 def read_numeric(value: bytes) -> Parts:
@@ -75,12 +79,12 @@ def read_numeric(value: bytes) -> Parts:
     count, weight, sign, scale = _HEADER.unpack_from(value)
     if sign not in (0, _NEGATIVE):
         raise ValueError("it is no finite number")
-    groups = unpack_from(f">{count}H", value, 8)
-    if count <= _FEW_BITS // 13:
+    if count < len(_FORMS):
         number = 0
-        for group in groups:
+        for group in _FORMS[count].unpack(value)[4:]:
             number = number * 10_000 + group
     else:
+        groups = unpack_from(f">{count}H", value, 8)
         number = int(Decimal("".join([f"{group:04d}" for group in groups])))
     shift = scale - 4 * (count - 1 - weight)
     number = number * 10**shift if shift >= 0 else number // 10**-shift
@@ -174,6 +178,8 @@ def _parts_codec(
         except (ValueError, error) as failure:
             raise no_value(cell, cql_type) from failure
         try:
+            if not fixed and 0 <= scale <= MAX_SCALE:
+                return write_numeric(number, scale)
             return write_numeric(*to_parts(number, scale))
         except ValueError as failure:
             raise unholdable(

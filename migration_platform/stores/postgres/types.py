@@ -13,7 +13,7 @@ from migration_platform.extras import needed_for
 from migration_platform.stores.postgres.names import quote
 
 with needed_for("a PostgreSQL store", extra="postgres"):
-    from psycopg import Connection, Cursor, Error
+    from psycopg import Connection, Cursor, DataError, NotSupportedError, ProgrammingError
     from psycopg.rows import tuple_row
 
 _MAX_LEVELS = 8
@@ -30,6 +30,7 @@ _NAMES_IN_SQL = {
     "float8": "double precision",
     "bool": "boolean",
     "bpchar": "char",
+    "char": '"char"',
 }
 
 
@@ -290,7 +291,7 @@ def resolve_type(connection: Connection, text: str) -> PgType:
             # Of a domain a result has the type that it is made of.
             row = cursor.execute("SELECT to_regtype(%s)::oid", (written,)).fetchone()
             assert row is not None
-    except Error as failure:
+    except (ProgrammingError, DataError, NotSupportedError) as failure:
         said = failure.diag.message_primary or str(failure)
         raise PreflightError(f"the server knows no type {written}: {said}") from None
     return read_types(connection, [(row[0], modifier)])[0]
