@@ -1,7 +1,7 @@
 # Everything a person needs by hand. Each target does its own set-up; a second call reuses it.
 #   make demo    fill, migrate and prove sample tables on real servers
-#                (JOB=enrolments, users or tenant for one alone, ENROLMENTS=100000, USERS=100000,
-#                TENANT_USERS=10000)
+#                (JOB=enrolments, users, customers or tenant for one alone, ENROLMENTS=100000,
+#                USERS=100000, CUSTOMERS=100000, TENANT_USERS=10000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
 #   make bench   measure this project beside its peers, and write docs/benchmarks.md
@@ -19,6 +19,7 @@ BIN := $(VENV)/bin
 JOB ?= all
 ENROLMENTS ?= 100000
 USERS ?= 100000
+CUSTOMERS ?= 100000
 TENANT_USERS ?= 10000
 ROWS ?= 200000
 ITEMS ?= 20000
@@ -55,10 +56,10 @@ instance:
 
 demo: install
 	@$(BIN)/migration-platform demo --job $(JOB) --enrolments $(ENROLMENTS) --users $(USERS) \
-		--tenant-users $(TENANT_USERS)
+		--customers $(CUSTOMERS) --tenant-users $(TENANT_USERS)
 
 ui: install instance
-	@$(BIN)/migration-platform local up cassandra kafka dynamodb neo4j sunbird
+	@$(BIN)/migration-platform local up cassandra kafka dynamodb postgres neo4j sunbird
 	@echo "Dagster opens on http://127.0.0.1:3000 (Ctrl-C ends it; the servers go on until: make stop)"
 	@$(LOCAL_CREDENTIALS); $(BIN)/dg dev --host 127.0.0.1 --port 3000
 
