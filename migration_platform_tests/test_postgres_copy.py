@@ -3,6 +3,7 @@
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -11,25 +12,32 @@ import psycopg
 import pytest
 
 from migration_platform.comparing.scans import ScanSums
+from migration_platform.components.table.migration import TableMigration
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration
+from migration_platform.errors import PermanentError
 from migration_platform.local.stack import Running
 from migration_platform.plan.model import Plan
 from migration_platform.stores.kinds import open_origin, open_target, plan_between
 from migration_platform.stores.planning import make_target
+from migration_platform.stores.postgres import reads
 from migration_platform.stores.postgres.connection import Postgres, PostgresSettings
 from migration_platform.stores.postgres.declaration import PostgresTarget
 from migration_platform_tests.comparing import compare, found
+from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process, insert_rows
 
+pytestmark = DAGSTERS_OWN_WARNINGS
 Plans = Callable[..., Plan]
+
+
+def settings_of(postgres: Running) -> PostgresSettings:
+    return PostgresSettings(("127.0.0.1",), postgres.port, username="postgres", sslmode="disable")
 
 
 @pytest.fixture(scope="module")
 def pg_settings(postgres: Running) -> PostgresSettings:
-    return PostgresSettings(
-        ("127.0.0.1",), postgres.port, username="postgres", sslmode="disable", schema="public"
-    )
+    return settings_of(postgres)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +182,100 @@ def test_damage_is_found_in_both_directions_and_repaired(
     assert found(verdict) == (1, 1, 1)
     assert sorted(rows_in(sql, plan)) == sorted(rows)
     assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+
+def test_a_large_table_is_scanned_in_stripes_and_every_row_is_seen_once(
+    connection, pg, sql, keyspace, plan_to, monkeypatch
+):
+    monkeypatch.setattr(reads, "STRIPE_BLOCKS", 1)
+    table = create_table(connection, keyspace, "striped", "id uuid PRIMARY KEY, name text")
+    fill(connection, table, "id, name", [(uuid.uuid4(), "x" * 300) for _ in range(600)])
+    plan = plan_to(table)
+    copy_ranges(in_process(plan, connection, pg))
+    blocks = sql.execute(
+        f"SELECT pg_relation_size('{plan.target.name}'::regclass) / 8192"
+    ).fetchone()
+    assert blocks is not None
+    assert blocks[0] > 6
+    assert sum(scanned(plan, connection, pg)) == 600
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+
+def test_a_partitioned_table_is_scanned_whole(connection, pg, sql, keyspace, plan_to):
+    table = create_table(connection, keyspace, "parted", "id int PRIMARY KEY, name text")
+    fill(connection, table, "id, name", [(n, f"n{n}") for n in range(200)])
+    into = f"parted_{uuid.uuid4().hex[:8]}"
+    sql.execute(f"CREATE TABLE {into} (id int PRIMARY KEY, name text) PARTITION BY HASH (id)")
+    for part in range(3):
+        sql.execute(
+            f"CREATE TABLE {into}_{part} PARTITION OF {into} "
+            f"FOR VALUES WITH (MODULUS 3, REMAINDER {part})"
+        )
+    plan = plan_to(table, into=into)
+    for _ in range(2):
+        assert copy_ranges(in_process(plan, connection, pg)).written == 200
+    assert sum(scanned(plan, connection, pg)) == 200
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+
+def test_static_cells_are_repeated_in_each_row_and_none_is_lost_in_silence(
+    connection, pg, sql, keyspace, plan_to
+):
+    table = create_table(
+        connection, keyspace, "shared", "p int, c int, s text STATIC, v text, PRIMARY KEY (p, c)"
+    )
+    for p in range(20):
+        connection.session.execute(f"INSERT INTO {table} (p, s) VALUES ({p}, 'shared {p}')")
+        for c in range(p % 3 + 1):
+            connection.session.execute(f"INSERT INTO {table} (p, c, v) VALUES ({p}, {c}, 'v{c}')")
+    plan = plan_to(table)
+    copy_ranges(in_process(plan, connection, pg))
+    rows = rows_in(sql, plan, "p, c, s, v")
+    assert sorted(rows) == [
+        (p, c, f"shared {p}", f"v{c}") for p in range(20) for c in range(p % 3 + 1)
+    ]
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+    connection.session.execute(f"UPDATE {table} SET s = 'other' WHERE p = 2")
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 3)
+
+    connection.session.execute(f"INSERT INTO {table} (p, s) VALUES (99, 'no row has me')")
+    with pytest.raises(PermanentError, match=r"p=99.*partition of static cells alone"):
+        copy_ranges(in_process(plan, connection, pg))
+
+
+NAMES = {
+    "a table alone is in the store's schema": ("orders", "app"),
+    "a schema and a table": ("audit.orders", "audit"),
+    "a database is no schema": ("postgres.orders", "app"),
+    "a database, a schema and a table": ("postgres.audit.orders", "audit"),
+    "quoted names": ('"My Schema"."Order"', "My Schema"),
+}
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_four_forms_of_names_and_quoted_ones_lead_to_a_table(
+    connection, postgres, sql, keyspace, form
+):
+    given, schema = NAMES[form]
+    for each in ("app", "audit", "My Schema"):
+        sql.execute(f'CREATE SCHEMA IF NOT EXISTS "{each}"')
+        name = "Order" if each == "My Schema" else "orders"
+        sql.execute(f'DROP TABLE IF EXISTS "{each}"."{name}"')
+        sql.execute(f'CREATE TABLE "{each}"."{name}" (id int PRIMARY KEY, "select" text, "É" text)')
+    table = create_table(
+        connection, keyspace, "orders", 'id int PRIMARY KEY, "select" text, "É x" text'
+    )
+    fill(connection, table, 'id, "select", "É x"', [(1, "one", "é")])
+    declared = {
+        "origin": {"store": "a", "table": str(table)},
+        "target": {"store": "b", "table": given},
+        "columns": {"rename": {"É x": "É"}},
+        "token_ranges": 1,
+    }
+    migration = TableMigration.resolve_from_dict(declared).to_migration({"b": "postgres"})
+    settings = replace(settings_of(postgres), schema="app")
+    with settings.connect() as there:
+        plan = plan_between(migration, connection, there)
+        assert copy_ranges(in_process(plan, connection, there)).written == 1
+    assert rows_in(sql, plan) == [(1, "one", "é")]
+    assert plan.target.name.keyspace == schema

@@ -384,6 +384,15 @@ class Target(Protocol):
         """
         ...
 
+    def finish(self, plan: Plan, report: Callable[[str], None]) -> None:
+        """Do what belongs behind the copy of all ranges; `report` is told what is waited for.
+
+        It is called again after each copy that leaves all ranges copied.
+
+        Raises:
+            MigrationError: it was refused, or could not be finished.
+        """
+
     def describe_cost(
         self, plan: Plan, origin: Origin, compile_rows: CompileRows
     ) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from migration_platform.components.attributes import NamedAttributes
 from migration_platform.cql.names import TableName
 from migration_platform.errors import DeclarationError
-from migration_platform.stores.postgres.declaration import PostgresTarget
+from migration_platform.stores.postgres.declaration import Index, PostgresTarget
 from migration_platform.stores.postgres.names import parse_name
 
 
@@ -17,6 +17,14 @@ class ColumnAttributes(NamedAttributes, dg.Model):
     """What a column of a table that is created is like."""
 
     type: str = Field(description="SQL type, as varchar(200) or jsonb.")
+
+
+class SecondaryIndexAttributes(NamedAttributes, dg.Model):
+    """A secondary index that is created behind a full copy."""
+
+    columns: list[str] = Field(description="Its columns, in their order.")
+    unique: bool = Field(default=False, description="Whether no two rows may have the same values.")
+    method: str | None = Field(default=None, description="btree, gin or another; default: btree.")
 
 
 class PostgresAttributes(NamedAttributes, dg.Model):
@@ -30,6 +38,10 @@ class PostgresAttributes(NamedAttributes, dg.Model):
         default_factory=dict,
         description="PostgreSQL: by column, its type in a table that is created; default: see its "
         "mapping.",
+    )
+    secondary_indexes: dict[str, SecondaryIndexAttributes] = Field(
+        default_factory=dict,
+        description="PostgreSQL: indexes by name that are created behind a full copy.",
     )
     statics: str = Field(
         default=PostgresTarget.statics,
@@ -70,6 +82,10 @@ def declare_postgres(target: Any, diff: Any, renamed: Mapping[str, str]) -> Post
     return PostgresTarget(
         database=parts[0] if len(parts) == 3 else None,
         create=target.create,
+        indexes=tuple(
+            Index(name, tuple(each.columns), each.unique, each.method)
+            for name, each in target.secondary_indexes.items()
+        ),
         column_types={name: each.type for name, each in target.columns.items()},
         statics=target.statics,
         writetime_column=target.writetime_column,

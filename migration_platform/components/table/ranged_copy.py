@@ -139,7 +139,7 @@ class _Copy:
         assert plan is not None
         if not plan.has_counters:
             log.info(
-                f"{token_range.key}: {count:,} items of the target are newer "
+                f"{token_range.key}: {count:,} rows of the target are newer "
                 "than the origin's rows and were left alone"
             )
         else:

@@ -103,6 +103,7 @@ def run_ranges(
                         _copy(run, sides.target, pool, winners, copies, empties=empties)
                     if verdicts.todo:
                         _compare(run, pool, winners, verdicts)
+            unfinished = _finish_table(run, sides.target)
             yield from _judge_table(run, ended=True)
             letters = read_summary(sides.records, sides.plan.migration, _windows(run, run.copied))
             yield from check_dead_letters(context, job, letters)
@@ -116,7 +117,8 @@ def run_ranges(
         # Also a cancelled run reports its end; what it was comes out as it came in.
         reporting.end(run, f"the run was stopped: {explain(error)}")
         raise
-    reason = "; ".join(filter(None, (reporting.what_went_wrong(run), _rejection(run, letters))))
+    reasons = (reporting.what_went_wrong(run), unfinished, _rejection(run, letters))
+    reason = "; ".join(filter(None, reasons))
     reporting.end(run, reason)
     if reason:
         raise _failure(run, reason)
@@ -389,6 +391,18 @@ def _copy(
         _truncate_target(run, target, pool)
     copy_ranges(run, pool, winners, work, emptied=empties)
     tracked_runs.end_run(run, MIGRATE)
+
+
+def _finish_table(run: RangedRun, target: Target) -> str:
+    """Do what belongs behind a whole copy, if this run completes one; say what went wrong."""
+    assert run.plan is not None
+    if not run.copying or not all(state.copied for state in reporting.read_ranges(run)):
+        return ""
+    try:
+        target.finish(run.plan, _build_waiting(run))
+    except MigrationError as error:
+        return f"all rows are copied, but the table is not finished: {error}"
+    return ""
 
 
 # -- comparing ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from migration_platform.declaration.validation import (
     validate_choice,
     validate_flag,
     validate_mapping,
+    validate_names,
     validate_number,
 )
 
@@ -22,6 +23,20 @@ NULS = ("refuse", "escape")
 MAX_BATCH_ROWS = 100_000
 MAX_NAME_BYTES = 63
 """A longer name would be cut by the server. https://www.postgresql.org/docs/current/limits.html"""
+
+
+INDEX_METHODS = ("btree", "hash", "gin", "gist", "spgist", "brin", "lsm", "ybgin")
+"""The last two are YugabyteDB's. https://docs.yugabyte.com/stable/explore/ysql-language-features/indexes-constraints/"""
+
+
+@dataclass(frozen=True)
+class Index:
+    """A secondary index that is created behind a full copy."""
+
+    name: str
+    columns: tuple[str, ...]
+    unique: bool = False
+    method: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class PostgresTarget(StoreDeclaration):
     database: str | None = None
     create: bool = False
     column_types: Mapping[str, str] = field(default_factory=dict)
+    indexes: tuple[Index, ...] = ()
     statics: str = "repeat"
     writetime_column: str | None = None
     unchanged: str = "write"
@@ -78,6 +94,14 @@ class PostgresTarget(StoreDeclaration):
             wrong += validate_choice("target.scan", self.scan, SCANS)
         if self.batch_rows is not None:
             wrong += validate_number("target.batch_rows", self.batch_rows, 1, MAX_BATCH_ROWS)
+        for index in self.indexes:
+            here = f"target.secondary_indexes.{index.name}"
+            wrong += validate_identifier("target.secondary_indexes", index.name)
+            wrong += validate_names(f"{here}.columns", index.columns)
+            if not index.columns:
+                wrong.append(f"{here}.columns is empty; name the columns of the index")
+            if index.method is not None:
+                wrong += validate_choice(f"{here}.method", index.method, INDEX_METHODS)
         return wrong + validate_identifier("target.writetime_column", self.writetime_column)
 
     def validate_target(self, migration: Any) -> list[str]:
@@ -117,6 +141,9 @@ class PostgresTarget(StoreDeclaration):
         if self.column_types:
             types = ", ".join(f"`{name}` {text}" for name, text in self.column_types.items())
             lines.append(f"- **Types**: {types}")
+        if self.indexes:
+            names = ", ".join(f"`{index.name}`" for index in self.indexes)
+            lines.append(f"- **Indexes** behind a full copy, where missing: {names}")
         if self.unchanged == "skip":
             lines.append("- **Unchanged rows** are not written again")
         kept = f"writetime `row_max` in `{self.writetime_column}`"

@@ -178,6 +178,14 @@ def validate_rows(plan: Plan, found: PgTable | None) -> list[str]:
             f"target.writetime_column is {quote(declared.writetime_column)}, which "
             "a column of the origin fills; name another, or skip that one in columns.skip"
         )
+    known = {column.name for column in plan.target.columns}
+    for index in declared.indexes:
+        unknown = [name for name in index.columns if name not in known]
+        if unknown:
+            problems.append(
+                f"target.secondary_indexes.{index.name} names {', '.join(map(quote, unknown))}, "
+                f"which {plan.target.name} does not have; valid are {', '.join(map(quote, known))}"
+            )
     if len(plan.target.columns) > MAX_COLUMNS:
         problems.append(f"{plan.target.name} would have more than {MAX_COLUMNS:,} columns")
     return [*problems, *(_validate_found(plan, found, filled) if found else ())]

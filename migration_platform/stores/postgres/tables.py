@@ -7,6 +7,7 @@ from typing import Any
 from migration_platform.errors import PreflightError
 from migration_platform.stores.interface import OnRetry
 from migration_platform.stores.postgres.connection import Postgres, Session, ask_rows
+from migration_platform.stores.postgres.declaration import Index
 from migration_platform.stores.postgres.names import PgName, quote, quote_name
 from migration_platform.stores.postgres.retries import patiently
 from migration_platform.stores.postgres.types import PgType, read_types
@@ -14,6 +15,7 @@ from migration_platform.stores.postgres.types import PgType, read_types
 TEXT = 25
 """The OID of text. https://www.postgresql.org/docs/current/catalog-pg-type.html"""
 _DDL_SECONDS = 600.0
+_INDEX_SECONDS = 7 * 86_400.0
 _WRITABLE_KINDS = {"r": "table", "p": "partitioned table"}
 _OTHER_KINDS = {"v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
@@ -260,6 +262,22 @@ def create_table(
         session.run(f"CREATE SCHEMA IF NOT EXISTS {quote(name.schema)}", seconds=_DDL_SECONDS)
     session.run(
         f"CREATE TABLE IF NOT EXISTS {quote_name(name)} ({', '.join(parts)})", seconds=_DDL_SECONDS
+    )
+
+
+def create_index(session: Session, table: PgName, index: Index) -> None:
+    """Create an index, unless the table's schema has one of that name; it may take hours.
+
+    Raises:
+        Refusal, LostConnectionError: it was refused, or the connection broke.
+    """
+    unique = "UNIQUE " if index.unique else ""
+    using = f"USING {index.method} " if index.method else ""
+    columns = ", ".join(map(quote, index.columns))
+    session.run(
+        f"CREATE {unique}INDEX IF NOT EXISTS {quote(index.name)} ON {quote_name(table)} "
+        f"{using}({columns})",
+        seconds=_INDEX_SECONDS,
     )
 
 

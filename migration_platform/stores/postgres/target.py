@@ -35,6 +35,7 @@ from migration_platform.stores.postgres.shape import (
 )
 from migration_platform.stores.postgres.tables import (
     PgTable,
+    create_index,
     create_table,
     empty_table,
     find_table,
@@ -187,6 +188,19 @@ class TableTarget(Target):
         """
         session = self.connection.session("questions")
         patiently(lambda: empty_table(session, _name_of(plan)), pace.retry_seconds, pace.on_retry)
+
+    def finish(self, plan: Plan, report: Callable[[str], None]) -> None:
+        """Create the declared indexes that are missing.
+
+        Raises:
+            PermanentError, TransientError: one was refused.
+        """
+        session = self.connection.session("questions")
+        for index in declared_in(plan.migration).indexes:
+            report(f"creating the index {index.name}")
+            self._ask(
+                lambda index=index: create_index(session, _name_of(plan), index), plan.migration
+            )
 
     def describe_cost(
         self, plan: Plan, origin: Origin, compile_rows: CompileRows
