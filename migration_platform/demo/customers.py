@@ -61,7 +61,7 @@ def ask_postgres(stage: Stage) -> Iterator[str]:
 
 def _lay(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
     """Lay a table with its head, as psql does."""
-    cells = [[f"{value:,}" if _is_number(value) else str(value) for value in row] for row in rows]
+    cells = [[_show(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):
         sides = [
@@ -71,6 +71,12 @@ def _lay(rows: Sequence[Sequence[Any]]) -> Iterator[str]:
         yield " | ".join(sides).rstrip()
         if not number:
             yield "-+-".join("-" * width for width in widths)
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if _is_number(value) else str(value)
 
 
 def _is_number(value: object) -> bool:

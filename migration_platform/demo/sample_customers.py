@@ -58,7 +58,12 @@ _PEOPLE: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "BR": ("São Paulo", "01310-100", "+55", ("João Araújo", "Ana Luíza ⚽", "Caio Nunes")),
     "JP": ("京都", "600-8216", "+81", ("佐藤 さくら 🍣", "Kenji Itō", "鈴木 一郎")),
     "NG": ("Lagos", "101233", "+234", ("Chidi Okafor", "Ngozi Adé 💃🏾", "Tunde Bello")),
-    "US": ("O'Fallon", "63366", "+1", ('Dwayne "Rock" O\'Neil', "Zoë\tSmith", "José García 👨‍👩‍👧")),
+    "US": (
+        "O'Fallon",
+        "63366",
+        "+1",
+        ("Zoë\tSmith", "José García 👨\u200d👩\u200d👧", 'Al "Rock"'),
+    ),
 }
 _SHARES = (34, 21, 16, 12, 9, 8)
 _TAGS = ("vip", "newsletter", "returns often", "wholesale", "student", "🎁 gift buyer")

@@ -71,7 +71,6 @@ class PostgresTarget(StoreDeclaration):
         counters=False,
         static_cells=False,
     )
-    passed_over: ClassVar[tuple[str, ...]] = ("columns that nothing fills",)
 
     @property
     def fingerprinted(self) -> dict[str, object]:
