@@ -4,7 +4,8 @@
 #                USERS=100000, CUSTOMERS=100000, TENANT_USERS=10000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
-#   make bench   measure this project beside its peers, and write docs/benchmarks.md
+#   make bench   measure this project beside its peers, and write docs/benchmarks.md and
+#                docs/benchmarks-postgres.md
 #                (ROWS=200000, ITEMS=20000, RUNS=3, ONLY=own,plain for some alone; half an hour,
 #                and nothing else should run meanwhile)
 #   make check   linters, type checker, definitions
@@ -75,6 +76,7 @@ browser: install
 
 bench: install peers
 	@$(BIN)/python -m benchmarks.bench --rows $(ROWS) --items $(ITEMS) --runs $(RUNS) --only "$(ONLY)"
+	@test -n "$(ONLY)" || $(BIN)/python -m benchmarks.postgres --rows $(ROWS) --runs $(RUNS)
 
 # In a folder of their own: never beside the package, nor seen by it.
 peers: install
