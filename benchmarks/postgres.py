@@ -105,7 +105,8 @@ class Bench:
 
     def count(self, table: str) -> int:
         """Count a table's rows."""
-        found = self.connection.execute(f"SELECT count(*) FROM benchmark.{table}").fetchone()
+        statement = f"SELECT count(*) FROM benchmark.{table}"
+        found = self.connection.execute(statement.encode()).fetchone()
         assert found
         return found[0]
 

@@ -199,20 +199,21 @@ def prepare_writer(plan: Plan, origin: Any, target: Any) -> Callable[[], int]:
 # -- psycopg -------------------------------------------------------------------------------------
 
 
-def upsert(source: str) -> str:
+def upsert(source: str) -> bytes:
     """Write the statement that inserts or updates rows of a source."""
     names = ", ".join(NAMES)
     updates = ", ".join(f"{name} = EXCLUDED.{name}" for name in NAMES if name not in KEY)
     return (
         f"INSERT INTO benchmark.{TABLE} ({names}) {source} "
         f"ON CONFLICT ({', '.join(KEY)}) DO UPDATE SET {updates}"
-    )
+    ).encode()
 
 
 def read_ready(connection: psycopg.Connection, rows: int) -> list[tuple]:
     """Read rows as Python's values, documents as texts."""
     names = ", ".join(f"{name}::text" if name in DOCUMENTS else name for name in NAMES)
-    return connection.execute(f"SELECT {names} FROM benchmark.{READY} LIMIT {rows}").fetchall()
+    statement = f"SELECT {names} FROM benchmark.{READY} LIMIT {rows}"
+    return connection.execute(statement.encode()).fetchall()
 
 
 def write_each(connection: psycopg.Connection, rows: Sequence[tuple]) -> int:
@@ -275,19 +276,18 @@ def serve_bare(port: int) -> None:
     """Serve what finds the server's own limit."""
     with connect(port) as connection:
         names = ", ".join(NAMES)
+        out = f"COPY benchmark.{READY} ({names}) TO STDOUT (FORMAT binary)".encode()
+        into = f"COPY benchmark.{BARE} ({names}) FROM STDIN (FORMAT binary)".encode()
 
         def prepare(request: dict[str, Any]) -> Callable[[], int]:
-            with (
-                connection.cursor() as cursor,
-                cursor.copy(f"COPY benchmark.{READY} ({names}) TO STDOUT (FORMAT binary)") as told,
-            ):
+            del request
+            with connection.cursor() as cursor, cursor.copy(out) as told:
                 made = b"".join(told)
             chunks = [made[at : at + CHUNK_BYTES] for at in range(0, len(made), CHUNK_BYTES)]
 
             def send() -> int:
-                statement = f"COPY benchmark.{BARE} ({names}) FROM STDIN (FORMAT binary)"
                 with connection.cursor() as cursor:
-                    with cursor.copy(statement) as copy:
+                    with cursor.copy(into) as copy:
                         for chunk in chunks:
                             copy.write(chunk)
                     return cursor.rowcount
