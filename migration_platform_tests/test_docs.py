@@ -149,13 +149,13 @@ def block_in(annotation: Any, mark: str = "") -> tuple[type[BaseModel], str] | N
 def attributes_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Give each attribute by its path, and its default."""
     for name, field in model.model_fields.items():
-        block = block_in(field.annotation)
+        block, shown = block_in(field.annotation), field.alias or name
         if block is not None:
-            yield from attributes_of(block[0], f"{prefix}{name}{block[1]}.")
+            yield from attributes_of(block[0], f"{prefix}{shown}{block[1]}.")
         elif field.is_required():
-            yield prefix + name, REQUIRED
+            yield prefix + shown, REQUIRED
         else:
-            yield prefix + name, field.get_default(call_default_factory=True)
+            yield prefix + shown, field.get_default(call_default_factory=True)
 
 
 def tell_default(default: Any) -> str | None:
@@ -232,7 +232,8 @@ def test_the_page_of_attributes_says_how_a_keyspace_differs_from_a_table() -> No
     title = "KeyspaceMigration"
     true, told = dict(attributes_of(COMPONENTS[title])), rows_of_attributes(title)
     of_a_table = dict(attributes_of(COMPONENTS["TableMigration"]))
-    only_dynamodb = rows_of_attributes("Only for DynamoDB").keys()
+    kinds = ("DynamoDB", "PostgreSQL")
+    only_some = {path for kind in kinds for path in rows_of_attributes(f"Only for {kind}")}
 
     def matching(patterns: list[str]) -> set[str]:
         return {p for p in of_a_table if any(fnmatchcase(p, pattern) for pattern in patterns)}
@@ -240,13 +241,13 @@ def test_the_page_of_attributes_says_how_a_keyspace_differs_from_a_table() -> No
     # What all tables share, and what the keyspace has of its own.
     own = {path for path in true if not path.startswith("tables.NAME.")}
     same = {path for path in own if of_a_table.get(path, ...) == true[path]}
-    lacking = matching(names_in(title, "or its columns: no", "Its own are")) | only_dynamodb
+    lacking = matching(names_in(title, "or its columns: no", "Its own are")) | only_some
     assert lacking == of_a_table.keys() - own
     assert {path for path in told if not path.startswith("tables.")} == own - same
 
     # What one table may have.
     of_one = {p.removeprefix("tables.NAME.") for p in true if p.startswith("tables.NAME.")}
-    lacking = matching(names_in(title, "for this table alone; but no", "\\.\n")) | only_dynamodb
+    lacking = matching(names_in(title, "for this table alone; but no", "\\.\n")) | only_some
     assert lacking - {"target.table"} == of_a_table.keys() - of_one
     told_of_one = {p.removeprefix("tables.NAME.") for p in told if p.startswith("tables.NAME.")}
     assert of_one - of_a_table.keys() <= told_of_one <= of_one

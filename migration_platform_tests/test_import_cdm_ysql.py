@@ -33,7 +33,7 @@ DEFAULT_STORE = {
     "password": {"env": "CDM_TARGET_PASSWORD"},
     "schema": "public",
     "sslmode": "disable",
-    "options": {"tcp_user_timeout": "60000"},
+    "options": {"tcp_user_timeout": 60000},
 }
 
 
@@ -106,10 +106,10 @@ CASES = {
     f"{YSQL}loadBalance": ("false", told("hosts are tried in turn")),
     f"{YSQL}rewriteBatchedInserts": ("false", told("rows travel in batches")),
     f"{YSQL}prepareThreshold": ("9", told("it is the JDBC driver's, which is not used")),
-    f"{YSQL}socketTimeout": ("1500", store(options={"tcp_user_timeout": "1500"})),
+    f"{YSQL}socketTimeout": ("1500", store(options={"tcp_user_timeout": 1500})),
     f"{YSQL}tcpKeepAlive": (
         "false",
-        store(options={"tcp_user_timeout": "60000", "keepalives": "0"}),
+        store(options={"tcp_user_timeout": 60000, "keepalives": 0}),
     ),
 }
 """For each property a value that is not the default, what becomes of it, and what it needs."""

@@ -1,6 +1,8 @@
 """Every cell becomes a value of PostgreSQL, and that the same cell again."""
 
 import re
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -126,9 +128,8 @@ def database(postgres: Running) -> Iterator[Database]:
 # -- there and back ----------------------------------------------------------------------------
 
 
-def same(codec: Codec, one: bytes, other: bytes) -> bool:
-    canonical = codec.canonical
-    return one == other if canonical is None else canonical(one) == canonical(other)
+def what_comes_back(codec: Codec, cell: bytes) -> bytes:
+    return codec.canonical(cell) if codec.canonical else cell
 
 
 def encoded(codec: Codec, cell: bytes) -> bytes | None:
@@ -154,7 +155,7 @@ def assert_comes_back(
             value = row[at]
             assert value is not None
             back = codec.decode(value) if codec.decode else value
-            assert same(codec, back, cell), (str(cql_type), str(kind), cell, value, back)
+            assert back == what_comes_back(codec, cell), (str(cql_type), str(kind), cell, value)
     return sum(len(pairs) for _, pairs in taken)
 
 
@@ -904,3 +905,22 @@ def test_a_database_with_pgvector_is_offered_its_type(database: Database) -> Non
     assert "vector" not in str(offered_types(cql_type, vectors=True, is_key=True))
     assert "vector" not in str(offered_types(parse_type("vector<int, 3>"), vectors=True))
     assert "vector" not in str(offered_types(parse_type("vector<float, 16001>"), vectors=True))
+
+
+def test_without_the_driver_the_extra_that_brings_it_is_named() -> None:
+    program = """
+import sys
+sys.modules["psycopg"] = None
+from migration_platform.errors import PreflightError
+try:
+    import migration_platform.stores.postgres.codecs
+except PreflightError as failure:
+    print(failure)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == (
+        "a PostgreSQL store needs the package psycopg, which is not installed; install it with: "
+        "pip install 'migration-platform[postgres]'\n"
+    ), done.stderr

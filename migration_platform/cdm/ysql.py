@@ -114,22 +114,21 @@ def _tls(settings: Settings) -> dict[str, str]:
     return found
 
 
-def _options(settings: Settings) -> dict[str, dict[str, str]]:
-    options = {}
+def _options(settings: Settings) -> dict[str, dict[str, int]]:
+    options: dict[str, int] = {}
     name = f"{YSQL}socketTimeout"
     milliseconds = settings.number(name) or 0
     if not 0 <= milliseconds <= _MAX_MILLISECONDS:
         settings.wrong.append(f"{PREFIX}{name} must be milliseconds, 0 to {_MAX_MILLISECONDS}")
     if milliseconds:
-        # Text: a server's setting is one, and libpq's is read from one.
-        options["tcp_user_timeout"] = str(milliseconds)
+        options["tcp_user_timeout"] = milliseconds
         settings.note(
             f"{PREFIX}{name} is options.tcp_user_timeout, {milliseconds} milliseconds: a server "
             "that acknowledges nothing for so long is given up. It does not limit a statement; "
             "statement_timeout in options does."
         )
     if not settings.flag(f"{YSQL}tcpKeepAlive"):
-        options["keepalives"] = "0"
+        options["keepalives"] = 0
     return {"options": options} if options else {}
 
 

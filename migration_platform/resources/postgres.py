@@ -1,6 +1,6 @@
 """PostgreSQL, or YugabyteDB by YSQL, as a Dagster resource."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -33,7 +33,7 @@ class PostgresResource(dg.ConfigurableResource):
     certificate_file: str | None = Field(None, description="The client's own certificate.")
     key_file: str | None = Field(None, description="The key of the client's certificate.")
     connect_timeout_seconds: int = Field(10, description="How long one host is waited for.")
-    options: dict[str, str] = Field(
+    options: dict[str, Any] = Field(
         default_factory=dict,
         description="Settings of libpq or the server by name, as statement_timeout: 60s.",
     )
@@ -59,7 +59,7 @@ class PostgresResource(dg.ConfigurableResource):
             certificate_file=self.certificate_file,
             key_file=self.key_file,
             connect_timeout_seconds=self.connect_timeout_seconds,
-            options=dict(self.options),
+            options={name: _to_text(value) for name, value in self.options.items()},
         )
 
     def connect(self) -> "Postgres":
@@ -70,3 +70,8 @@ class PostgresResource(dg.ConfigurableResource):
                 user.
         """
         return self.to_settings().connect()
+
+
+def _to_text(value: Any) -> str:
+    """Write a setting as libpq and the server read it: YAML makes numbers and booleans of some."""
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -23,8 +23,8 @@ class Codec:
         encode: Makes the value of a cell, or raises `UnholdableValue`. None: its bytes are it.
         decode: Makes the cell of a value, or raises ValueError if no encoder can have made it.
             None: its bytes are it.
-        canonical: Gives the one cell of all that become the same value; both sides of a comparison
-            go through it. None: every cell comes back as it was.
+        canonical: Gives what comes back of a cell: the one of all that become the same value. None:
+            every cell comes back as it was.
         refuses: Says why PostgreSQL cannot hold a cell that `encode` lets pass; None for all that
             it can. None: `encode` refuses all that there is to refuse, or there is nothing.
         exact: Whether every value that is taken comes back as it was.

@@ -290,7 +290,7 @@ def _float_array(cql_type: CqlType, element: PgType, inner: Codec) -> Codec:
         cell = bytearray(4 * count)
         for byte in range(4):
             cell[byte::4] = value[24 + byte :: 8]
-        return bytes(cell)
+        return canonical(bytes(cell))
 
     def canonical(cell: bytes) -> bytes:
         total = sum(floats.unpack(cell))

@@ -337,6 +337,8 @@ def _map(key_type: CqlType, inner: Document, nul: str) -> Document:
 
 
 def _fields(fields: list[tuple[str, Document]]) -> Document:
+    # Cassandra lets a name have a NUL, too.
+    fields = [(escape_nul(name.encode()).decode(), document) for name, document in fields]
     names = [name for name, _ in fields]
     writers = [(encode_basestring(name), _nullable(document)[0]) for name, document in fields]
     readers = [(name, _nullable(document)[1]) for name, document in fields]
@@ -430,7 +432,7 @@ def text_as_json(cql_type: CqlType, *, is_jsonb: bool) -> Codec:
         return Codec(check, note="texts that are no JSON are rejected")
     return Codec(
         check,
-        lambda value: value[1:],
+        lambda value: _normal_json(value[1:]),
         forgiving(_normal_json),
         exact=False,
         note="texts that are no JSON are rejected; spaces, the order of names, and a name that "

@@ -107,14 +107,15 @@ def real(cql_type: CqlType, pg_type: PgType) -> Codec | None:
     canonical = one_nan(layout.format)
     note = "every NaN is one"
     if other.size == layout.size:
-        return Codec(None, None, canonical, of_size(layout.size, cql_type), note=note)
+        # Every NaN keeps its bits on the way, and is one at its end.
+        return Codec(None, canonical, canonical, of_size(layout.size, cql_type), note=note)
 
     def decode(value: bytes) -> bytes:
         (number,) = other.unpack(value)
         cell = layout.pack(number)
         if number == number and layout.unpack(cell)[0] != number:
             raise ValueError(f"{number!r} is no {cql_type}")
-        return cell
+        return canonical(cell)
 
     encode = explained(lambda cell: other.pack(*layout.unpack(cell)), cql_type)
     return Codec(encode, strict(decode), canonical, note=note)
