@@ -5,7 +5,7 @@
 The table has 19 columns, and the rows are those of the other benchmarks. In a run every program has
 its turn, another one first each time; the first run is a warm-up and does not count. Before a work
 the target is emptied, but for a second copy and a comparison, and both servers are left alone until
-they are idle; after it the rows are counted. Writes docs/benchmarks-postgres.md.
+they are idle; after it the rows are counted. Writes a page of its own.
 """
 
 import argparse
