@@ -1,10 +1,11 @@
 # Everything a person needs by hand. Each target does its own set-up; a second call reuses it.
 #   make demo    fill, migrate and prove sample tables on real servers
-#                (JOB=enrolments, users or tenant for one alone, ENROLMENTS=100000, USERS=100000,
-#                TENANT_USERS=10000)
+#                (JOB=enrolments, users, customers or tenant for one alone, ENROLMENTS=100000,
+#                USERS=100000, CUSTOMERS=100000, TENANT_USERS=10000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
-#   make bench   measure this project beside its peers, and write docs/benchmarks.md
+#   make bench   measure this project beside its peers, and write docs/benchmarks.md and
+#                docs/benchmarks-postgres.md
 #                (ROWS=200000, ITEMS=20000, RUNS=3, ONLY=own,plain for some alone; half an hour,
 #                and nothing else should run meanwhile)
 #   make check   linters, type checker, definitions
@@ -19,6 +20,7 @@ BIN := $(VENV)/bin
 JOB ?= all
 ENROLMENTS ?= 100000
 USERS ?= 100000
+CUSTOMERS ?= 100000
 TENANT_USERS ?= 10000
 ROWS ?= 200000
 ITEMS ?= 20000
@@ -55,10 +57,10 @@ instance:
 
 demo: install
 	@$(BIN)/migration-platform demo --job $(JOB) --enrolments $(ENROLMENTS) --users $(USERS) \
-		--tenant-users $(TENANT_USERS)
+		--customers $(CUSTOMERS) --tenant-users $(TENANT_USERS)
 
 ui: install instance
-	@$(BIN)/migration-platform local up cassandra kafka dynamodb neo4j sunbird
+	@$(BIN)/migration-platform local up cassandra kafka dynamodb postgres neo4j sunbird
 	@echo "Dagster opens on http://127.0.0.1:3000 (Ctrl-C ends it; the servers go on until: make stop)"
 	@$(LOCAL_CREDENTIALS); $(BIN)/dg dev --host 127.0.0.1 --port 3000
 
@@ -74,6 +76,7 @@ browser: install
 
 bench: install peers
 	@$(BIN)/python -m benchmarks.bench --rows $(ROWS) --items $(ITEMS) --runs $(RUNS) --only "$(ONLY)"
+	@test -n "$(ONLY)" || $(BIN)/python -m benchmarks.postgres --rows $(ROWS) --runs $(RUNS)
 
 # In a folder of their own: never beside the package, nor seen by it.
 peers: install

@@ -140,6 +140,8 @@ def serving(peer: Peer, place: Place) -> Iterator[Served]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        assert process.stdout
+        process.stdout.close()
 
 
 def addresses(peer: Peer, place: Place) -> list[str]:
@@ -149,6 +151,8 @@ def addresses(peer: Peer, place: Place) -> list[str]:
         return [place.host, str(place.port), jars, str(place.folder / "spark")]
     if peer.works[0].group == "dynamodb":
         return [place.dynamodb_url, str(place.port)]
+    if peer.works[0].group == "postgres":
+        return [str(place.port), str(place.postgres_port)]
     return [str(place.port), str(place.origin), str(place.target)]
 
 

@@ -32,16 +32,19 @@ _count = click.IntRange(1, 1_000_000_000)
 @main.command()
 @click.option(
     "--job",
-    type=click.Choice(("all", "enrolments", "users", "tenant")),
+    type=click.Choice(("all", "enrolments", "users", "customers", "tenant")),
     default="all",
     show_default=True,
-    help="Enrolments go to another Cassandra table, users to DynamoDB; tenant moves a tenant of"
-    " Sunbird to another.",
+    help="Enrolments go to another Cassandra table, users to DynamoDB, customers to PostgreSQL;"
+    " tenant moves a tenant of Sunbird to another.",
 )
 @click.option(
     "--enrolments", type=_count, default=100_000, show_default=True, help="Rows of enrolments."
 )
 @click.option("--users", type=_count, default=100_000, show_default=True, help="Rows of users.")
+@click.option(
+    "--customers", type=_count, default=100_000, show_default=True, help="Rows of customers."
+)
 @click.option(
     "--tenant-users",
     type=_count,
@@ -50,16 +53,23 @@ _count = click.IntRange(1, 1_000_000_000)
     help="Users of all tenants; three of five are moved.",
 )
 @click.option("--seed", default=1, show_default=True, help="Two runs with one seed agree.")
-def demo(job: str, enrolments: int, users: int, tenant_users: int, seed: int) -> None:
+def demo(
+    job: str, enrolments: int, users: int, customers: int, tenant_users: int, seed: int
+) -> None:
     """Fill sample tables, migrate them through Dagster, and prove that they arrived.
 
-    Starts Cassandra, Kafka, DynamoDB Local, Neo4j and a stand-in of Sunbird's services on this
-    machine, as the jobs need them. What is there already is used again, but for the tenants: they
-    are made anew, and with them the plans and backups of their move.
+    Starts Cassandra, Kafka, DynamoDB Local, PostgreSQL, Neo4j and a stand-in of Sunbird's services
+    on this machine, as the jobs need them. What is there already is used again, but for the
+    tenants: they are made anew, and with them the plans and backups of their move.
     """
     from migration_platform.errors import MigrationError
 
-    counts = {"enrolments": enrolments, "users": users, "tenant": tenant_users}
+    counts = {
+        "enrolments": enrolments,
+        "users": users,
+        "customers": customers,
+        "tenant": tenant_users,
+    }
     counts = counts if job == "all" else {job: counts[job]}
     try:
         from migration_platform.demo.demo import run_demo

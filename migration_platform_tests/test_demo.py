@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from migration_platform.demo import sample_tenants
+from migration_platform.demo import sample_customers, sample_tenants
 from migration_platform.demo.sample import COLUMNS, enrolments, users
 from migration_platform.demo.sample_tenants import ORIGIN_TENANT, OTHER_TENANTS, TARGET_TENANT
 from migration_platform.local.cassandra import Cassandra
@@ -17,6 +18,7 @@ from migration_platform.local.dynamodb import DynamoDb
 from migration_platform.local.kafka import Kafka
 from migration_platform.local.neo4j import Neo4j
 from migration_platform.local.ports import free_port
+from migration_platform.local.postgres import Postgres
 from migration_platform.local.stack import start_all, stop
 from migration_platform.local.sunbird_service import Sunbird
 from migration_platform_tests.servers import jars_folder
@@ -52,6 +54,21 @@ def test_sample_users_have_time_based_ids_of_their_own_that_are_the_same_in_ever
     assert {user_id.version for user_id, _, _ in rows} == {1}
     assert rows[4_999][1:] == ("User4999", "user4999@example.com")
     assert rows[0] != next(users(1, seed=2))
+
+
+def test_sample_customers_are_the_same_in_every_run_and_every_column_is_sometimes_null():
+    rows = list(sample_customers.customers(3_000, seed=7))
+    assert rows == list(sample_customers.customers(3_000, seed=7))
+    assert rows[:10] != list(sample_customers.customers(10, seed=8))
+    assert len({(row["account_id"], row["customer_id"]) for row in rows}) == len(rows) == 3_000
+    columns = {name for name, _ in sample_customers.COLUMNS}
+    assert columns == {column for row in rows for column in row}
+    full = {name for name in columns if all(name in row for row in rows)}
+    assert full == set(sample_customers.ALWAYS_KNOWN)
+    assert any("🌸" in row["name"] for row in rows)
+    names = {row["account_id"]: row["account_name"] for row in rows}
+    assert all(row["account_name"] == names[row["account_id"]] for row in rows)
+    assert len(names) < len(rows)
 
 
 def test_two_sets_of_tenants_with_one_seed_are_the_same_and_have_the_columns_of_the_tables():
@@ -134,15 +151,29 @@ def assert_tenant_moved(said: str, home: Path, users: int):
     assert "local-sunbird" not in said + (home / "demo-tenant.log").read_text()
 
 
+def assert_customers_moved(said: str, count: int):
+    assert f"check row_counts_match  passed: {count:,} rows on both sides." in said
+    assert f"check all_ranges_match  passed: All 64 ranges match: {count:,} rows.\n" in said
+    assert "/assets/postgres/shop/customer" in said
+    expected = Counter(
+        row["country"]
+        for row in sample_customers.customers(count)
+        if "vip" in row.get("tags", ()) and row.get("preferences", {}).get("newsletter") == "weekly"
+    )
+    answered = re.findall(r"^ +([A-Z]{2}) +\| +(\d+) \| +\d+ \| +[-\d,.]* \| \S", said, re.M)
+    assert {country: int(customers) for country, customers in answered} == expected
+    assert len(expected) > 1
+
+
 def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_there(tmp_path: Path):
-    servers = Cassandra(), Kafka(), DynamoDb(), Neo4j(), Sunbird()
+    servers = Cassandra(), Kafka(), DynamoDb(), Postgres(), Neo4j(), Sunbird()
     try:
         # Ports that were chosen before are the ones that the demo finds and uses.
         ports = {server.name: free_port() for server in servers}
         start_all(servers, home=tmp_path, ports=ports, jars_folder=jars_folder())
-        first = run_demo(
-            tmp_path, "--enrolments", "2000", "--users", "3000", "--tenant-users", "200"
-        )
+        counts = {"enrolments": 2000, "users": 3000, "customers": 1000, "tenant-users": 200}
+        options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
+        first = run_demo(tmp_path, *options)
         assert "check row_counts_match  passed: 2,000 rows on both sides." in first
         assert (
             "check all_ranges_match  passed: All 64 ranges match: 2,000 rows, each cell with its "
@@ -158,6 +189,8 @@ def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_th
         assert "check row_counts_match  passed: 3,000 rows on both sides." in first
         assert "check all_ranges_match  passed: All 64 ranges match: 3,000 rows." in first
         assert "/assets/dynamodb/UsersTable" in first
+
+        assert_customers_moved(first, 1_000)
 
         assert_tenant_moved(first, tmp_path, users=200)
 

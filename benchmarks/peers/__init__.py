@@ -25,7 +25,7 @@ DATACENTER = "datacenter1"
 PROCESSES = 2
 TOKEN_RANGES = 64
 
-Group = Literal["copy", "comparison", "dynamodb"]
+Group = Literal["copy", "comparison", "dynamodb", "postgres"]
 
 ORIGIN = TableName(KEYSPACE, sample.ORIGIN_TABLE)
 TARGET = TableName(KEYSPACE, sample.TARGET_TABLE)
@@ -42,6 +42,7 @@ class Place:
         packages: Where the peers' Python packages are installed.
         jars: The cache of jars.
         origin, target: What served programs copy.
+        postgres_port: PostgreSQL's; 0 if it does not run.
     """
 
     host: str
@@ -52,6 +53,7 @@ class Place:
     jars: Path
     origin: TableName = ORIGIN
     target: TableName = TARGET
+    postgres_port: int = 0
 
     def jar_paths(self, part: str) -> list[str]:
         """Give a peer's jars, in the order of its class path."""

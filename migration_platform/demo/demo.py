@@ -2,18 +2,20 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from migration_platform.demo import sample
+from migration_platform.demo import sample, sample_customers
+from migration_platform.demo.customers import ask_postgres, drop_postgres_table
 from migration_platform.demo.runs import Echo, Ended, Run, Stage, launch, prepare_instance, progress
 from migration_platform.demo.tenant import TenantJob
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.dynamodb import DynamoDb, open_dynamodb
 from migration_platform.local.kafka import Kafka
 from migration_platform.local.ports import LOCALHOST
+from migration_platform.local.postgres import Postgres
 from migration_platform.local.server import Server
 from migration_platform.local.stack import home_folder, start_all
 from migration_platform.runs.events import KafkaSettings, read_metric_event
@@ -67,6 +69,7 @@ class TableJob:
         create: Makes the tables where they are missing; `drop_target` drops the target.
         write: Fills the origin.
         topic: Where its metric event goes.
+        ask: Asks the target's own server something; gives lines to show.
     """
 
     servers: tuple[type[Server], ...]
@@ -77,6 +80,7 @@ class TableJob:
     drop_target: Callable[[Connection, Stage], None]
     write: Callable[..., float]
     topic: str | None = None
+    ask: Callable[[Stage], Iterable[str]] | None = None
 
     @property
     def title(self) -> str:
@@ -125,6 +129,10 @@ class TableJob:
         run = Run((self.asset, f"{self.asset}_diff"), RANGES, bars=BARS)
         (ended,) = launch(stage, [run])
         self._summarise(stage, ended, began)
+        if ended.succeeded and self.ask:
+            for line in self.ask(stage):
+                stage.echo(f"  {line}".rstrip())
+            stage.echo("")
         return ended.succeeded
 
     def _summarise(self, stage: Stage, ended: Ended, began: float) -> None:
@@ -203,6 +211,16 @@ JOBS: Mapping[str, Job] = {
         sample.create_users,
         _drop_dynamodb_table,
         sample.fill_users,
+    ),
+    "customers": TableJob(
+        (Cassandra, Postgres),
+        sample_customers.KEYSPACE,
+        sample_customers.TABLE,
+        f"postgres/{sample_customers.KEYSPACE}/{sample_customers.TABLE}",
+        sample_customers.create_tables,
+        drop_postgres_table,
+        sample_customers.fill_customers,
+        ask=ask_postgres,
     ),
     "tenant": TenantJob(),
 }

@@ -72,7 +72,6 @@ class PostgresTarget(StoreDeclaration):
         folds_equal_values=False,
         counters=False,
     )
-    passed_over: ClassVar[tuple[str, ...]] = ("columns that nothing fills",)
 
     @property
     def repeats_statics(self) -> bool:

@@ -1,0 +1,209 @@
+"""Makes a page of what copies to PostgreSQL take; asks nobody anything."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.measuring import Measured, Results, ratio, spread
+from benchmarks.peers import Peer, Work
+from benchmarks.peers.postgres import (
+    BARE_COPY,
+    COMPARISON,
+    COPY,
+    EXECUTEMANY,
+    SINGLE,
+    SMALL,
+    WRITER,
+)
+from benchmarks.report import NONE, OURS, lay_table, round_figure, show_figure
+
+FIGURES = ("rows_per_second", "client_us", "server_us")
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Everything that the page says.
+
+    Attributes:
+        command: How it was measured.
+        results: A work's name -> its runs, the warm-up left out.
+    """
+
+    command: str
+    rows: int
+    runs: int
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    results: Results
+
+    def of(self, work: Work) -> list[Measured]:
+        """Give a work's runs."""
+        return self.results.get(work.name, [])
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What a copy is to reach: `measure` gives a figure, which `least` or `most` bounds."""
+
+    name: str
+    measure: Callable[[Copies], float]
+    unit: str
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def bound(self) -> str:
+        """The bound in words."""
+        if math.isinf(self.most):
+            return f"at least {self.least:g}{self.unit}"
+        return f"at most {self.most:g}{self.unit}"
+
+    def tell(self, copies: Copies) -> list[str]:
+        """Give the line of the page."""
+        found = self.measure(copies)
+        if math.isnan(found):
+            return [self.name, self.bound, NONE, NONE]
+        reached = self.least <= found <= self.most
+        shown = f"{found:.2f}" if self.unit == _TIMES else round_figure(found)
+        return [self.name, self.bound, f"{shown}{self.unit}", "yes" if reached else "**no**"]
+
+
+def _times_as_fast(ours: Work, theirs: Work) -> Callable[[Copies], float]:
+    return lambda copies: ratio(copies.of(ours), copies.of(theirs), "rows_per_second")
+
+
+def _client(copies: Copies) -> float:
+    return spread(copies.of(COPY), "client_us")[0]
+
+
+def _growth(copies: Copies) -> float:
+    return ratio(copies.of(COPY), copies.of(SMALL), "largest_mb")
+
+
+_TIMES = " times"
+AIMS = (
+    Aim("rows a second of single INSERTs", _times_as_fast(COPY, SINGLE), _TIMES, least=10),
+    Aim("rows a second of executemany of 25", _times_as_fast(COPY, EXECUTEMANY), _TIMES, least=3),
+    Aim("rows a second of a bare COPY", _times_as_fast(COPY, BARE_COPY), _TIMES, least=0.6),
+    Aim(
+        "the same of the writer alone, which reads nothing",
+        _times_as_fast(WRITER, BARE_COPY),
+        _TIMES,
+        least=0.6,
+    ),
+    Aim("client CPU, reading and converting included", _client, " µs a row", most=25),
+    Aim("memory of the largest process, beside a quarter of the rows", _growth, _TIMES, most=1.1),
+)
+
+
+def make_page(copies: Copies, peers: Sequence[Peer]) -> str:
+    """Write the page in Markdown."""
+    works = [work for peer in peers for work in peer.works if copies.of(work)]
+    sections = [
+        "# Copies to PostgreSQL",
+        "This project beside what one writes with psycopg alone. This page is written by "
+        f"`{copies.command}`.",
+        f"{copies.rows:,} enrolments of 19 columns and about 500 bytes, three of them documents, "
+        "from one node of Cassandra to one PostgreSQL as it is after its installation. "
+        f"{', '.join(copies.machine.values())}; servers and client share it. Each figure is the "
+        f"median (minimum to maximum) of {copies.runs} run{'s' if copies.runs > 1 else ''} after a "
+        "warm-up.",
+        _table(copies, works),
+        tell_missing(copies, works),
+        "This project reads Cassandra, converts and writes to a table with a primary key. The "
+        "programs with psycopg write rows that stand in their memory, as values that need no more "
+        "thought; so do the writer alone, from Cassandra's pages, and the bare COPY, from bytes "
+        "that a COPY has given.",
+        _shares(copies, works),
+        "## Beside each other",
+        _ratios(copies, works),
+        "## What is aimed at",
+        lay_table(
+            [["a copy into an empty table", "aim", "measured", "reached"]]
+            + [aim.tell(copies) for aim in AIMS]
+        ),
+        "## Settings and versions",
+        lay_table([["", "settings"], *([peer.name, peer.settings] for peer in peers)]),
+        f"{', '.join(f'{name} {version}' for name, version in copies.versions.items())}.",
+        "## How it is measured",
+        _METHOD,
+        "## How to repeat it",
+        f"```\n{copies.command}\n```\n\nNothing else should run on the machine meanwhile.",
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def _table(copies: Copies, works: Sequence[Work]) -> str:
+    head = [
+        "",
+        "rows/s",
+        "client CPU, µs a row",
+        "PostgreSQL's CPU, µs a row",
+        "largest process, MB",
+    ]
+    rows = [head]
+    for work in works:
+        runs, is_ours = copies.of(work), work.name.startswith(OURS)
+        # Of the others it is the rows that stand ready, and nothing that they need.
+        memory = f"{spread(runs, 'largest_mb')[2]:,.0f}" if is_ours and work != WRITER else NONE
+        cells = [show_figure(runs, figure) for figure in FIGURES]
+        rows.append([f"**{work.name}**" if is_ours else work.name, *cells, memory])
+    return lay_table(rows)
+
+
+def _ratios(copies: Copies, works: Sequence[Work]) -> str:
+    ours = [
+        work for work in works if work.name.startswith(OURS) and work not in (COMPARISON, SMALL)
+    ]
+    theirs = [work for work in works if not work.name.startswith(OURS)]
+    rows = [["rows a second, run by run", *(work.name for work in ours)]]
+    for work in theirs:
+        values = [ratio(copies.of(each), copies.of(work), "rows_per_second") for each in ours]
+        shown = [NONE if math.isnan(value) else f"{value:.1f} times" for value in values]
+        rows.append([f"of {work.name}", *shown])
+    return lay_table(rows)
+
+
+def _shares(copies: Copies, works: Sequence[Work]) -> str:
+    """Say which works had only some of the rows."""
+    some = [
+        f"{work.name.removeprefix('psycopg, ')} "
+        f"{round(statistics.median(run.work.rows for run in copies.of(work))):,}"
+        for work in works
+        if work.share < 1
+    ]
+    if not some:
+        return ""
+    return (
+        f"Slow programs wrote a part of the rows: {'; '.join(some)}. Their figures a row and a "
+        "second are taken as those of the whole table."
+    )
+
+
+def tell_missing(copies: Copies, works: Sequence[Work]) -> str:
+    """Say what did not arrive."""
+    said = []
+    for work in works:
+        runs = copies.of(work)
+        if lost := [run.lost for run in runs if run.lost]:
+            said.append(
+                f"- {work.name}: up to {max(lost, key=abs):,} rows did not arrive, in {len(lost)} "
+                f"of {len(runs)} runs."
+            )
+    return (
+        "\n".join(said) or "All rows arrived in every run, and every comparison found them equal."
+    )
+
+
+_METHOD = (
+    "In every run each program has its turn, another one first each time. Before each work the "
+    "tables are emptied, PostgreSQL writes a checkpoint, and both servers are left alone until "
+    "they are idle; after it the rows are counted. The second copy and the comparison follow the "
+    "first at once, on what it has written. Programs are started and connected beforehand; this "
+    "project's processes are new ones for each work, so that a peak of memory is its own, and have "
+    "done a range each.\n\n"
+    "CPU is the kernel's account of a client with all its processes, and of PostgreSQL with all of "
+    "its own. Cassandra's, which reads meanwhile and needs the same cores, is in neither. A commit "
+    "waits for the disk. Memory is the kernel's peak of the largest process."
+)
