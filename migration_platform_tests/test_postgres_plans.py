@@ -22,6 +22,9 @@ from migration_platform.stores.kinds import (
 from migration_platform.stores.planning import make_target
 from migration_platform.stores.postgres.connection import Postgres, PostgresSettings
 from migration_platform.stores.postgres.declaration import Index, PostgresTarget
+from migration_platform.stores.postgres.names import PgName
+from migration_platform.stores.postgres.tables import PgColumn, write_create_table
+from migration_platform.stores.postgres.types import PgType
 from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.tables import copy_ranges, create_table, fill, in_process
 
@@ -287,3 +290,44 @@ def test_what_else_touches_the_rows_is_told(connection, pg, sql, origin):
     assert "the trigger audit runs for each row" in told["table_differs"]
     assert "may refuse rows: CHECK" in told["table_differs"]
     assert "row-level security is on" in told["table_differs"]
+
+
+def test_static_cells_may_stand_in_a_table_of_their_own(connection, pg, sql, origin_keyspace):
+    body = "p int, c int, s text STATIC, n int STATIC, v text, PRIMARY KEY (p, c)"
+    table = create_table(connection, origin_keyspace, "shared", body)
+    for p in range(20):
+        connection.session.execute(f"INSERT INTO {table} (p, s) VALUES ({p}, 'shared {p}')")
+        for c in range(p % 3):
+            connection.session.execute(f"INSERT INTO {table} (p, c, v) VALUES ({p}, {c}, 'v{c}')")
+    name = f"t{uuid.uuid4().hex[:20]}"
+    declared = {"create": True, "statics": "table"}
+    migration = migration_to(
+        table, name, postgres=declared, repair=("missing", "extra", "mismatched")
+    )
+    plan = planned(connection, pg, migration)
+
+    for _ in range(2):
+        counts = copy_ranges(in_process(plan, connection, pg))
+        assert (counts.written, counts.statics, counts.complete) == (19, 20, True)
+    rows = sql.execute(f"SELECT p, c, v FROM {name}").fetchall()
+    assert sorted(rows) == [(p, c, f"v{c}") for p in range(20) for c in range(p % 3)]
+    statics = sql.execute(f"SELECT p, s, n FROM {name}_statics").fetchall()
+    assert sorted(statics) == [(p, f"shared {p}", None) for p in range(20)]
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+    sql.execute(f"UPDATE {name}_statics SET s = 'other' WHERE p = 3")
+    sql.execute(f"DELETE FROM {name}_statics WHERE p = 4")
+    sql.execute(f"INSERT INTO {name}_statics VALUES (99, 1, 'nobody has me')")
+    assert found(compare(connection, plan, target=pg)) == (1, 1, 1)
+    assert sorted(sql.execute(f"SELECT p, s, n FROM {name}_statics").fetchall()) == statics
+
+
+def test_a_key_on_yugabytedb_mirrors_partitions_and_orders():
+    number, text = PgType("int4", 23), PgType("text", 25)
+    columns = [PgColumn("p", number, True), PgColumn("order", text, True), PgColumn("v", text)]
+    orders = [("order", True)]
+    name = PgName("public", "t")
+    by_hash = write_create_table(name, columns, ["p"], orders, by_hash=True)
+    assert by_hash.endswith('PRIMARY KEY ((p) HASH, "order" DESC))')
+    plain = write_create_table(name, columns, ["p"], orders, by_hash=False)
+    assert plain.endswith('v text, PRIMARY KEY (p, "order"))')
