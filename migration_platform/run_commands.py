@@ -200,9 +200,15 @@ def _key(declared: "DeclaredMigration") -> str:
 
 def _read_migration(declared: "DeclaredMigration", tables: _Tables) -> dict[str, Any]:
     table_name, key = declared.migration.target.table.table, _key(declared)
-    owners = {row["run_id"]: row for row in tables.read("migration_runs")}
+    found = tables.read("cdm_run_info", table_name=table_name)
+    # Read behind them: whose a run is, is noted before the run itself.
+    owners = {
+        row["run_id"]: row
+        for row in tables.read("migration_runs")
+        if row["table_name"] == table_name
+    }
     runs = []
-    for row in tables.read("cdm_run_info", table_name=table_name):
+    for row in found:
         owner = owners.get(row["run_id"])
         # Tables of other keyspaces have the same name here; runs of other programs have no owner.
         if owner is None or owner["migration"] == key:
