@@ -14,6 +14,7 @@ from migration_platform.analyse_command import analyse
 from migration_platform.cdm.properties import JOBS
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
+from migration_platform.report_command import report
 from migration_platform.run_commands import COMMANDS
 
 
@@ -22,7 +23,7 @@ def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
 
 
-for command in (analyse, *COMMANDS):
+for command in (analyse, report, *COMMANDS):
     main.add_command(command)
 
 

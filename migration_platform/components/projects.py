@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -12,7 +13,7 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from migration_platform.components.keyspace.migration import KeyspaceMigration
-from migration_platform.components.stores import kinds_of_stores, read_settings
+from migration_platform.components.stores import kinds_of_stores, read_settings, read_store
 from migration_platform.components.table.guardrail_check import GuardrailCheck, check_key
 from migration_platform.components.table.migration import TableMigration
 from migration_platform.cql.names import TableName
@@ -20,14 +21,19 @@ from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import CassandraSettings
+from migration_platform.stores.interface import Settings
 
 
 @dataclass(frozen=True)
 class DeclaredMigration:
-    """A migration of a project, and how to reach the cluster in which its runs are tracked."""
+    """A migration of a project, and how to reach the cluster in which its runs are tracked.
+
+    `read_sides` gives how to reach the origin and the target, their secrets read then.
+    """
 
     migration: Migration
     cluster: CassandraSettings
+    read_sides: Callable[[], tuple[Settings, Settings]]
 
 
 def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMigration]:
@@ -47,7 +53,17 @@ def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMi
         store: read_settings(tree, store)
         for store in dict.fromkeys(migration.tracked_at.store for migration in migrations)
     }
-    return [DeclaredMigration(m, settings[m.tracked_at.store]) for m in migrations]
+    return [
+        DeclaredMigration(m, settings[m.tracked_at.store], partial(_read_sides, tree, m))
+        for m in migrations
+    ]
+
+
+def _read_sides(tree: ComponentTree, migration: Migration) -> tuple[Settings, Settings]:
+    origin, target = (
+        read_store(tree, side.kind, side.store) for side in (migration.origin, migration.target)
+    )
+    return origin, target
 
 
 @dataclass(frozen=True)

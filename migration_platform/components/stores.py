@@ -137,12 +137,21 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
     Raises:
         DeclarationError: there is no such store, or the variable of its secret is not set.
     """
+    return read_store(tree, "cassandra", name)
+
+
+def read_store(tree: dg.ComponentTree, kind: str, name: str) -> Any:
+    """Give the settings of a store of a kind that is declared in a project, its secrets read now.
+
+    Raises:
+        DeclarationError: there is no such store, or the variable of its secret is not set.
+    """
     declared: dict[str, Any] = {}
     for stores in tree.get_all_components(Stores):
-        declared |= stores.cassandra
+        declared |= getattr(stores, kind, {})
     if name not in declared:
         raise DeclarationError(
-            f"there is no cassandra store {name} in a component migration_platform.Stores of this "
+            f"there is no {kind} store {name} in a component migration_platform.Stores of this "
             f"project; valid are {', '.join(declared) or 'none yet'}"
         )
     fields = dict(_to_fields(declared[name]))
@@ -152,7 +161,8 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
             f"the environment variable {secret.env_var_name}, which holds the password of the "
             f"store {name}, is not set"
         )
-    return CassandraResource(**fields).process_config_and_initialize().to_settings()
+    resource: Any = _RESOURCES[kind](**fields).process_config_and_initialize()
+    return resource.to_settings()
 
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:
