@@ -213,8 +213,8 @@ def _tell_run(report: Report, run: RunFacts) -> Iterator[str]:
                 for piece in run.not_done[:MAX_LISTED]
             ],
         )
-        if more := len(run.not_done) - MAX_LISTED:
-            yield f"And {more} more, in summary.json." if more > 0 else ""
+        if (more := len(run.not_done) - MAX_LISTED) > 0:
+            yield f"And {more} more, in summary.json."
 
 
 def _earlier_table(runs: Sequence[RunFacts]) -> str:
@@ -240,7 +240,7 @@ def _tell_rejected(report: Report) -> Iterator[str]:
         yield "Rejected rows: none is stored now."
         return
     yield (
-        f"Rejected rows: {found.count:,} are stored now as dead letters, "
+        f"Rejected rows: {_many(found.count, 'row')} stored now as dead letters, "
         f"{report.rejected_by_runs:,} of them by the runs above. {REJECTED} has them all."
     )
     yield write_table(("cause", "rows"), [(why, f"{number:,}") for why, number in found.causes])
@@ -256,8 +256,9 @@ def _tell_differences(report: Report) -> Iterator[str]:
         return
     numbers = ", ".join(f"{found.found[kind]:,} {kind}" for kind in FINDINGS if found.found[kind])
     yield (
-        f"Differences: {len(found.ranges)} ranges that differed ({describe_ranges(found.ranges)}) "
-        f"were compared again from {show_time(found.began)} to {show_time(found.ended)}: "
+        f"Differences: {_many(len(found.ranges), 'range')} that differed "
+        f"({describe_ranges(found.ranges)}) compared again from {show_time(found.began)} to "
+        f"{show_time(found.ended)}: "
         f"{numbers or 'nothing differs any more'}. {DIFFERING} has each row."
     )
     if found.changed:
@@ -298,11 +299,11 @@ def _of_runs(report: Report) -> Iterator[str]:
             )
     copy, comparison = report.copy, report.comparison
     if copy and copy.ended and copy.not_done:
-        yield f"{len(copy.not_done)} ranges were not copied: {_resume(report, copy.not_done)}"
+        yield f"Not copied: {_many(len(copy.not_done), 'range')}. {_resume(report, copy.not_done)}"
     failed = [p for p in comparison.not_done if p.status != "DIFF"] if comparison else []
     if comparison and comparison.ended and failed and report.commands:
         command = report.commands.launch(report.commands.diff, _ranges(report, failed))
-        yield f"{len(failed)} ranges could not be compared; compare them again: `{command}`"
+        yield f"Not compared: {_many(len(failed), 'range')}. Compare again with `{command}`"
     if copy and not comparison and report.commands:
         done = [piece for piece in copy.pieces if piece.is_done]
         if done:
@@ -311,37 +312,45 @@ def _of_runs(report: Report) -> Iterator[str]:
 
 
 def _of_rows(report: Report) -> Iterator[str]:
-    found, commands = report.differences, report.commands
-    differing = (
-        [p for p in report.comparison.pieces if p.status == "DIFF"] if report.comparison else []
-    )
-    left = found is None or sum(found.found.values()) or found.not_compared
-    if differing and left and commands:
-        command = commands.launch(commands.diff, _ranges(report, differing))
-        again = commands.launch(
-            f"{commands.target},{commands.diff}",
-            _ranges(report, differing),
-            resume=str(report.comparison.run_id) if report.comparison else "auto",
-        )
+    commands, rejected = report.commands, report.rejected.count
+    if rejected and commands:
         yield (
-            f"{len(differing)} ranges differ: declare `diff: {{repair: [missing, mismatched]}}` "
-            f"(and extra, if what only the target has is to go) and repair them with `{command}`, "
-            f"or copy them again with `{again}`"
+            f"{_many(rejected, 'row')} could not be written: repair at the origin or correct the "
+            f'declaration, then copy with `dg launch --assets "{commands.dead_letters}"`; until '
+            "then a comparison counts them as missing"
         )
-    elif differing and commands:
-        command = commands.launch(commands.diff, _ranges(report, differing))
-        yield f"What differed agrees now; let the comparison say so: `{command}`"
-    if report.rejected.count and commands:
+    yield from _of_differences(report)
+    # In ranges that failed, what had not been written yet counts as an error as well.
+    passed = [piece.counts for piece in report.copy.pieces if piece.is_done] if report.copy else []
+    read, errors = (sum(each.get(name, 0) for each in passed) for name in ("Read", "Error"))
+    if errors > MANY_REJECTED * read:
         yield (
-            f"{report.rejected.count:,} rows are rejected: repair them at the origin or correct "
-            f'the declaration, then copy them with `dg launch --assets "{commands.dead_letters}"`'
-        )
-    copy = report.copy
-    if copy and copy.counts.get("Error", 0) > MANY_REJECTED * max(1, copy.counts.get("Read", 0)):
-        yield (
-            "More than 5 % of the rows that were read did not arrive: that is seldom the rows' "
+            "More than 5 % of the rows that were read were rejected: that is seldom the rows' "
             "fault; look at the causes above before anything is copied again"
         )
+
+
+def _of_differences(report: Report) -> Iterator[str]:
+    found, commands, comparison = report.differences, report.commands, report.comparison
+    differing = [p for p in comparison.pieces if p.status == "DIFF"] if comparison else []
+    if not differing or comparison is None or commands is None:
+        return
+    ranges = _ranges(report, differing)
+    compare = commands.launch(commands.diff, ranges)
+    if found is not None and not found.found.total() and not found.not_compared:
+        yield f"What differed agrees now; let a comparison say so: `{compare}`"
+        return
+    both = f"{commands.target},{commands.diff}"
+    again = commands.launch(both, ranges, resume=str(comparison.run_id))
+    yield (
+        f"{_many(len(differing), 'range')} differed: declare "
+        "`diff: {repair: [missing, mismatched]}` (and extra, if what only the target has is to go) "
+        f"and repair with `{compare}`, or copy again with `{again}`"
+    )
+
+
+def _many(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _of_speed(report: Report) -> Iterator[str]:
