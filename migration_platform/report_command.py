@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from migration_platform.runs.run_report import Piece, RunFacts
 
 
+Owners = Mapping[int, Mapping[str, Any]]
+"""The rows of `migration_runs` of a migration, by run id."""
+
+
 @click.command()
 @click.argument("migration")
 @click.option("--run", "run_id", type=int, help="The tracked run.  [default: the newest]")
@@ -119,8 +123,7 @@ def _gather(asked: _Asked, run_id: int | None, stack: ExitStack) -> "Report":
     from migration_platform.runs.tracking import migration_key
 
     key = migration_key(asked.migration)
-    owners = {row["run_id"]: row for row in asked.tables.read("migration_runs", migration=key)}
-    runs, earlier = _read_runs(asked, run_id, owners)
+    runs, earlier, owners = _read_runs(asked, run_id)
     letters = open_dead_letters(asked.tables.connection, asked.migration)
     kept = letters is not None and bool(letters.slices())
     differing = [] if asked.no_comparison else _differing(runs)
@@ -163,12 +166,25 @@ def _gather(asked: _Asked, run_id: int | None, stack: ExitStack) -> "Report":
 
 
 def _read_runs(
-    asked: _Asked, run_id: int | None, owners: Mapping[int, Mapping[str, Any]]
-) -> tuple[list["RunFacts"], list["RunFacts"]]:
-    """Give the runs of one launch, the copy first, and those that they resumed."""
+    asked: _Asked, run_id: int | None
+) -> tuple[list["RunFacts"], list["RunFacts"], Owners]:
+    """Give the runs of one launch, the copy first, those that they resumed, and whose runs are.
+
+    Raises:
+        DeclarationError: nothing was ever tracked, as is declared.
+        ClickException: there is no such run.
+    """
+    from migration_platform.errors import DeclarationError
     from migration_platform.runs.run_info import MIGRATE
 
     told = read_migration(asked.declared, asked.tables)
+    if not told["runs"] and not asked.migration.tracking:
+        raise DeclarationError(
+            f"{told['migration']} declares tracking: false, so nothing is known of its runs; take "
+            "that away before the next one"
+        )
+    owned = asked.tables.read("migration_runs", migration=told["migration"])
+    owners: Owners = {row["run_id"]: row for row in owned}
     infos: dict[int, Mapping[str, Any]] = {info["run_id"]: info for info in told["runs"]}
     chosen = choose_run(told, run_id)
     launch = chosen["dagster_run_id"]
@@ -186,12 +202,10 @@ def _read_runs(
             earlier.append(previous)
             waiting.append(infos[previous]["prev_run_id"])
     read = partial(_read_run, asked.tables, owners)
-    return [read(info) for info in mine], [read(infos[each]) for each in earlier]
+    return [read(info) for info in mine], [read(infos[each]) for each in earlier], owners
 
 
-def _read_run(
-    tables: Tables, owners: Mapping[int, Mapping[str, Any]], info: Mapping[str, Any]
-) -> "RunFacts":
+def _read_run(tables: Tables, owners: Owners, info: Mapping[str, Any]) -> "RunFacts":
     from migration_platform.runs.run_report import detail_columns, to_run
 
     details = tables.read(
@@ -309,7 +323,7 @@ def _write_rejected(
     asked: _Asked,
     opened: _Opened,
     letters: "Iterator[DeadLetter]",
-    owners: Mapping[int, Mapping[str, Any]],
+    owners: Owners,
 ) -> "DeadLetterSummary":
     from migration_platform.reports.rows import value_reader, write_rejected
     from migration_platform.runs.run_info import MIGRATE

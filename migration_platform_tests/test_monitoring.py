@@ -228,6 +228,12 @@ def test_two_tables_of_one_name_are_tracked_side_by_side_and_kept_apart(
         for run_id in ids[name]:
             ranges = shown(project, f"{each}.orders", "--run", str(run_id))["ranges"]
             assert [row["status"] for row in ranges] == ["PASS"] * RANGES
+        folder = tmp_path / f"report_{name}"
+        line = ["report", f"{each}.orders", "--output", str(folder)]
+        written = CliRunner().invoke(main, [*line, "--project", str(project.folder)])
+        assert written.exit_code == 0, written.output
+        summary = json.loads((folder / "summary.json").read_text("utf-8"))
+        assert {int(run["run_id"]) for run in summary["runs"]} == ids[name]
     assert ids["first"].isdisjoint(ids["second"])
     listed = reader.execute(f"SELECT run_id FROM {tracking}.cdm_run_info WHERE table_name='orders'")
     assert {row["run_id"] for row in listed} == ids["first"] | ids["second"]

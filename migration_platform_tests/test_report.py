@@ -3,6 +3,7 @@
 import csv
 import json
 import uuid
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from migration_platform.cli import main
 from migration_platform.local.stack import Running
-from migration_platform.runs.run_report import told_reason
+from migration_platform.runs.run_report import Piece, RunFacts, throughput, told_reason
+from migration_platform.token_ranges import range_of_key
 from migration_platform_tests.dagster_project import (
     DAGSTERS_OWN_WARNINGS,
     KEYS,
@@ -298,6 +300,115 @@ def test_a_run_to_dynamodb_has_its_report_too(users: Users, tmp_path: Path) -> N
     assert by_kind["mismatched"]["target_values"] == "email='somebody else''s'"
 
 
+def test_a_comparison_that_only_looks_rows_up_is_told_without_what_it_does_not_see(
+    users: Users,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    users.declare(diff={"mode": "origin_only"})
+    users.project.run(assets=[users.target]).assert_success()
+    victim = min(users.items(), key=lambda item: item["id"]["S"])
+    users.put({"id": victim["id"]})
+    users.put({"id": {"S": str(uuid.UUID(int=0))}})
+    assert not users.project.run(assets=[users.diff]).success
+
+    report = Read(users, tmp_path / "report", name=users.target_name)
+
+    (row,) = report.differing
+    assert (row["finding"], row["key"]) == ("mismatched", f"id={victim['id']['S']}")
+    assert set(row["columns"].split(", ")) == {"name", "email", "score"}
+
+
+def test_a_run_that_was_killed_is_told_as_far_as_it_came(tracked: Move, tmp_path: Path) -> None:
+    move = tracked
+    move.project.run(assets=[move.target]).assert_success()
+    (before,) = Read(move, tmp_path / "before").told["runs"]
+    # What a killed run leaves: no end, and a range that is under way.
+    where_run = f"table_name='{move.target_name}' AND run_id={before['run_id']}"
+    ks = move.keyspace
+    move.reader.execute(f"DELETE end_time, run_info FROM {ks}.cdm_run_info WHERE {where_run}")
+    move.reader.execute(f"UPDATE {ks}.cdm_run_info SET status='STARTED' WHERE {where_run}")
+    first = range_of_key(KEYS[1]).bounds[0]
+    move.reader.execute(
+        f"UPDATE {ks}.cdm_run_details SET status='STARTED', run_info=null "
+        f"WHERE {where_run} AND token_min={first}"
+    )
+
+    report = Read(move, tmp_path / "report")
+
+    (run,) = report.told["runs"]
+    assert (run["status"], run["ended"], run["seconds"]) == ("STARTED", None, None)
+    assert run["last_seen"] is not None
+    assert run["ranges"] == {"PASS": RANGES - 1, "STARTED": 1}
+    assert run["counts"]["Write"] == ROWS - len(move.origin_rows(KEYS[1]))
+    assert sum(each["ranges_done"] for each in run["throughput"]) == RANGES - 1
+    assert f"not yet; last seen {run['last_seen']}" in report.text
+    step = report.told["next_steps"][0]
+    assert step.startswith(f"Run {run['run_id']} has not ended. If nothing works on it any more")
+    assert f"'{KEYS[1]}...{KEYS[1]}'" in step
+    assert report.told["differences"]["why_not"] == "the run compared nothing"
+
+
+def test_a_run_with_a_filter_of_its_own_is_compared_as_is_declared_and_says_so(
+    tracked: Move, tmp_path: Path
+) -> None:
+    move = tracked
+    some = {"filter": {"where": "progress > 0"}}
+    move.project.run(assets=[move.target], config=move.step_config(**some)).assert_success()
+    for row in move.target_rows():
+        move.execute(f"DELETE FROM {{target}} WHERE {where(row)}")
+    assert not move.project.run(assets=[move.diff], config=move.step_config(**some)).success
+
+    report = Read(move, tmp_path / "report")
+
+    found = report.told["differences"]
+    assert found["declaration_changed_since_the_run"] is True
+    compared = [row for key in found["ranges"] for row in move.origin_rows(key)]
+    assert found["found"]["missing"] == len(compared) == len(report.differing)
+    assert (
+        "or the run had a filter of its own: they were compared as is declared now" in report.text
+    )
+
+
+def test_the_run_of_a_check_that_reads_only_has_its_report(tracked: Move, tmp_path: Path) -> None:
+    move = tracked
+    move.project.declare(
+        "check",
+        "GuardrailCheck",
+        origin={"store": "sunbird", "table": f"{move.keyspace}.{move.origin_name}"},
+        max_column_kb=1,
+        token_ranges=2,
+        workers=1,
+        tracking_keyspace=move.keyspace,
+    )
+    asset = dg.AssetKey(["sunbird", move.keyspace, f"{move.origin_name}_large_cells"])
+    move.project.run(None, assets=[asset]).assert_success()
+
+    report = Read(move, tmp_path / "report", name=asset.to_user_string())
+
+    (run,) = report.told["runs"]
+    assert (run["type"], run["counts"]["Read"]) == ("GUARDRAIL", ROWS)
+    assert sum(each["ranges_done"] for each in run["throughput"]) == 2
+    assert report.told["next_steps"][0].startswith("Nothing: all 2 ranges of the run")
+
+
+def test_rows_of_a_range_count_evenly_over_its_time() -> None:
+    def piece(number: int, began: float, ended: float, rows: int) -> Piece:
+        times = (datetime(2026, 1, 1) + timedelta(seconds=each) for each in (began, ended))
+        return Piece(number, number, "PASS", *times, {"Write": rows}, "")
+
+    pieces = (piece(0, 0, 100, 1000), piece(1, 50, 100, 500), piece(2, 100, 100, 7))
+    run = RunFacts(
+        *(1, "MIGRATE", "ENDED", datetime(2026, 1, 1), datetime(2026, 1, 1, 0, 1, 40), None),
+        *(0, "", "", "", {}, pieces),
+    )
+    found = throughput(run)
+
+    assert [each.seconds for each in found] == [5.0] * 20
+    assert [each.rows for each in found] == [50] * 10 + [100] * 9 + [107]
+    assert [each.ranges_done for each in found] == [0] * 19 + [3]
+    assert found[10].rows_per_second == 20.0
+
+
 # -- what is never told ---------------------------------------------------------------------------
 
 SECRET = "s3cret-value"
@@ -406,6 +517,13 @@ def test_what_cannot_be_reported_is_one_sentence_and_leaves_no_folder(
         assert sentence in result.output
         assert "Traceback" not in result.output
         assert not folder.exists()
+    move.declare(tracking_keyspace=move.keyspace, tracking=False)
+    result = write_report(move.project, name, folder)
+    assert "declares tracking: false, so nothing is known of its runs" in result.output
+    file = tmp_path / "file"
+    file.touch()
+    result = write_report(move.project, name, file / "below")
+    assert f"the folder {file / 'below'} cannot be written: Not a directory" in result.output
 
 
 def test_nothing_of_anybody_else_is_overwritten(tracked: Move, tmp_path: Path) -> None:
