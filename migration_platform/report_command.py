@@ -50,7 +50,9 @@ Owners = Mapping[int, Mapping[str, Any]]
 )
 @click.option("--values", is_flag=True, help="Write the rows' values too, not only their keys.")
 @click.option(
-    "--no-comparison", is_flag=True, help="Read neither table: write no keys of rows that differ."
+    "--no-comparison",
+    is_flag=True,
+    help="Compare nothing again: write no keys of rows that differ.",
 )
 @project_option
 def report(
@@ -303,7 +305,7 @@ def _open(asked: _Asked, stack: ExitStack, *, plans: bool) -> _Opened:
         opened.plan = make_plan(migration, origin, target)
         refuse_missing_target(opened.plan)
     except PreflightError as error:
-        way_out = "leave --values out and give --no-comparison, and neither table is read"
+        way_out = "leave --values out and give --no-comparison, and neither table is needed"
         raise PreflightError(f"{error}; or {way_out}") from error
     opened.masked_at_target = _masked(target.connection, opened.plan.target.name)
     showing = Showing(asked.values, opened.masked_at_origin, opened.masked_at_target)

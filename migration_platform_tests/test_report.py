@@ -380,6 +380,8 @@ def test_the_run_of_a_check_that_reads_only_has_its_report(tracked: Move, tmp_pa
         workers=1,
         tracking_keyspace=move.keyspace,
     )
+    large = move.origin_rows()[0]
+    move.execute(f"UPDATE {{origin}} SET lastreadcontentid = '{'x' * 2000}' WHERE {where(large)}")
     asset = dg.AssetKey(["sunbird", move.keyspace, f"{move.origin_name}_large_cells"])
     move.project.run(None, assets=[asset]).assert_success()
 
@@ -388,7 +390,9 @@ def test_the_run_of_a_check_that_reads_only_has_its_report(tracked: Move, tmp_pa
     (run,) = report.told["runs"]
     assert (run["type"], run["counts"]["Read"]) == ("GUARDRAIL", ROWS)
     assert sum(each["ranges_done"] for each in run["throughput"]) == 2
-    assert report.told["next_steps"][0].startswith("Nothing: all 2 ranges of the run")
+    (step,) = report.told["next_steps"]
+    assert step.startswith("1 row with a cell that is too large: ")
+    assert "xxxx" not in report.everything
 
 
 def test_rows_of_a_range_count_evenly_over_its_time() -> None:

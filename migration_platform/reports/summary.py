@@ -297,6 +297,13 @@ def _of_runs(report: Report) -> Iterator[str]:
                 f"Run {run.run_id} has not ended. If nothing works on it any more, it was killed: "
                 f"{_resume(report, run.not_done)}"
             )
+        elif run.run_type not in NAMES and run.not_done:
+            yield f"Not gone through: {_many(len(run.not_done), 'range')}. Run the check again"
+        if large := run.counts.get("Large", 0):
+            yield (
+                f"{_many(large, 'row')} with a cell that is too large: the asset's page names "
+                "some; `guardrails` of a migration says what a copy does with them"
+            )
     copy, comparison = report.copy, report.comparison
     if copy and copy.ended and copy.not_done:
         yield f"Not copied: {_many(len(copy.not_done), 'range')}. {_resume(report, copy.not_done)}"
