@@ -11,6 +11,7 @@ from pydantic import Field
 
 from migration_platform.comparing.scope import Scope, describe_filter
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.scaffolds import GuardrailCheckScaffolder
 from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.table.attributes import OriginAttributes
@@ -198,17 +199,16 @@ def count_large_cells(
             note = _build_note(tracked, pieces, totals)
             found = rehearse(pool, plan, ranges, None, progress, note)
     except MigrationError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise RunFailure(str(error)) from None
     lines = [*final_lines(GUARDRAIL, tracked, totals), *banner(GUARDRAIL, "Stopped")]
     context.log.info("\n".join(lines))
     metadata = _describe(migration, found)
     if found.failed:
         names = describe_ranges([token_range for token_range, _ in found.failed])
-        raise dg.Failure(
+        raise RunFailure(
             f"{migration.name}: {len(found.failed)} ranges could not be read ({names}): "
             f"{found.failed[0][1]}",
             metadata=metadata,
-            allow_retries=False,
         )
     context.log.info(metadata["found"])
     return dg.MaterializeResult(metadata=metadata)
