@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterUserCodeProcessError
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 
 class RunFailure(DagsterUserCodeProcessError, dg.Failure):  # noqa: N818 (as Dagster's own)

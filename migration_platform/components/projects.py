@@ -11,6 +11,7 @@ from dagster import ComponentTree
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
+from migration_platform.components.declared import refuse_broken
 from migration_platform.components.keyspace.migration import KeyspaceMigration
 from migration_platform.components.stores import kinds_of_stores, read_settings
 from migration_platform.components.table.guardrail_check import GuardrailCheck, check_key
@@ -109,6 +110,7 @@ def _load_tree(project: Path) -> ComponentTree:
 
 def _migrations_of(tree: ComponentTree, folder: Path) -> list[Migration]:
     try:
+        refuse_broken(tree)
         kinds = kinds_of_stores(tree)
         single = [each.to_migration(kinds) for each in tree.get_all_components(TableMigration)]
         single += [each.to_migration() for each in tree.get_all_components(GuardrailCheck)]

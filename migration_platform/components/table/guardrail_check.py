@@ -11,9 +11,10 @@ from pydantic import Field
 
 from migration_platform.comparing.scope import Scope, describe_filter
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.declared import Declared, tells_all
 from migration_platform.components.failures import RunFailure
 from migration_platform.components.scaffolds import GuardrailCheckScaffolder
-from migration_platform.components.stores import kinds_of_stores
+from migration_platform.components.stores import find_unknown_stores, kinds_of_stores
 from migration_platform.components.table.attributes import OriginAttributes
 from migration_platform.components.table.naming import asset_key
 from migration_platform.components.table.reporting import build_progress
@@ -61,7 +62,7 @@ class CheckConfig(dg.Config):
 
 
 @dg.scaffold_with(GuardrailCheckScaffolder)
-class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
+class GuardrailCheck(Declared):
     """Reads a Cassandra table and counts the rows with a cell that is too large; writes none.
 
     It needs no target. The asset ends green whatever it finds, with the counts in its metadata.
@@ -87,6 +88,7 @@ class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
     owners: list[str] = Field(default_factory=list, description="E-mail or team:name of owners.")
     group: str = Field("migrations", description="Group of the asset in the UI.")
 
+    @tells_all
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the asset.
 
@@ -99,6 +101,9 @@ class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
                 f"origin.store is {store}, a {kinds[store]} store; valid are the cassandra stores "
                 f"{', '.join(name for name in kinds if kinds[name] == 'cassandra')}"
             )
+        unknown = find_unknown_stores({"origin.store": store}, context.component_tree)
+        if unknown:
+            raise DeclarationError("; ".join(unknown))
         return dg.Definitions(
             assets=[build_check_asset(declared=self, migration=self.to_migration())]
         )
