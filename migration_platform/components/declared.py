@@ -42,6 +42,7 @@ class Declared(dg.Component, NamedAttributes, dg.Model):
 
     _context: dg.ComponentLoadContext | None = PrivateAttr(None)
     _wrong: tuple[str, ...] = PrivateAttr(())
+    _repeated: tuple[str, ...] = PrivateAttr(())
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
@@ -57,13 +58,13 @@ class Declared(dg.Component, NamedAttributes, dg.Model):
             except ResolutionException as error:
                 loaded = cls.model_construct()
                 loaded._wrong = (_tell_template(error),)
-        loaded._wrong += tuple(find_repeated(*_document_of(context)))
+        loaded._repeated = tuple(_find_repeated(*_document_of(context)))
         loaded._context = context
         return loaded
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was wrong when it was loaded, so that its attributes can be read."""
+        """Whether its attributes could be read."""
         return not self._wrong
 
     @property
@@ -71,11 +72,15 @@ class Declared(dg.Component, NamedAttributes, dg.Model):
         """The file of the declaration, within the project."""
         return _place(self._context) if self._context else "the project"
 
+    def find_unfit(self) -> list[str]:
+        """Say what is wrong with the declaration whatever the rest of the project declares."""
+        return [*self._wrong, *self._repeated, *_find_unfit_names(self)]
+
     def find_mistakes(self) -> Sequence[str]:
         """Say what is wrong with the declaration."""
+        unfit = self.find_unfit()
         if self._wrong or self._context is None:
-            return self._wrong
-        unfit = find_unfit_names(self)
+            return unfit
         try:
             self.build_defs(self._context)
         except DeclarationError as error:
@@ -95,7 +100,7 @@ def tells_all(build: Callable[..., dg.Definitions]) -> Callable[..., dg.Definiti
         if self._context is None or _asking.get():
             return build(self, context, *arguments, **options)
         try:
-            if self._wrong or find_unfit_names(self):
+            if self.find_unfit():
                 raise refuse_all(context.component_tree)
             return build(self, context, *arguments, **options)
         except ProjectError:
@@ -137,7 +142,7 @@ def whole(tree: dg.ComponentTree, kind: type[_Any]) -> list[_Any]:
     return [each for each in tree.get_all_components(kind) if each.is_whole]
 
 
-def find_unfit_names(component: BaseModel) -> list[str]:
+def _find_unfit_names(component: BaseModel) -> list[str]:
     """Find what Dagster would not take as an owner, a group or a schedule."""
     group, cron = getattr(component, "group", None), getattr(component, "schedule", None)
     wrong = [
@@ -177,7 +182,7 @@ def _document_of(context: dg.ComponentLoadContext) -> tuple[Path, int]:
     return file, key if isinstance(key, int) else 0
 
 
-def find_repeated(file: Path, number: int) -> list[str]:
+def _find_repeated(file: Path, number: int) -> list[str]:
     """Find keys that a block of a document has twice: YAML would take the last one in silence."""
     if file.name not in _FILES:
         return []

@@ -32,7 +32,6 @@ from pydantic import BaseModel, Field, PrivateAttr
 
 from migration_platform.components.declared import (
     Declared,
-    find_unfit_names,
     tells_all,
     whole,
 )
@@ -265,9 +264,9 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables, Declared):
 
     def find_mistakes(self) -> Sequence[str]:
         """Say what is wrong with the declaration; no tables are looked up for that."""
+        unfit = self.find_unfit()
         if self._wrong or self._tree is None:
-            return self._wrong
-        unfit = find_unfit_names(self)
+            return unfit
         try:
             self._check_declaration(self._tree)
         except DeclarationError as error:
