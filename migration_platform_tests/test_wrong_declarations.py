@@ -90,6 +90,10 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "more/defs.yaml: there is no attribute cassandra.more.contact_point; did you mean "
         "cassandra.more.contact_points? valid are ",
     ),
+    "an attribute of a keyspace with a typo": (
+        {"all": KEYSPACE + "  inclde: [a]\n"},
+        "all/defs.yaml: there is no attribute inclde; did you mean include? valid are ",
+    ),
     "two migrations to one target": (
         {"copy": COPY, "copy_again": COPY.replace("ks.a", "ks.c")},
         "2 files declare something wrong:\n"

@@ -1,6 +1,7 @@
 """The migrations that a Dagster project declares, for commands that are not Dagster's."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import ComponentTree
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
+from dagster._core.secrets.env_file import get_env_var_dict
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from migration_platform.components.declared import refuse_broken
@@ -127,6 +129,8 @@ def _load_tree(project: Path) -> ComponentTree:
             f"{folder} is no Dagster project: it has no pyproject.toml; name its folder with "
             "--project"
         )
+    # As `dg` does: passwords may stand there.
+    os.environ.update(get_env_var_dict(str(folder)))
     for place in (folder / "src", folder):
         if place.is_dir() and str(place) not in sys.path:
             sys.path.insert(0, str(place))

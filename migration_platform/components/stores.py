@@ -120,14 +120,14 @@ class Stores(DeclaresStores, Declared):
     @tells_all
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build one resource for each connection."""
-        self._refuse_equal_names(context.component_tree)
+        self._refuse_equal_names(context)
         resources: dict[str, Any] = {}
         for kind, resource in _RESOURCES.items():
             for name, attributes in getattr(self, kind).items():
                 resources[name] = resource(**_to_fields(attributes))
         return dg.Definitions(resources=resources)
 
-    def _refuse_equal_names(self, tree: dg.ComponentTree) -> None:
+    def _refuse_equal_names(self, context: dg.ComponentLoadContext) -> None:
         """Refuse a name that two stores have, here or in another file.
 
         Raises:
@@ -138,7 +138,7 @@ class Stores(DeclaresStores, Declared):
             f"{kind}.{name} has the name of {others[0]}, and names of stores must differ; rename "
             "one of them"
             for name, kind in own
-            if (others := self._stores_called(name, kind, tree))
+            if (others := self._stores_called(name, kind, context.component_tree))
         ]
         if wrong:
             raise DeclarationError("; ".join(wrong))
@@ -146,9 +146,11 @@ class Stores(DeclaresStores, Declared):
     def _stores_called(self, name: str, kind: str, tree: dg.ComponentTree) -> list[str]:
         """Say where else a store of this name is declared."""
         here = [f"{other}.{name}" for other in _RESOURCES if name in getattr(self, other)]
+        # Made in Python, it is none of the components of a project.
+        others = whole(tree, Stores) if self._context else []
         elsewhere = [
             f"a store in {stores.place}"
-            for stores in whole(tree, Stores)
+            for stores in others
             if stores is not self and name in stores.kinds()
         ]
         return [place for place in here if place != f"{kind}.{name}"] + elsewhere

@@ -120,6 +120,9 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables, Declared):
     @property
     def defs_state_config(self) -> DefsStateConfig:
         """Say under which key the list of tables is kept."""
+        if not self.is_whole:
+            # Dagster asks as soon as it is loaded; nothing is ever kept there.
+            return DefsStateConfig.from_args(self.defs_state, default_key="KeyspaceMigration")
         return DefsStateConfig.from_args(
             self.defs_state,
             default_key=f"KeyspaceMigration[{self.origin_name}->{self.target_name}]",
