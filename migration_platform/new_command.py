@@ -21,9 +21,6 @@ root_module = "{module}"
 
 [tool.dg.cli]
 suppress_warnings = ["project_and_activated_venv_mismatch"]
-
-[tool.dg.cli.telemetry]
-enabled = false
 """
 DEFINITIONS = '''\
 """Everything that the folder `defs` declares."""
@@ -63,7 +60,7 @@ attributes:
   target: {store: new, table: new_shop.orders}
 """
 DAGSTER = """\
-# Nothing leaves this machine.
+# Nothing leaves this machine, as long as the shell names this folder as its DAGSTER_HOME.
 telemetry:
   enabled: false
 nux:
@@ -124,6 +121,7 @@ def new(folder: Path) -> None:
         click.echo(f"  {name}")
     click.echo("Then, in that folder:")
     for command in (
+        "export DAGSTER_HOME=$PWD/dagster_home",
         "dg check defs",
         "dg launch --assets new/new_shop/orders_plan",
         "migration-platform launch new_shop.orders 0",

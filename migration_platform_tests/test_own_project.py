@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -43,11 +43,16 @@ class Shell:
 
     folder: Path
     home: Path
+    exported: dict[str, str] = field(default_factory=dict)
 
     def run(self, line: str, **variables: str) -> tuple[int, str]:
         """Run a line as it is printed; gives its code and all that it wrote."""
         if line.startswith("cd "):
             self.folder /= line.removeprefix("cd ")
+            return 0, ""
+        if line.startswith("export "):
+            name, _, value = line.removeprefix("export ").partition("=")
+            self.exported[name] = value.replace("$PWD", str(self.folder))
             return 0, ""
         ended = subprocess.run(
             ["bash", "-c", line],
@@ -61,6 +66,7 @@ class Shell:
                 **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
                 "NO_COLOR": "1",
                 "COLUMNS": "400",
+                **self.exported,
                 **variables,
             },
             stdin=subprocess.DEVNULL,
@@ -136,7 +142,6 @@ def test_the_page_leads_from_an_empty_folder_to_a_proven_table(
     ]
     assert first.splitlines()[0] == printed
     assert re.search(COPIED.format("00-of-64"), first)
-    assert "00-of-64: 0 rows differ" in first or "00-of-64" in first
     rows = rows_of(reader, TableName("new_shop", "orders"))
     assert len(rows) == 2000
     assert rows == rows_of(reader, TableName("shop", "orders"))
@@ -223,7 +228,7 @@ def test_commands_take_passwords_from_the_projects_file(
     shell.must("migration-platform new moves")
     shell.run("cd moves")
     shell.point_at(cassandra.port)
-    assert "no run yet" in shell.must("migration-platform status")
+    assert shell.must("migration-platform status").startswith("new/new_shop.orders: rate: ")
 
     (shell.folder / ".env").write_text("OLD_PASSWORD=x\n")
     code, told = shell.run("migration-platform status")

@@ -31,7 +31,8 @@ def build_partitions(migration: Migration) -> dg.StaticPartitionsDefinition:
     def refuse_unknown(key: str, context: object) -> None:
         del context
         if not partitions.has_partition_key(key):
-            raise ProjectError(f"{migration.name}: {_tell_range(key, len(migration.ranges))}")
+            # No table is named: of several that have as many ranges, Dagster asks any one.
+            raise ProjectError(_tell_range(key, len(migration.ranges)))
 
     # Not a kind of its own: Dagster maps partitions of one kind alone to each other.
     vars(partitions)["validate_partition_key"] = refuse_unknown
