@@ -165,13 +165,14 @@ def kinds_of_stores(tree: dg.ComponentTree) -> dict[str, str]:
     return kinds
 
 
-def find_unknown_stores(needed: Mapping[str, str], tree: dg.ComponentTree) -> list[str]:
+def find_unknown_stores(
+    needed: Mapping[str, str], kinds: Mapping[str, str], tree: dg.ComponentTree
+) -> list[str]:
     """Find attributes that name a store which no component declares, one sentence each.
 
     A store may as well be a resource of the project's own Python code, where its name stands then.
     While a declaration of stores cannot be read, nobody knows what it holds.
     """
-    kinds = kinds_of_stores(tree)
     unknown = {attribute: name for attribute, name in needed.items() if name not in kinds}
     if not unknown or any(not stores.is_whole for stores in tree.get_all_components(Stores)):
         return []

@@ -279,7 +279,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables, Declared):
     def _check_declaration(self, tree: dg.ComponentTree) -> None:
         kinds = kinds_of_stores(tree)
         named = {"origin.store": self.origin.store, "target.store": self.target.store}
-        wrong = find_unknown_stores(named, tree)
+        wrong = find_unknown_stores(named, kinds, tree)
         wrong += [
             f"{attribute} is {name}, a {kinds[name]} store, but a keyspace is copied between "
             "cassandra stores; a table that goes to DynamoDB is a TableMigration of its own"
@@ -377,7 +377,8 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables, Declared):
         Raises:
             DeclarationError: another component migrates the same table to the same place.
         """
-        others = {job.target for _, job in find_jobs(context.component_tree)}
+        tree = context.component_tree
+        others = {job.target for _, job in find_jobs(tree, kinds_of_stores(tree))}
         twice = [name for name, job in jobs.items() if job.target in others]
         if twice:
             raise DeclarationError(

@@ -101,7 +101,7 @@ class GuardrailCheck(Declared):
                 f"origin.store is {store}, a {kinds[store]} store; valid are the cassandra stores "
                 f"{', '.join(name for name in kinds if kinds[name] == 'cassandra')}"
             )
-        unknown = find_unknown_stores({"origin.store": store}, context.component_tree)
+        unknown = find_unknown_stores({"origin.store": store}, kinds, context.component_tree)
         if unknown:
             raise DeclarationError("; ".join(unknown))
         return dg.Definitions(

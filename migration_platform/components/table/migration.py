@@ -133,9 +133,11 @@ class TableMigration(Declared):
             DeclarationError: one message with everything that is wrong.
         """
         kinds = kinds_of_stores(context.component_tree)
-        self._check_stores(kinds, find_unknown_stores(self._stores(), context.component_tree))
+        self._check_stores(
+            kinds, find_unknown_stores(self._stores(), kinds, context.component_tree)
+        )
         job = build_job(self.to_migration(kinds))
-        others = find_jobs(context.component_tree)
+        others = find_jobs(context.component_tree, kinds)
         self._refuse_equal_targets(job, others)
         assets: list[Any] = [
             build_ranged_assets(
@@ -350,12 +352,12 @@ class TableMigration(Declared):
             )
 
 
-def find_jobs(tree: dg.ComponentTree) -> list[tuple[TableMigration, Job]]:
+def find_jobs(tree: dg.ComponentTree, kinds: Mapping[str, str]) -> list[tuple[TableMigration, Job]]:
     """Give the migrations of single tables that a project declares; those that are wrong tell it.
 
     Several may read one origin, and an origin may be another migration's target.
     """
-    kinds, found = kinds_of_stores(tree), []
+    found = []
     for declared in whole(tree, TableMigration):
         with suppress(DeclarationError):
             found.append((declared, build_job(declared.to_migration(kinds))))
