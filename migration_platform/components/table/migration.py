@@ -134,6 +134,10 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
                 group=self.group,
                 owners=self.owners,
                 events=self.events,
+                declared={
+                    "type": "migration_platform.TableMigration",
+                    "attributes": self.model_dump(mode="json", exclude_unset=True),
+                },
                 per_run=self._per_run(),
                 after=after,
             ),
@@ -168,6 +172,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             for other, names in find_strangers(kind, self.target, self.diff)
         ]
         wrong += self.target.conflicts(self.columns.rename)
+        wrong += self.events.conflicts() if self.events else []
         chosen = build_filter(self.filter, wrong)
         _try(self._per_run, wrong)
         migration = _try(
@@ -303,14 +308,18 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     def _check_stores(self, kinds: Mapping[str, str]) -> None:
         """Refuse stores of the wrong kind; stores that are declared otherwise, a run refuses."""
         needed: list[tuple[str, str, tuple[str, ...]]] = [
-            ("origin", self.origin.store, origins()),
-            ("target", self.target.store, targets()),
-            *([("events", self.events.store, ("kafka",))] if self.events else []),
+            ("origin.store", self.origin.store, origins()),
+            ("target.store", self.target.store, targets()),
+            *(
+                (f"events.{attribute}", name, ("kafka",))
+                for attribute in ("store", "job_log_store")
+                if (name := getattr(self.events, attribute, None))
+            ),
         ]
         # Kinds from outside are worth a word where the project has such a store.
         known = {*BUILT_IN, "kafka", *kinds.values()}
         wrong = [
-            f"{attribute}.store is {name}, a {kinds[name]} store; valid are the "
+            f"{attribute} is {name}, a {kinds[name]} store; valid are the "
             f"{' and '.join(kind for kind in valid if kind in known)} stores "
             f"{', '.join(store for store in kinds if kinds[store] in valid)}"
             for attribute, name, valid in needed
