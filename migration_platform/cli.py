@@ -15,6 +15,8 @@ from migration_platform.cdm.properties import JOBS
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
 from migration_platform.run_commands import COMMANDS
+from migration_platform.sample_commands import sample
+from migration_platform.sync_command import sync
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,7 +24,7 @@ def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
 
 
-for command in (analyse, *COMMANDS):
+for command in (analyse, sample, sync, *COMMANDS):
     main.add_command(command)
 
 

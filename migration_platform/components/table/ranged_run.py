@@ -35,6 +35,7 @@ from migration_platform.copying.rehearsal import rehearse
 from migration_platform.copying.replay import ensure_dead_letters
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.plan.model import Plan
+from migration_platform.runs.log_lines import COMPLETED
 from migration_platform.runs.resume import read_resume
 from migration_platform.runs.run_info import MIGRATE, VALIDATE
 from migration_platform.runs.workers import WorkerPool
@@ -119,6 +120,8 @@ def run_ranges(
     reporting.end(run, reason)
     if reason:
         raise _failure(run, reason)
+    if run.copying and not letters.within:
+        context.log.info(COMPLETED)
 
 
 def _open_sides(
