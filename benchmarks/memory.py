@@ -4,20 +4,23 @@
 
 Users are copied from Cassandra to DynamoDB Local and compared, by a run of Dagster as a user
 launches it, on servers of the benchmark's own. Writes docs/benchmarks-memory.md, anew after each
-size.
+size; sizes that were measured before stay in it.
 """
 
 import argparse
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -33,7 +36,7 @@ from migration_platform.local.stack import home_folder, jars_cache, running
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
 from migration_platform.stores.cassandra.tables import describe_table
 
-PAGE = "benchmarks-memory.md"
+PAGE, FIGURES = "benchmarks-memory.md", "benchmarks-memory.json"
 REPOSITORY = Path(__file__).parent.parent
 ASSET = "dynamodb/UsersTable"
 TABLE = "UsersTable"
@@ -42,7 +45,14 @@ SAMPLE_SECONDS = 0.25
 USERS_A_STEP = 5_000
 HEAP_MB = 3_072
 """DynamoDB Local keeps its tables in its heap."""
-HEAD = ("users", "seconds", "items found", "largest process, MB", "all processes, MB", "processes")
+HEAD = (
+    "users",
+    "seconds",
+    "the same on both sides",
+    "largest process, MB",
+    "all processes, MB",
+    "processes",
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Peak:
 
     rows: int
     seconds: float
-    items: int
+    same: int
     largest_mb: float
     all_mb: float
     processes: int
@@ -120,7 +130,7 @@ def measure(rows: int, connection: Connection, ports: dict[str, int], home: Path
     """Fill the origin, launch the run, and look at it.
 
     Raises:
-        SystemExit: the run failed, or items are missing.
+        SystemExit: the run failed, or found fewer rows the same on both sides.
     """
     connection.session.execute(f"DROP TABLE IF EXISTS {sample.USERS}")
     sample.create_users(connection)
@@ -146,10 +156,10 @@ def measure(rows: int, connection: Connection, ports: dict[str, int], home: Path
         largest, most, processes = watch(process)
     if process.wait():
         raise SystemExit(f"the run failed; the end of its log:\n{log.read_text()[-2_000:]}")
-    peak = Peak(rows, time.monotonic() - began, _count(ports), largest, most, processes)
-    if peak.items != rows:
-        raise SystemExit(f"{peak.items:,} of {rows:,} items are there")
-    return peak
+    compared = read_rows_compared(log.read_text())
+    if compared != rows:
+        raise SystemExit(f"{compared:,} of {rows:,} rows are the same on both sides")
+    return Peak(rows, time.monotonic() - began, compared, largest, most, processes)
 
 
 def _environment(ports: dict[str, int], home: Path) -> dict[str, str]:
@@ -166,13 +176,10 @@ def _environment(ports: dict[str, int], home: Path) -> dict[str, str]:
     }
 
 
-def _count(ports: dict[str, int]) -> int:
-    client = open_dynamodb(ports["dynamodb"])
-    try:
-        pages = client.get_paginator("scan").paginate(TableName=TABLE, Select="COUNT")
-        return sum(page["Count"] for page in pages)
-    finally:
-        client.close()
+def read_rows_compared(log: str) -> int:
+    """Give how many rows the run's own check found to be the same on both sides; 0 for none."""
+    found = re.findall(r"passed\. Description: '([\d,]+) rows on both sides", log)
+    return int(found[-1].replace(",", "")) if found else 0
 
 
 def make_page(memory: Memory) -> str:
@@ -181,7 +188,7 @@ def make_page(memory: Memory) -> str:
         (
             f"{peak.rows:,}",
             f"{peak.seconds:,.0f}",
-            f"{peak.items:,}",
+            f"{peak.same:,}",
             f"{peak.largest_mb:,.0f}",
             f"{peak.all_mb:,.0f}",
             str(peak.processes),
@@ -193,7 +200,8 @@ def make_page(memory: Memory) -> str:
     sections = [
         "# Memory of a copy to DynamoDB",
         f"Users of three columns, copied from Cassandra to DynamoDB Local and compared, by one run "
-        f"of `dg launch` over 64 ranges. This page is written by `{memory.command}`.",
+        f"of `dg launch` over 64 ranges. This page and [all figures]({FIGURES}) are written by "
+        f"`{memory.command}`.",
         f"{told}; servers and clients share it.",
         lay_table([HEAD, *rows]),
     ]
@@ -212,12 +220,18 @@ def make_page(memory: Memory) -> str:
         "## How it is measured",
         "The largest process is the kernel's peak (`VmHWM`) of any process of the run, Dagster's "
         "own among them; all processes are summed every quarter of a second, and memory that they "
-        "share counts for each. Items are counted by a scan afterwards; a missing one, or a "
-        "difference that the comparison finds, ends the benchmark.",
+        "share counts for each. Rows that are the same are those of the run's own comparison; if "
+        "they are fewer than the users, there is no figure. Each size may have a run of the "
+        "benchmark of its own; measured again, it takes the place of its earlier figures.",
         "## How to repeat it",
         f"```\n{memory.command}\n```",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def to_json(memory: Memory) -> dict[str, Any]:
+    """Give the figures to be kept."""
+    return {"busy": memory.busy, "peaks": [asdict(peak) for peak in memory.peaks]}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -240,7 +254,12 @@ def main() -> None:
     cache = jars_cache(home_folder())
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=home_folder())))
+        kept = options.docs / FIGURES
         memory = Memory(command_line("memory"), machine())
+        if kept.exists():
+            told = json.loads(kept.read_text())
+            memory.busy, peaks = told["busy"], [Peak(**each) for each in told["peaks"]]
+            memory.peaks = [peak for peak in peaks if peak.rows not in options.rows]
         servers = [
             stack.enter_context(running(server, home=home, jars_folder=cache, report=say))
             for server in (Cassandra(), DynamoDb(heap_mb=options.heap_mb))
@@ -251,7 +270,8 @@ def main() -> None:
         for rows in options.rows:
             memory.busy = max(memory.busy, os.getloadavg()[0] / (os.cpu_count() or 1))
             peak = measure(rows, connection, ports, home)
-            memory.peaks.append(peak)
+            memory.peaks = sorted([*memory.peaks, peak], key=lambda each: each.rows)
+            kept.write_text(json.dumps(to_json(memory), indent=2) + "\n", encoding="utf-8")
             say(
                 f"{rows:,}: {peak.seconds:,.0f} s, {peak.largest_mb:,.0f} MB in the largest process"
             )

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.memory import Memory, Peak, make_page, watch
+from benchmarks.memory import Memory, Peak, make_page, read_rows_compared, watch
 
 COMMAND = "python -m benchmarks.memory --rows 100000,1000000"
 
@@ -28,6 +28,12 @@ def test_the_page_says_how_memory_grew() -> None:
     assert f"```\n{COMMAND}\n```" in page
     assert "busy" not in page
     assert "a load of 3.0 a core" in make_page(some_memory(busy=3.0))
+
+
+def test_what_the_run_compared_is_read_from_its_log() -> None:
+    said = "Asset check 'row_counts_match' on 'dynamodb/UsersTable' passed. Description: "
+    assert read_rows_compared(f"a\n{said}'1,000,000 rows on both sides.'\n") == 1_000_000
+    assert read_rows_compared("Asset check 'row_counts_match' did not pass. Description: ''") == 0
 
 
 def test_the_peak_of_a_program_and_of_what_it_starts_is_seen(tmp_path: Path) -> None:

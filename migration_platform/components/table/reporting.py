@@ -436,7 +436,8 @@ def job_config(run: RangedRun) -> dict[str, Any]:
     assert run.events is not None
     config = json.loads(run.events.config)
     step = run.context.op_execution_context.op_def.name
-    own = run.context.run.run_config.get("ops", {}).get(step, {}).get("config")
+    ops: Any = run.context.run.run_config.get("ops", {})
+    own = ops.get(step, {}).get("config")
     return {"config": json.dumps({**config, "run": own} if own else config), "model": MODEL}
 
 
