@@ -214,7 +214,7 @@ def make_page(memory: Memory) -> str:
     if memory.busy > 0.5:
         sections.append(
             f"The machine was busy with other work meanwhile (a load of {memory.busy:.1f} a core "
-            "before the run): the seconds say little, the memory does not depend on it."
+            "before a run): the seconds say little."
         )
     sections += [
         "## How it is measured",
