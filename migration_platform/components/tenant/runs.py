@@ -438,6 +438,7 @@ def run_sync_step(
                     replay=replay,
                     id_file=id_file,
                     on_progress=context.log.info,
+                    on_warning=context.log.warning,
                 )
                 report_sync(context, moved, folder, plan, done)
     except MigrationError as error:
