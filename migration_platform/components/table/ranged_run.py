@@ -37,7 +37,7 @@ from migration_platform.copying.rehearsal import rehearse
 from migration_platform.copying.replay import ensure_dead_letters
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.plan.model import Plan
-from migration_platform.runs.events import MODEL
+from migration_platform.runs.log_lines import COMPLETED
 from migration_platform.runs.resume import read_resume
 from migration_platform.runs.run_info import MIGRATE, VALIDATE
 from migration_platform.runs.workers import WorkerPool
@@ -123,6 +123,8 @@ def run_ranges(
     reporting.end(run, reason)
     if reason:
         raise _failure(run.job, reason)
+    if run.copying and not letters.within:
+        context.log.info(COMPLETED)
 
 
 def _open_sides(
@@ -230,9 +232,9 @@ def _begin(
     if events:
         for problem in ended_runs.settle_events(instance, job.target, events):
             reporting.note_event_problem(run, problem)
-    if run.copying:
-        data = {"config": str(job.migration.name), "model": MODEL}
-        reporting.log_event(run, "JOB_START", f"{reporting.job_name(run)} Started executing", data)
+    if events and run.copying:
+        began = f"{events.job} Started executing"
+        reporting.log_event(run, "JOB_START", began, reporting.job_config(run))
     return run
 
 
