@@ -79,8 +79,8 @@ def run_ranges(
     """Do what the run selected, and give the results of the selected checks.
 
     `truncate_target` overrules what is declared, unless it is None; `own_filter` takes the place of
-    the declared filter. With `resume`, `auto` or the
-    id of a tracked run, what was done before is carried over, and only the rest is done.
+    the declared filter. With `resume`, `auto` or the id of a tracked run, what was done before is
+    carried over, and only the rest is done.
 
     Raises:
         dagster.Failure: one sentence, when a range failed or differs or nothing could begin.
@@ -118,8 +118,7 @@ def run_ranges(
         # Also a cancelled run reports its end; what it was comes out as it came in.
         reporting.end(run, f"the run was stopped: {explain(error)}")
         raise
-    reasons = (reporting.what_went_wrong(run), unfinished, _rejection(run, letters))
-    reason = "; ".join(filter(None, reasons))
+    reason = _why_red(run, unfinished, letters)
     reporting.end(run, reason)
     if reason:
         raise _failure(run.job, reason)
@@ -469,6 +468,11 @@ def _compare(
 def _windows(run: RangedRun, ranges: Sequence[TokenRange]) -> list[TokenRange]:
     windows = (run.job.migration.filter.window(token_range) for token_range in ranges)
     return [window for window in windows if window is not None]
+
+
+def _why_red(run: RangedRun, unfinished: str, letters: DeadLetterSummary) -> str:
+    reasons = (reporting.what_went_wrong(run), unfinished, _rejection(run, letters))
+    return "; ".join(filter(None, reasons))
 
 
 def _rejection(run: RangedRun, letters: DeadLetterSummary) -> str:

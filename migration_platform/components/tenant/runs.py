@@ -385,6 +385,12 @@ def _apply_graph(
     return done
 
 
+_FOR_A_REAL_RUN = (
+    "sync_all, replay and id_file are for a real run; add dry_run: false, or leave them out to see "
+    "what the id file would send"
+)
+
+
 def run_sync_step(
     context: dg.AssetExecutionContext,
     moved: MovedStep,
@@ -405,11 +411,7 @@ def run_sync_step(
     only_checks = _only_checks(context)
     if not only_checks:
         if dry_run and (sync_all or replay or id_file):
-            raise _failure(
-                moved,
-                "sync_all, replay and id_file are for a real run; add dry_run: false, or leave "
-                "them out to see what the id file would send",
-            )
+            raise _failure(moved, _FOR_A_REAL_RUN)
         if _is_planned_only(context, moved, dry_run=dry_run):
             return
     try:
