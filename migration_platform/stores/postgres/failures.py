@@ -64,7 +64,9 @@ class Refusal(Exception):  # noqa: N818, it reads as what it is
     def __init__(self, sqlstate: str, message: str, constraint: str = "", column: str = ""):
         super().__init__(message)
         self.sqlstate = sqlstate
-        self.message = " ".join(message.split())
+        told = " ".join(message.split())
+        # What it quotes of a value that a type does not hold is the row's own.
+        self.message = re.sub('".*"', '"..."', told) if sqlstate.startswith("22") else told
         self.constraint = constraint
         self.column = column
 

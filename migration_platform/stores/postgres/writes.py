@@ -33,6 +33,7 @@ from migration_platform.stores.postgres.rows import (
     COPY_TRAILER,
     RowForm,
     UnholdableRow,
+    compile_rejection,
     compile_row_encoder,
     row_head,
 )
@@ -136,6 +137,7 @@ class RowWrites:
         else:
             self.batch_rows = batch_rows or COPY_ROWS
         self.encode = compile_row_encoder(form)
+        self.why_unholdable = compile_rejection(form)
 
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> "RowWriter":
         """Begin to write; nothing of an earlier writer that failed goes on meanwhile."""
@@ -173,6 +175,10 @@ class RowWrites:
                 return ask(self._upsert)
             except Refusal as refusal:
                 refused = refusal
+        known, others = self._split_unholdable(rows)
+        if known.rejected:
+            rest = self.send(session, others, retry_seconds, retried) if others else Outcome()
+            return known + rest
         if len(rows) == 1:
             return Outcome(rejected=((rows[0][1], refused.to_error()),))
         if self.method == "copy":
@@ -183,6 +189,18 @@ class RowWrites:
         halves = (rows[:middle], rows[middle:])
         first, second = (self.send(session, half, retry_seconds, retried) for half in halves)
         return first + second
+
+    def _split_unholdable(self, rows: list[_Sent]) -> tuple[Outcome, list[_Sent]]:
+        """Reject rows of which the codecs know why no table holds them; give the others."""
+        width = len(self.form.columns)
+        rejected, others = [], []
+        for row in rows:
+            why = self.why_unholdable(split_cells(row[1], width))
+            if why:
+                rejected.append((row[1], UnholdableRow(why)))
+            else:
+                others.append(row)
+        return Outcome(rejected=tuple(rejected)), others
 
     def _copy_directly(self, session: Session, rows: list[_Sent]) -> Outcome:
         session.copy_in(copy_into(quote_name(self.table), self.columns), self._to_copy(rows))
