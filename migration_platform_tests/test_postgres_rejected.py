@@ -1,4 +1,4 @@
-"""Rows that PostgreSQL rejects become dead letters, and the others arrive; of two the newer wins."""
+"""Rows that PostgreSQL rejects become dead letters, the others arrive; of two the newer wins."""
 
 import uuid
 from collections.abc import Iterator

@@ -359,14 +359,16 @@ def _to_refusal(result: Any) -> Refusal:
     return Refusal(
         field(DiagnosticField.SQLSTATE),
         # What libpq itself has to tell has no fields.
-        field(DiagnosticField.MESSAGE_PRIMARY) or result.error_message.strip(),
+        field(DiagnosticField.MESSAGE_PRIMARY) or _one_line(result.error_message),
         field(DiagnosticField.CONSTRAINT_NAME),
         field(DiagnosticField.COLUMN_NAME),
     )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _one_line(error: BaseException | str) -> str:
+    # What libpq supposes after that is no help.
+    told = " ".join(str(error).split()).partition(" This probably means")[0]
+    return told or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -486,7 +488,7 @@ def _refuse_missing_files(settings: PostgresSettings) -> None:
 _FINAL = {
     "no password supplied": "the store declares none; set password: {env: NAME}",
     "password authentication failed": "set the store's username and password",
-    "no encryption": "set the store's sslmode to require, or better to verify-full",
+    "no encryption": "add one there, or set the store's sslmode to require if it demands TLS",
     "does not match host name": "name the host as its certificate does",
     "does not support SSL": "set the store's sslmode to prefer or disable",
     "certificate": "see the store's ca_file, certificate_file and key_file",
