@@ -324,15 +324,15 @@ def test_a_deadlock_is_lost_once_and_the_batch_sent_again(connection, origin, sq
     with settings_of(postgres.port, options=options).connect() as pg:
         plan = plan_table(connection, pg, origin, into, **plan_options)
         copy_ranges(in_process(plan, connection, pg))
-        with sql.transaction():
-            # The copy, which comes first, is the one to give way.
-            sql.execute("SET LOCAL deadlock_timeout = '60s'")
-            sql.execute(f"UPDATE {into} SET v = 'other' WHERE k = 500")
-            with copying(plan, connection, pg) as copied:
-                wait_until(lambda: waiting(sql, pg), PATIENCE_SECONDS, "the copy waits")
-                sql.execute(f"UPDATE {into} SET v = 'other' WHERE k = 100")
-                sql.execute("COMMIT")
-                counts = copied.result(PATIENCE_SECONDS)
+        # The copy, which waits first, is the one to give way.
+        sql.execute("SET deadlock_timeout = '60s'")
+        sql.execute("BEGIN")
+        sql.execute(f"UPDATE {into} SET v = 'other' WHERE k = 500")
+        with copying(plan, connection, pg) as copied:
+            wait_until(lambda: waiting(sql, pg), PATIENCE_SECONDS, "the copy waits")
+            sql.execute(f"UPDATE {into} SET v = 'other' WHERE k = 100")
+            sql.execute("COMMIT")
+            counts = copied.result(PATIENCE_SECONDS)
         assert counts.retries > 0
         assert_whole(plan, counts, connection, pg)
 

@@ -284,8 +284,7 @@ def test_the_newest_row_wins_and_what_is_there_is_not_written_again(
 def test_unchanged_rows_are_not_written_a_second_time(connection, pg, sql, keyspace, method):
     origin = create_table(connection, keyspace, "same", "k int PRIMARY KEY, v text, l list<int>")
     fill(connection, origin, "k, v, l", [(n, None if n % 3 else "", [n]) for n in range(100)])
-    options = {"postgres": {"method": method, "unchanged": "skip"}}
-    plan = plan_table(connection, pg, origin, **options)
+    plan = plan_table(connection, pg, origin, postgres={"method": method, "unchanged": "skip"})
     copy_ranges(in_process(plan, connection, pg))
     fill(connection, origin, "k, v, l", [(7, "new", [7])])
     name = plan.target.name

@@ -105,6 +105,16 @@ def _escape(text: str) -> str:
 
 REQUEST_SECONDS = 30.0
 """How long a request may take until something of its answer comes."""
+_CHECK_SECONDS = 5
+_LIMITS = """
+    SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '{lock:.3f}s' ELSE '{check}s' END,
+        false)
+    FROM pg_catalog.pg_settings
+    WHERE name IN ('lock_timeout', 'client_connection_check_interval')
+    AND setting = '0' AND source <> 'client'
+"""
+"""Nothing of a client that has gone is done behind its back, as soon as a lock is free: the server
+gives up before the client does, and looks whether that is still there."""
 _CANCEL_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 """How often who waits looks whether the connections were closed."""
@@ -143,6 +153,9 @@ class Session:
         if self._connection is None:
             self._refuse_ended()
             self._connection = self._connect()
+            with suppress(Refusal):
+                # A server that knows no such settings works without them.
+                self.run(_LIMITS.format(lock=REQUEST_SECONDS * 2 / 3, check=_CHECK_SECONDS))
         return self._connection
 
     @property
@@ -334,7 +347,9 @@ class Session:
         poll.register(pgconn.socket, select.POLLIN | (select.POLLOUT if writing else 0))
         deadline = time.monotonic() + seconds
         while not (events := poll.poll(min(seconds, _LOOK_SECONDS) * 1000)):
-            self._refuse_ended()
+            if self._ended.is_set():
+                self._cancel()
+                self._refuse_ended()
             if time.monotonic() >= deadline:
                 self._cancel()
                 raise LostConnectionError(f"the server did not answer within {seconds:.0f} s")
@@ -456,26 +471,9 @@ def connect(settings: PostgresSettings) -> Any:
     try:
         parameters = settings.to_parameters(known)
         conninfo = make_conninfo(**parameters)
-        connection = psycopg.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        return psycopg.Connection.connect(conninfo, autocommit=True, prepare_threshold=None)
     except psycopg.Error as error:
         raise _explain_refusal(error, where, settings) from None
-    with suppress(psycopg.Error):
-        # A server that knows no such settings works without them.
-        connection.execute(
-            _LIMITS, {"lock": f"{REQUEST_SECONDS * 2 / 3:.3f}s", "check": f"{_CHECK_SECONDS}s"}
-        )
-    return connection
-
-
-_CHECK_SECONDS = 5
-_LIMITS = """
-    SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN %(lock)s ELSE %(check)s END, false)
-    FROM pg_catalog.pg_settings
-    WHERE name IN ('lock_timeout', 'client_connection_check_interval')
-    AND setting = '0' AND source <> 'client'
-"""
-"""Nothing of a client that has gone is done behind its back, as soon as a lock is free: the server
-gives up before the client does, and looks whether that is still there."""
 
 
 def _refuse_missing_files(settings: PostgresSettings) -> None:
@@ -510,15 +508,15 @@ def _explain_refusal(error: BaseException, where: str, settings: PostgresSetting
     for secret in (settings.password, settings.options.get("sslpassword")):
         if secret:
             told = told.replace(secret, "********")
+    for words, way_out in _FINAL.items():
+        if words in told:
+            said = f"{where} refuses the connection: {told}"
+            return PreflightError(f"{said}; {way_out}" if way_out else said)
     if "read-only" in told:
         return LostConnectionError(
             f"no host of {where} takes writes: each that answers is a standby ({told}); name the "
             "primary among the store's hosts"
         )
-    for words, way_out in _FINAL.items():
-        if words in told:
-            said = f"{where} refuses the connection: {told}"
-            return PreflightError(f"{said}; {way_out}" if way_out else said)
     crowded = "too many" in told or "connection slots are reserved" in told
     way_out = "; raise max_connections there, or lower workers" if crowded else ""
     return LostConnectionError(f"{where} cannot be reached: {told}{way_out}")

@@ -44,6 +44,7 @@ _OF_REQUESTS = (
 )
 _WAYS_OUT = {
     "25006": "name the primary among the store's hosts",
+    "26000": "name the server itself, not a pooler that gives a session to many clients",
     "42501": "grant it to the store's user",
     "53100": "make room on the server's disk, and run it again",
     "53300": "raise max_connections there, or lower workers",
@@ -77,6 +78,9 @@ class Refusal(Exception):  # noqa: N818, it reads as what it is
     @property
     def is_about_values(self) -> bool:
         """Whether another row might have been taken."""
+        if self.message.startswith("invalid memory alloc request size"):
+            # A row of more than a gigabyte, which has no SQLSTATE of its own.
+            return True
         return re.match(VALUES_PATTERN, self.sqlstate) is not None
 
     @property
