@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -156,6 +157,51 @@ def test_rows_that_the_table_rejects_are_kept_and_replayed_once_it_takes_them(
     assert replayed.error == ""
     assert letters(connection, keyspace) == {}
     assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+
+NARROW = """
+    CREATE TYPE {0}_mood AS ENUM ('sad', 'ok'); CREATE DOMAIN {0}_short AS varchar(4);
+    CREATE DOMAIN {0}_even AS int CONSTRAINT evenness CHECK (VALUE % 2 = 0);
+    CREATE TABLE {0} (
+        mood {0}_mood, k int, name varchar(5), price numeric(6, 2), short {0}_short,
+        even {0}_even, tags varchar(5)[], PRIMARY KEY (mood, k)
+    )
+"""
+
+
+@pytest.mark.parametrize("unchanged", ["write", "skip"])
+@pytest.mark.parametrize("method", ["copy", "values"])
+def test_types_that_refuse_some_values_are_written_and_written_again(
+    connection, pg, sql, keyspace, method, unchanged
+):
+    origin = create_table(
+        connection,
+        keyspace,
+        "narrow",
+        "mood text, k int, name text, price decimal, short text, even int, "
+        "tags list<text>, at int, PRIMARY KEY (mood, k)",
+    )
+    rows = [
+        (("sad", "ok")[k % 2], k, "é" * 5, Decimal("12.50"), "four", 2 * k, ["a", "five5"])
+        for k in range(40)
+    ]
+    columns = "mood, k, name, price, short, even, tags"
+    fill(connection, origin, columns, rows)
+    into = f"t{uuid.uuid4().hex}"
+    sql.execute(NARROW.format(into).encode())
+    postgres = {"method": method, "unchanged": unchanged}
+    skip = Columns(skip=("at",))
+    plan = letters_plan(connection, pg, keyspace, origin, into, columns=skip, postgres=postgres)
+    for _ in range(2):
+        assert copy_ranges(in_process(plan, connection, pg)).written == 40
+        there = sql.execute(f"SELECT {columns} FROM {into}").fetchall()
+        assert sorted(there) == sorted(rows)
+    fill(connection, origin, "mood, k, even", [("ok", 7, 7), ("ok", 90, 9), ("sad", 90, 8)])
+    counts = copy_ranges(in_process(plan, connection, pg))
+    assert (counts.written, counts.set_aside) == (40, 2)
+    causes = letters(connection, keyspace).values()
+    assert ["23514, constraint evenness" in cause for cause in causes] == [True, True]
+    assert sql.execute(f"SELECT count(*) FROM {into}").fetchone() == (41,)
 
 
 @pytest.mark.parametrize(("method", "most"), [("copy", 12), ("values", 2 * 1200)])
