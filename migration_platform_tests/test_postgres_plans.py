@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -311,8 +312,8 @@ def test_static_cells_may_stand_in_a_table_of_their_own(connection, pg, sql, ori
         assert (counts.written, counts.statics, counts.complete) == (19, 20, True)
     rows = sql.execute(f"SELECT p, c, v FROM {name}").fetchall()
     assert sorted(rows) == [(p, c, f"v{c}") for p in range(20) for c in range(p % 3)]
-    statics = sql.execute(f"SELECT p, s, n FROM {name}_statics").fetchall()
-    assert sorted(statics) == [(p, f"shared {p}", None) for p in range(20)]
+    statics = sorted(sql.execute(f"SELECT p, s, n FROM {name}_statics").fetchall())
+    assert statics == [(p, f"shared {p}", None) for p in range(20)]
     assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
 
     sql.execute(f"UPDATE {name}_statics SET s = 'other' WHERE p = 3")
@@ -331,3 +332,32 @@ def test_a_key_on_yugabytedb_mirrors_partitions_and_orders():
     assert by_hash.endswith('PRIMARY KEY ((p) HASH, "order" DESC))')
     plain = write_create_table(name, columns, ["p"], orders, by_hash=False)
     assert plain.endswith('v text, PRIMARY KEY (p, "order"))')
+
+
+@pytest.mark.parametrize("method", ["copy", "values"])
+def test_a_row_that_is_equal_and_not_the_same_is_written_where_others_are_skipped(
+    connection, pg, sql, origin_keyspace, method
+):
+    body = "id int PRIMARY KEY, amount decimal, ratio double, note text, doc text"
+    table = create_table(connection, origin_keyspace, f"skipped_{method}", body)
+    amounts = [Decimal("1.5"), Decimal("1.50"), None]
+    rows = [(n, amounts[n % 3], 0.0, None, "{}") for n in range(30)]
+    fill(connection, table, "id, amount, ratio, note, doc", rows)
+    name = f"t{uuid.uuid4().hex[:20]}"
+    sql.execute(
+        f"CREATE TABLE {name} (id int PRIMARY KEY, amount numeric, ratio float8, note text, "
+        "doc json)"
+    )
+    declared = {"unchanged": "skip", "method": method}
+    plan = planned(connection, pg, migration_to(table, name, postgres=declared))
+    copy_ranges(in_process(plan, connection, pg))
+    before = dict(sql.execute(f"SELECT id, xmin::text FROM {name}").fetchall())
+
+    connection.session.execute(f"UPDATE {table} SET amount = 1.500 WHERE id = 0")
+    connection.session.execute(f"UPDATE {table} SET ratio = -0.0 WHERE id = 1")
+    connection.session.execute(f"UPDATE {table} SET note = '' WHERE id = 2")
+    assert copy_ranges(in_process(plan, connection, pg)).written == 30
+
+    after = dict(sql.execute(f"SELECT id, xmin::text FROM {name}").fetchall())
+    assert {key for key in after if after[key] != before[key]} == {0, 1, 2}
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 0)

@@ -1,4 +1,8 @@
-"""The statements by which rows are written, read and deleted; every name in them is quoted."""
+"""The statements by which rows are written, read and deleted; every name in them is quoted.
+
+https://www.postgresql.org/docs/current/functions-comparisons.html, "Composite Type Comparison", has
+the operator that compares rows by their bytes.
+"""
 
 from collections.abc import Sequence
 
@@ -7,8 +11,6 @@ from migration_platform.stores.postgres.names import PgName, quote, quote_name
 from migration_platform.stores.postgres.rows import FormColumn, RowForm
 from migration_platform.stores.postgres.types import PgType
 
-_WITHOUT_EQUALITY = ("json", "xml", "point")
-"""Types that have no equality: their texts are compared."""
 TEMPORARY = "mp_rows_{}"
 
 
@@ -177,19 +179,14 @@ def _on_conflict(form: RowForm, time_column: str | None, *, skips: bool) -> str:
         time = quote(time_column)
         conditions.append(f"(t.{time} IS NULL OR t.{time} <= EXCLUDED.{time})")
     if skips:
-        differ = [_differs(column) for column in values]
-        if time_column:
-            time = quote(time_column)
-            differ.append(f"t.{time} IS DISTINCT FROM EXCLUDED.{time}")
-        conditions.append(f"({' OR '.join(differ)})")
+        # By their bytes: 1.5 and 1.50 are equal, and not the same; json has no equality at all.
+        here, there = (
+            f"ROW({', '.join(f'{row}.{quote(name)}' for name in names)})::record"
+            for row in ("t", "EXCLUDED")
+        )
+        conditions.append(f"{here} *<> {there}")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"ON CONFLICT ({keys}) DO UPDATE SET {updates}{where}"
-
-
-def _differs(column: FormColumn) -> str:
-    cast = "::text" if column.pg_type.name in _WITHOUT_EQUALITY else ""
-    name = quote(column.name)
-    return f"t.{name}{cast} IS DISTINCT FROM EXCLUDED.{name}{cast}"
 
 
 def _columns(form: RowForm, time_column: str | None) -> list[str]:

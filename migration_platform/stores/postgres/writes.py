@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -296,9 +296,12 @@ def _is_about_values(refusal: Refusal) -> bool:
 
 
 class RowWriter:
-    """Writes rows, some batches under way at a time; `flush` before counting on them."""
+    """Writes rows, some batches under way at a time; `flush` before counting on them.
 
-    statics_taken = parts_expired = 0
+    Of static cells each partition is taken, and counts as no row; one that has none is not written.
+    """
+
+    parts_expired = 0
 
     def __init__(
         self,
@@ -311,10 +314,13 @@ class RowWriter:
     ):
         if again:
             writes.is_fresh = False
-        self.rows_written = self.rows_left_alone = 0
+        self.rows_written = self.rows_left_alone = self.statics_taken = 0
+        self._has_rows = writes.layer.name == "rows"
         self._writes, self._pace, self._on_rejected = writes, pace, on_rejected
         self._rules = plan.rules
-        self._keys = _key_positions(plan, writes.form)
+        names = plan.target.primary_key if self._has_rows else plan.target.partition_key
+        self._keys = [writes.form.names.index(name) for name in names]
+        self._values = [at for at, c in enumerate(writes.form.columns) if not c.is_key]
         self._open: list[_Sent] = []
         self._open_bytes = 0
         self._flying: deque[Future[Outcome]] = deque()
@@ -331,6 +337,8 @@ class RowWriter:
         encode, column, most = writes.encode, writes.time_column, writes.batch_rows
         rules, now_us = self._rules, time.time_ns() // 1000
         for _, values, times, _ in rows:
+            if not self._has_rows and not self._take_statics(values):
+                continue
             try:
                 sent = encode(values)
             except UnholdableRow as why:
@@ -380,8 +388,9 @@ class RowWriter:
             wait(self._flying)
             self._flying.clear()
             raise
-        self.rows_written += outcome.written
-        self.rows_left_alone += outcome.left_alone
+        if self._has_rows:
+            self.rows_written += outcome.written
+            self.rows_left_alone += outcome.left_alone
         for values, why in outcome.rejected:
             self._on_rejected(self._key_of(values), why, True)
 
@@ -390,8 +399,9 @@ class RowWriter:
             try:
                 return batch.result(timeout=1.0)
             except TimeoutError:
+                # It may have ended at this very moment.
                 if batch.done():
-                    raise
+                    return batch.result()
             finally:
                 self._tell_retries()
 
@@ -402,10 +412,12 @@ class RowWriter:
             except Empty:
                 return
 
+    def _take_statics(self, values: bytes) -> bool:
+        cells = split_cells(values, len(self._writes.form.columns))
+        has_any = any(cells[position] is not None for position in self._values)
+        self.statics_taken += has_any
+        return has_any
+
     def _key_of(self, values: bytes) -> list[bytes | None]:
         cells = split_cells(values, len(self._writes.form.columns))
         return [cells[position] for position in self._keys]
-
-
-def _key_positions(plan: Plan, form: RowForm) -> Sequence[int]:
-    return [form.names.index(name) for name in plan.target.primary_key]
