@@ -1,9 +1,11 @@
 """PostgreSQL servers that a test may stop, fill or shut, and plans to copy to them."""
 
 import select
+import signal
 import socket
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -77,11 +79,23 @@ class OwnServer:
 
     def crash(self) -> None:
         """End it at once, as a machine that loses its power does: the next start recovers it."""
-        family = [self.process, *self.process.children(recursive=True)]
-        for process in family:
-            process.kill()
+        family = self._signal(signal.SIGKILL)
         psutil.wait_procs(family, timeout=PATIENCE_SECONDS)
         stack.stop(self.server.name, home=self.home)
+
+    def stand_still(self, seconds: float) -> None:
+        """Stop all of its processes, and let them go on."""
+        self._signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, what: signal.Signals) -> list[psutil.Process]:
+        family = [self.process, *self.process.children(recursive=True)]
+        for process in family:
+            # Some of them come and go.
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(what)
+        return family
 
     def sql(self, text: str, *, user: str = ADMIN) -> list[tuple]:
         """Ask it as somebody who has nothing of ours."""

@@ -144,12 +144,7 @@ def test_a_server_that_stands_still_is_asked_again_once_it_goes_on(
         )  # fmt: skip
         with copying(plan, connection, pg) as copied:
             wait_until(lambda: count(own.sql, plan) > 100, PATIENCE_SECONDS, "rows arrived")
-            family = [own.process, *own.process.children(recursive=True)]
-            for process in family:
-                process.suspend()
-            time.sleep(4)
-            for process in family:
-                process.resume()
+            own.stand_still(4)
             counts = copied.result(PATIENCE_SECONDS * 2)
         assert counts.retries > 0
         assert_whole(plan, counts, connection, pg)

@@ -11,7 +11,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +105,7 @@ def _escape(text: str) -> str:
 
 REQUEST_SECONDS = 30.0
 """How long a request may take until something of its answer comes."""
+_CLOSED = "the connections to the server were closed"
 _CHECK_SECONDS = 5
 _LIMITS = """
     SELECT set_config(name, CASE name WHEN 'lock_timeout' THEN '{lock:.3f}s' ELSE '{check}s' END,
@@ -177,7 +178,7 @@ class Session:
 
     def _refuse_ended(self) -> None:
         if self._ended.is_set():
-            raise PermanentError("the connections to the server were closed")
+            raise PermanentError(_CLOSED)
 
     def lend(self, ask: Callable[[Any], Answer]) -> Answer:
         """Let psycopg's connection be asked; its time is not limited.
@@ -393,6 +394,17 @@ class Lane:
     session: Session
     threads: ThreadPoolExecutor
 
+    def submit(self, do: Callable[..., Answer], *arguments: object) -> "Future[Answer]":
+        """Let its thread do something when it has done what came before.
+
+        Raises:
+            PermanentError: all connections were closed for good.
+        """
+        try:
+            return self.threads.submit(do, *arguments)
+        except RuntimeError as error:
+            raise PermanentError(_CLOSED) from error
+
 
 class Postgres:
     """A process's connections to one server, by what they are used for.
@@ -440,7 +452,7 @@ class Postgres:
         """Close all connections; what is under way on them is given up."""
         self._ended.set()
         for lane in self._lanes.values():
-            lane.threads.shutdown(cancel_futures=True)
+            lane.threads.shutdown()
         for session in self._sessions.values():
             session.close()
 

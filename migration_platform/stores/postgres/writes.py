@@ -141,7 +141,7 @@ class RowWrites:
 
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> "RowWriter":
         """Begin to write; nothing of an earlier writer that failed goes on meanwhile."""
-        wait([lane.threads.submit(_nothing) for lane in self.lanes])
+        wait([lane.submit(_nothing) for lane in self.lanes])
         return RowWriter(self, plan, pace, on_rejected, again=again)
 
     # -- in a lane's thread ----------------------------------------------------------------------
@@ -375,7 +375,7 @@ class RowWriter:
         self._next_lane = (self._next_lane + 1) % len(lanes)
         seconds = self._pace.retry_seconds
         self._flying.append(
-            lane.threads.submit(self._writes.send, lane.session, rows, seconds, self._retried)
+            lane.submit(self._writes.send, lane.session, rows, seconds, self._retried)
         )
 
     def _settle_first(self) -> None:
