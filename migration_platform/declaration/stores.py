@@ -23,8 +23,6 @@ class Abilities:
     """It takes some values for one that have different bytes, such as 1.5 and 1.50 in a key."""
     counters: bool = True
     """A counter is added to, and never set."""
-    static_cells: bool = True
-    """A partition keeps static cells once; else each of its rows repeats them."""
     read_budget: bool = False
     """Reads of the target have a limit of their own, beside that of writes."""
 
@@ -55,6 +53,11 @@ class StoreDeclaration:
     def read_size_per_second(self) -> int | None:
         """The declared limit of what is read of the target, where it is one of its own."""
         return None
+
+    @property
+    def repeats_statics(self) -> bool:
+        """Whether static cells stand in each row of their partition, and not once for it."""
+        return False
 
     @property
     def fingerprinted(self) -> dict[str, object]:

@@ -16,8 +16,8 @@ from migration_platform.plan.model import Layer, Plan, Source, time_of
 class Fidelity:
     """How well one thing arrives: its values, and its writetimes and TTLs, each in a few words.
 
-    `exact` says that each cell has its own writetime and TTL at the target too; of an attribute of
-    DynamoDB, whose item has the times, that its values come back as they were.
+    `exact` says that each cell has its own writetime and TTL at the target too; of a target whose
+    cells have none, that its values come back as they were.
     """
 
     subject: str

@@ -59,6 +59,8 @@ class Table:
     """Whether tokens are what Murmur3 gives: YugabyteDB says so, and hashes keys its own way."""
     view_of: TableName | None = None
     """The base table, where this is a materialized view."""
+    descending: tuple[str, ...] = ()
+    """The clustering columns whose order descends."""
 
     @property
     def primary_key(self) -> tuple[str, ...]:

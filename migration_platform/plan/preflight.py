@@ -257,7 +257,7 @@ def _validate_statics(
 ) -> list[str]:
     statics = {column.name for column in origin.columns if column.is_static}
     problems = []
-    repeats = not migration.target.abilities.static_cells
+    repeats = migration.target.declared.repeats_statics
     for source in sources:
         if source.kind == "constant" or source.is_key or repeats:
             continue

@@ -45,7 +45,8 @@ class PostgresAttributes(NamedAttributes, dg.Model):
     )
     statics: str = Field(
         default=PostgresTarget.statics,
-        description="PostgreSQL: static columns are repeated in each row of their partition.",
+        description="PostgreSQL: repeat static cells in each row of their partition, or keep them "
+        "in a table of their own.",
     )
     writetime_column: str | None = Field(
         default=None,

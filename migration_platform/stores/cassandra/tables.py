@@ -91,6 +91,7 @@ def _to_table(
         tells_elements=not multicell or _tells_elements(connection, name, multicell[0]),
         is_murmur3=_is_murmur3(connection),
         view_of=TableName(name.keyspace, view.base_table_name) if view else None,
+        descending=tuple(c.name for c in table.clustering_key if c.is_reversed),
     )
 
 

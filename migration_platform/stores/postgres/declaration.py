@@ -15,7 +15,9 @@ from migration_platform.declaration.validation import (
     validate_number,
 )
 
-STATICS = ("repeat",)
+STATICS = ("repeat", "table")
+STATICS_SUFFIX = "_statics"
+"""What the name of the table of static columns has behind that of the table of rows."""
 UNCHANGED = ("write", "skip")
 METHODS = ("copy", "values")
 SCANS = ("blocks", "hash_code", "whole")
@@ -69,14 +71,23 @@ class PostgresTarget(StoreDeclaration):
         writes_whole_rows=True,
         folds_equal_values=False,
         counters=False,
-        static_cells=False,
     )
+
+    @property
+    def repeats_statics(self) -> bool:
+        """Whether static cells stand in each row of their partition, or in a table of their own."""
+        return self.statics == "repeat"
 
     @property
     def fingerprinted(self) -> dict[str, object]:
         """The form of every row."""
         types = sorted(self.column_types.items())
         return {"postgres": [types, self.statics, self.writetime_column, self.nul]}
+
+    @property
+    def suffix(self) -> str:
+        """What is behind the name of the table with the static columns; empty if there is none."""
+        return STATICS_SUFFIX if self.statics == "table" else ""
 
     def wrong(self) -> list[str]:
         """Give what is wrong, one sentence each."""
@@ -108,7 +119,7 @@ class PostgresTarget(StoreDeclaration):
         name = migration.target.table
         wrong = [
             *self.wrong(),
-            *validate_identifier("target.table", name.table),
+            *validate_identifier("target.table", name.table + self.suffix),
             *validate_identifier("target.table", name.keyspace or None),
         ]
         if migration.writetime not in ("now", "row_max"):
@@ -137,6 +148,8 @@ class PostgresTarget(StoreDeclaration):
         lines = []
         if self.create:
             lines.append("- **Created** where missing")
+        if self.statics == "table":
+            lines.append(f"- **Static columns** in the table `...{STATICS_SUFFIX}`")
         if self.column_types:
             types = ", ".join(f"`{name}` {text}" for name, text in self.column_types.items())
             lines.append(f"- **Types**: {types}")

@@ -10,13 +10,18 @@ def describe_rows(plan: Plan) -> tuple[Fidelity, ...]:
     """Say of each column, and of a row's times, what arrives as it was."""
     found = []
     statics = {column.name for column in plan.origin.columns if column.is_static}
-    for source in plan.rows.ordered(()):
+    sources = {s.target: s for layer in plan.layers for s in layer.ordered(())}
+    for source in sources.values():
         codec = codec_of(plan, source)
         if codec is None:
             continue
         notes = [_values_of(plan, source), codec.note]
         if source.origin in statics:
-            notes.append("a static cell, repeated in each row of its partition")
+            notes.append(
+                "a static cell, in a table of its own"
+                if source.is_static
+                else "a static cell, repeated in each row of its partition"
+            )
         told = "; ".join(note for note in notes if note)
         shown = str(stored_type(plan.target, source.target))
         found.append(Fidelity(quote(source.target), f"{shown}: {told}", "", exact=codec.exact))

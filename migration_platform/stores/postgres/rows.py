@@ -7,12 +7,12 @@ booleans even have the same bytes. So a row of those alone is passed on as it is
 https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
 
 from migration_platform.cql.conversion import Converter
-from migration_platform.cql.rows import NULL, join_cells, split_cells
+from migration_platform.cql.rows import INT32, split_cells
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Plan, Source
 from migration_platform.stores.interface import Cells
@@ -75,41 +75,81 @@ def compile_row_encoder(form: RowForm) -> Callable[[bytes], bytes]:
     Raises (the built function):
         UnholdableRow: PostgreSQL cannot hold a value.
     """
-    count = len(form.columns)
-    steps = [(at, c.name, c.codec.encode) for at, c in enumerate(form.columns) if c.codec.encode]
+    steps = {at: c.codec.encode for at, c in enumerate(form.columns) if c.codec.encode}
     if not steps:
         return lambda values: values
+    convert, names = _compile_conversion(steps), form.names
 
     def encode(values: bytes) -> bytes:
-        cells = split_cells(values, count)
-        for at, name, step in steps:
-            cell = cells[at]
-            if cell is not None:
-                try:
-                    cells[at] = step(cell)
-                except UnholdableValue as why:
-                    raise UnholdableRow(f"column {quote(name)}: {why}") from why
-        return join_cells(cells, NULL)
+        try:
+            return convert(values)
+        except UnholdableValue as why:
+            cells = split_cells(values, len(names))
+            raise UnholdableRow(_find_cause(steps, names, cells, why)) from why
 
     return encode
 
 
+def _find_cause(
+    steps: Mapping[int, Converter], names: Sequence[str], cells: Cells, why: UnholdableValue
+) -> str:
+    """Say which of a row's values PostgreSQL cannot hold."""
+    for at, step in steps.items():
+        cell = cells[at]
+        try:
+            if cell is not None:
+                step(cell)
+        except UnholdableValue as cause:
+            return _told(names[at], cause)
+    return str(why)
+
+
+def _told(column: str, why: object) -> str:
+    """Say of a column what PostgreSQL cannot hold; the way out names an attribute of the column."""
+    return f"column {quote(column)}: {str(why).replace('.NAME.', f'.{column}.')}"
+
+
 def compile_row_decoder(form: RowForm) -> Callable[[bytes], bytes]:
     """Build what turns a row of a binary copy into its cells."""
-    count = len(form.columns)
-    steps = [(at, c.codec.decode) for at, c in enumerate(form.columns) if c.codec.decode]
+    steps = {at: c.codec.decode for at, c in enumerate(form.columns) if c.codec.decode}
     if not steps:
         return lambda row: row[2:]
+    convert = _compile_conversion(steps)
+    return lambda row: convert(row[2:])
 
-    def decode(row: bytes) -> bytes:
-        cells = split_cells(row[2:], count)
-        for at, step in steps:
-            cell = cells[at]
-            if cell is not None:
-                cells[at] = step(cell)
-        return join_cells(cells, NULL)
 
-    return decode
+def _compile_conversion(steps: Mapping[int, Converter]) -> Converter:
+    """Build what converts some of a row's cells, and passes on what lies between them as it is.
+
+    It is written out cell by cell: a loop over the cells, and cutting each of them out, would cost
+    as much again as the conversions.
+    """
+    body = []
+    for cell in range(max(steps) + 1):
+        body.append("size, = unpack(data, at)")
+        if cell in steps:
+            body += [
+                "at += 4",
+                "if size >= 0:",
+                f"    value = step_{cell}(data[at:at + size])",
+                "    parts += (data[start:at - 4], pack(len(value)), value)",
+                "    start = at = at + size",
+            ]
+        else:
+            body.append("at += 4 + size if size > 0 else 4")
+    lines = [
+        "def convert(data):",
+        "    at = start = 0",
+        "    parts = []",
+        *(f"    {line}" for line in body),
+        "    parts.append(data[start:])",
+        "    return join(parts)",
+    ]
+    scope: dict = {"unpack": INT32.unpack_from, "pack": INT32.pack, "join": b"".join}
+    scope |= {f"step_{cell}": step for cell, step in steps.items()}
+    # The text is made of numbers only, never of a name or a value that came from outside.
+    exec("\n".join(lines), scope)  # noqa: S102
+    return scope["convert"]
 
 
 def row_head(values: int) -> bytes:
@@ -157,9 +197,9 @@ def compile_rejection(form: RowForm) -> Callable[[Cells], str]:
                 if column.codec.encode:
                     column.codec.encode(cell)
             except UnholdableValue as why:
-                return f"column {quote(column.name)}: {why}"
+                return _told(column.name, why)
             if column.codec.refuses and (told := column.codec.refuses(cell)):
-                return f"column {quote(column.name)}: {told}"
+                return _told(column.name, told)
         return ""
 
     return reject

@@ -5,6 +5,7 @@ has the CQL type that is nearest to PostgreSQL's, and the engine converts the va
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from migration_platform.cql.types import CqlType, freeze, parse_type
 from migration_platform.declaration.migration import Migration
@@ -39,8 +40,10 @@ def declared_in(migration: Migration) -> PostgresTarget:
     return declared
 
 
-def shape_found(migration: Migration, origin: Table, found: PgTable, name: PgName) -> Table:
-    """Give a table that is there as the engine sees it."""
+def shape_found(
+    migration: Migration, origin: Table, found: PgTable, statics: PgTable | None, name: PgName
+) -> Table:
+    """Give a table that is there as the engine sees it, with the columns of the one of statics."""
     filled = filled_columns(migration.columns, origin)
     constants = migration.columns.constants
     columns = []
@@ -49,11 +52,19 @@ def shape_found(migration: Migration, origin: Table, found: PgTable, name: PgNam
         text = "" if column.name in constants else filled.get(column.name, ("", False))[0]
         cql_type = _as_cql(text, column.pg_type, is_key=is_key)
         columns.append(Column(column.name, str(cql_type), stored=column.pg_type))
+    for column in statics.columns if statics else ():
+        if column.name not in {each.name for each in columns}:
+            text = filled.get(column.name, ("", False))[0]
+            cql_type = _as_cql(text, column.pg_type, is_key=False)
+            columns.append(
+                Column(column.name, str(cql_type), is_static=True, stored=column.pg_type)
+            )
     names = {source: target for target, source in _by_target(migration, origin).items()}
     wanted = [names.get(each, each) for each in origin.partition_key]
     partition = tuple(each for each in found.primary_key if each in wanted) or found.primary_key
     rest = tuple(each for each in found.primary_key if each not in partition)
-    return _table(name, found.table_id, columns, partition, rest)
+    ids = [each.table_id for each in (found, statics) if each]
+    return _table(name, " ".join(ids), columns, partition, rest)
 
 
 def _by_target(migration: Migration, origin: Table) -> dict[str, str]:
@@ -98,14 +109,17 @@ def shape_created(
     if wrong:
         raise DeclarationError(f"{'; '.join(wrong)}: rename it in columns.rename")
     columns = []
-    for each, (text, _) in filled.items():
+    for each, (text, is_static) in filled.items():
         cql_type = freeze(parse_type(text)) if parse_type(text).is_multicell else parse_type(text)
         is_key = each in key
         chosen = declared.column_types.get(each) or offered_types(cql_type, is_key=is_key)[0]
-        columns.append(Column(each, str(cql_type), stored=resolve(chosen)))
+        is_static = is_static and not declared.repeats_statics
+        columns.append(Column(each, str(cql_type), is_static, stored=resolve(chosen)))
     if declared.writetime_column:
         columns.append(Column(declared.writetime_column, "bigint", stored=resolve("bigint")))
-    return _table(name, "", columns, partition, rest)
+    rename = migration.columns.rename
+    descending = tuple(rename.get(each, each) for each in origin.descending)
+    return replace(_table(name, "", columns, partition, rest), descending=descending)
 
 
 def _table(
@@ -129,12 +143,13 @@ def _table(
     )
 
 
-def to_created(table: Table) -> list[PgColumn]:
-    """Give the columns of a table that is to be created."""
-    key = table.primary_key
+def to_created(table: Table, time_column: str | None, *, statics: bool) -> list[PgColumn]:
+    """Give the columns of a table that is to be created: of rows, or of static cells."""
+    key = table.partition_key if statics else table.primary_key
     return [
         PgColumn(each.name, stored_type(table, each.name), each.name in key)
         for each in table.columns
+        if each.name in key or each.is_static == statics or each.name == time_column
     ]
 
 
@@ -158,10 +173,10 @@ def codec_of(plan: Plan, source: Source) -> Codec | None:
 # -- what does not fit ---------------------------------------------------------------------------
 
 
-def validate_rows(plan: Plan, found: PgTable | None) -> list[str]:
-    """Refuse rows that the table could never have."""
+def validate_rows(plan: Plan, found: PgTable | None, statics: PgTable | None) -> list[str]:
+    """Refuse rows that the tables could never have."""
     declared = declared_in(plan.migration)
-    sources = plan.rows.sources
+    sources = {source.target: source for layer in plan.layers for source in layer.sources}.values()
     filled = {source.target for source in sources}
     problems = [
         f"column {quote(source.target)}: "
@@ -188,7 +203,14 @@ def validate_rows(plan: Plan, found: PgTable | None) -> list[str]:
             )
     if len(plan.target.columns) > MAX_COLUMNS:
         problems.append(f"{plan.target.name} would have more than {MAX_COLUMNS:,} columns")
-    return [*problems, *(_validate_found(plan, found, filled) if found else ())]
+    for table, key in ((found, plan.target.primary_key), (statics, plan.target.partition_key)):
+        problems += _validate_found(plan, table, filled) if table else ()
+        if table and set(table.primary_key) != set(key):
+            problems.append(
+                f"{table.name} has the primary key {', '.join(map(quote, table.primary_key))}, but "
+                f"its rows need {', '.join(map(quote, key))}"
+            )
+    return problems
 
 
 def _validate_found(plan: Plan, found: PgTable, filled: set[str]) -> list[str]:

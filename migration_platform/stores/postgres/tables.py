@@ -233,36 +233,43 @@ def may_make_temporary(connection: Postgres) -> bool:
     return _rows(connection.session("questions"), asked) == [("true",)]
 
 
-def create_table(
-    connection: Postgres,
+def write_create_table(
     name: PgName,
     columns: Sequence[PgColumn],
     partition_key: Sequence[str],
-    clustering_columns: Sequence[str],
-) -> None:
-    """Create a table, and its schema where that is missing too.
+    clustering: Sequence[tuple[str, bool]],
+    *,
+    by_hash: bool,
+) -> str:
+    """Write what creates a table; `clustering` says of each column whether its order descends.
 
-    YugabyteDB distributes rows by the hash of the partition key, as Cassandra does.
+    YugabyteDB distributes rows `by_hash` of the partition key, as Cassandra does. PostgreSQL knows
+    no order of a key, and can read one in both directions.
     https://docs.yugabyte.com/stable/api/ysql/the-sql-language/statements/ddl_create_table/
-
-    Raises:
-        Refusal, LostConnectionError: it was refused.
     """
     parts = [
         f"{quote(each.name)} {each.pg_type}" + (" NOT NULL" if each.not_null else "")
         for each in columns
     ]
     partition = ", ".join(map(quote, partition_key))
-    key = [partition, *map(quote, clustering_columns)]
-    if connection.is_yugabyte:
-        key = [f"({partition}) HASH", *(f"{quote(each)} ASC" for each in clustering_columns)]
+    key = [partition, *(quote(each) for each, _ in clustering)]
+    if by_hash:
+        orders = (f"{quote(each)} {'DESC' if down else 'ASC'}" for each, down in clustering)
+        key = [f"({partition}) HASH", *orders]
     parts.append(f"PRIMARY KEY ({', '.join(key)})")
+    return f"CREATE TABLE IF NOT EXISTS {quote_name(name)} ({', '.join(parts)})"
+
+
+def create_table(connection: Postgres, name: PgName, statement: str) -> None:
+    """Create a table, and its schema where that is missing too.
+
+    Raises:
+        Refusal, LostConnectionError: it was refused.
+    """
     session = connection.session("questions")
     if not has_schema(connection, name.schema):
         session.run(f"CREATE SCHEMA IF NOT EXISTS {quote(name.schema)}", seconds=_DDL_SECONDS)
-    session.run(
-        f"CREATE TABLE IF NOT EXISTS {quote_name(name)} ({', '.join(parts)})", seconds=_DDL_SECONDS
-    )
+    session.run(statement, seconds=_DDL_SECONDS)
 
 
 def create_index(session: Session, table: PgName, index: Index) -> None:

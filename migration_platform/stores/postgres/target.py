@@ -21,6 +21,7 @@ from migration_platform.stores.interface import (
 )
 from migration_platform.stores.postgres import rows
 from migration_platform.stores.postgres.connection import Postgres
+from migration_platform.stores.postgres.declaration import STATICS_SUFFIX
 from migration_platform.stores.postgres.names import PgName
 from migration_platform.stores.postgres.reads import PgKeyReader, RowDeletes, TableReader
 from migration_platform.stores.postgres.retries import patiently
@@ -43,6 +44,7 @@ from migration_platform.stores.postgres.tables import (
     may_make_temporary,
     missing_rights,
     schemas_of,
+    write_create_table,
 )
 from migration_platform.stores.postgres.types import resolve_type
 from migration_platform.stores.postgres.writes import RowWrites, TimeColumn
@@ -53,10 +55,11 @@ OLDEST_VERSION = 140_000
 
 @dataclass(frozen=True)
 class Found:
-    """The name of the table, and the table if it is there."""
+    """The name of the table, and the table if it is there; likewise the one of static cells."""
 
     name: PgName
     table: PgTable | None
+    statics: PgTable | None = None
 
 
 class TableTarget(Target):
@@ -64,7 +67,7 @@ class TableTarget(Target):
 
     def __init__(self, connection: Postgres):
         self.connection = connection
-        self._table: PgTable | None = None
+        self._tables: dict[PgName, PgTable] = {}
 
     def find_table(self, migration: Migration) -> tuple[Found, list[str]]:
         """Look for the table; refuse one that is not there and is not to be created.
@@ -90,7 +93,13 @@ class TableTarget(Target):
                 f"{name} has no primary key, by which rows are written once: add one "
                 "(ALTER TABLE ... ADD PRIMARY KEY)"
             )
-        return Found(name, table), wrong
+        statics = None
+        if declared.suffix:
+            of_statics = PgName(name.schema, name.table + declared.suffix)
+            statics = find_table(
+                self.connection, of_statics, retry_seconds=migration.retry_seconds, on_retry=_nobody
+            )
+        return Found(name, table, statics), wrong
 
     def _resolve(self, migration: Migration) -> PgName:
         """Say which table is meant: the schema may be the store's, or a database's name instead."""
@@ -119,8 +128,14 @@ class TableTarget(Target):
         """
         if found is None:
             return None
-        if found.table is not None:
-            return shape_found(migration, origin, found.table, found.name)
+        declared = declared_in(migration)
+        lacks_statics = (
+            bool(declared.suffix)
+            and found.statics is None
+            and any(column.is_static for column in origin.columns)
+        )
+        if found.table is not None and not (lacks_statics and declared.create):
+            return shape_found(migration, origin, found.table, found.statics, found.name)
 
         def resolve(text: str) -> Any:
             session = self.connection.session("questions")
@@ -134,24 +149,31 @@ class TableTarget(Target):
     def validate(self, plan: Plan, origin: Origin, found: Found | None) -> list[str]:
         """Refuse rows that the table could never have."""
         del origin
-        return validate_rows(plan, found.table if found else None)
+        found = found or Found(_name_of(plan), None)
+        if not found.table or not plan.target.table_id:
+            return validate_rows(plan, None, None)
+        return validate_rows(plan, found.table, found.statics)
 
     def validate_use(self, plan: Plan, uses: Uses) -> Iterator[str]:
         """Give the rights that the user does not have."""
         if not plan.target.table_id:
             return
-        table, migration = self._open(plan), plan.migration
+        migration = plan.migration
         rights = ["SELECT"]
         if uses.copying:
             rights += ["INSERT", "UPDATE"]
         if "extra" in migration.repair:
             rights.append("DELETE")
-        missing = self._ask(lambda: missing_rights(self.connection, table, rights), migration)
-        if missing:
-            yield (
-                f"the user may not {', '.join(missing)} on {table.name}; "
-                f"GRANT {', '.join(missing)} ON {table.name} TO that user"
+        for layer in plan.layers:
+            table = self._open(plan, layer.name)
+            missing = self._ask(
+                lambda table=table: missing_rights(self.connection, table, rights), migration
             )
+            if missing:
+                yield (
+                    f"the user may not {', '.join(missing)} on {table.name}; "
+                    f"GRANT {', '.join(missing)} ON {table.name} TO that user"
+                )
         if uses.copying and self._method(plan) == "copy":
             may = self._ask(lambda: may_make_temporary(self.connection), migration)
             if not may:
@@ -167,18 +189,24 @@ class TableTarget(Target):
         Raises:
             PermanentError, TransientError: it was refused.
         """
-        name = _name_of(plan)
-        report(f"creating {name}")
-        self._ask(
-            lambda: create_table(
-                self.connection,
+        table, column = plan.target, declared_in(plan.migration).writetime_column
+        for layer in plan.layers:
+            name, statics = _name_of(plan, layer.name), layer.name == "statics"
+            clustering = [(each, each in table.descending) for each in table.clustering_columns]
+            statement = write_create_table(
                 name,
-                to_created(plan.target),
-                plan.target.partition_key,
-                plan.target.clustering_columns,
-            ),
-            plan.migration,
-        )
+                to_created(table, column, statics=statics),
+                table.partition_key,
+                [] if statics else clustering,
+                by_hash=self.connection.is_yugabyte,
+            )
+            report(f"creating {name}")
+            self._ask(
+                lambda name=name, statement=statement: create_table(
+                    self.connection, name, statement
+                ),
+                plan.migration,
+            )
 
     def empty(self, plan: Plan, pace: Pace) -> None:
         """Empty the table.
@@ -187,7 +215,11 @@ class TableTarget(Target):
             PermanentError, TransientError: it was refused.
         """
         session = self.connection.session("questions")
-        patiently(lambda: empty_table(session, _name_of(plan)), pace.retry_seconds, pace.on_retry)
+        for layer in plan.layers:
+            name = _name_of(plan, layer.name)
+            patiently(
+                lambda name=name: empty_table(session, name), pace.retry_seconds, pace.on_retry
+            )
 
     def finish(self, plan: Plan, report: Callable[[str], None]) -> None:
         """Create the declared indexes that are missing.
@@ -215,7 +247,7 @@ class TableTarget(Target):
             "table_is_created": not plan.target.table_id,
         }
         if plan.target.table_id:
-            table = self._open(plan)
+            table = self._open(plan, "rows")
             told["scan"] = self._scan(plan)
             lines = list(table.notes)
             if table.row_security:
@@ -229,7 +261,7 @@ class TableTarget(Target):
         sources, declared = layer.ordered(()), declared_in(plan.migration)
         return RowWrites(
             self.connection,
-            _name_of(plan),
+            _name_of(plan, layer.name),
             layer,
             build_row_form(plan, sources),
             sources,
@@ -243,16 +275,17 @@ class TableTarget(Target):
 
     def prepare_ranges(self, plan: Plan, selection: Selection) -> TableReader:
         """Prepare the scans of the table's pieces."""
-        table, scan = self._open(plan), self._scan(plan)
+        table, scan = self._open(plan, _layer_of(selection)), self._scan(plan)
         columns = plan.target.partition_key if scan == "hash_code" else ()
         form = _form_of(plan, selection)
-        return TableReader(self.connection, _name_of(plan), table.oid, form, scan, columns)
+        return TableReader(self.connection, table.name, table.oid, form, scan, columns)
 
     def prepare_keys(self, plan: Plan, selection: Selection, keys: KeyForm) -> PgKeyReader:
         """Prepare the read of single rows."""
         form = _form_of(plan, selection)
         columns = tuple(form.columns[form.names.index(name)] for name in selection.key_names)
-        return PgKeyReader(self.connection, _name_of(plan), form, keys, columns)
+        name = _name_of(plan, _layer_of(selection))
+        return PgKeyReader(self.connection, name, form, keys, columns)
 
     def prepare_deletes(
         self,
@@ -275,19 +308,20 @@ class TableTarget(Target):
         declared = declared_in(plan.migration).scan
         return declared or ("hash_code" if self.connection.is_yugabyte else "blocks")
 
-    def _open(self, plan: Plan) -> PgTable:
-        """Give the table as it is; it is described once in a process.
+    def _open(self, plan: Plan, layer: str) -> PgTable:
+        """Give a layer's table as it is; it is described once in a process.
 
         Raises:
             PreflightError: there is no such table any more.
         """
-        if self._table is None:
+        name = _name_of(plan, layer)
+        if name not in self._tables:
             seconds = plan.migration.retry_seconds
-            name = _name_of(plan)
-            self._table = find_table(self.connection, name, retry_seconds=seconds, on_retry=_nobody)
-            if self._table is None:
+            found = find_table(self.connection, name, retry_seconds=seconds, on_retry=_nobody)
+            if found is None:
                 raise PreflightError(f"there is no table {name} any more")
-        return self._table
+            self._tables[name] = found
+        return self._tables[name]
 
 
 def _nobody(error: BaseException) -> None:
@@ -303,9 +337,14 @@ def _validate_server(connection: Postgres, store: str) -> list[str]:
     ]
 
 
-def _name_of(plan: Plan) -> PgName:
+def _name_of(plan: Plan, layer: str = "rows") -> PgName:
     name = plan.target.name
-    return PgName(name.keyspace, name.table)
+    suffix = STATICS_SUFFIX if layer == "statics" else ""
+    return PgName(name.keyspace, name.table + suffix)
+
+
+def _layer_of(selection: Selection) -> str:
+    return "statics" if selection.statics else "rows"
 
 
 def _time_column(plan: Plan) -> TimeColumn | None:
