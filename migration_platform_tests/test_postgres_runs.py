@@ -159,6 +159,6 @@ def test_a_plan_and_the_tables_page_name_the_types_that_postgres_has(customers: 
 
     ((_, told),) = run.materializations(plan).items()
     assert "| score | double precision | score (double) |" in told["columns"]
-    assert re.fullmatch(r"PostgreSQL \d+(\.\d+)+", told["server"])
+    assert re.fullmatch(r"PostgreSQL: PostgreSQL \d+(\.\d+)+", told["server"])
     schema = customers.table_metadata()["dagster/column_schema"]
     assert {column.name: column.type for column in schema.columns}["score"] == "double precision"

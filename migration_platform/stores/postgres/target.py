@@ -242,7 +242,7 @@ class TableTarget(Target):
         # What it was compiled with, and for which machine, follows.
         version = self.connection.version.partition(" on ")[0]
         told: dict[str, Any] = {
-            "server": f"YugabyteDB: {version}" if self.connection.is_yugabyte else version,
+            "server": f"{self.connection.product}: {version}",
             "method": self._method(plan),
             "table_is_created": not plan.target.table_id,
         }
