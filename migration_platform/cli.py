@@ -12,8 +12,11 @@ import click
 
 from migration_platform.analyse_command import analyse
 from migration_platform.cdm.properties import JOBS
+from migration_platform.launch_command import launch
 from migration_platform.local import LocalStackError
 from migration_platform.local.servers import SERVERS
+from migration_platform.new_command import new
+from migration_platform.report_command import report
 from migration_platform.run_commands import COMMANDS
 
 
@@ -22,7 +25,7 @@ def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
 
 
-for command in (analyse, *COMMANDS):
+for command in (new, analyse, launch, report, *COMMANDS):
     main.add_command(command)
 
 

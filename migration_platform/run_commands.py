@@ -52,8 +52,8 @@ def status(
     """
     if migration is None and (run_id is not None or failed):
         raise click.UsageError("--run and --failed need a MIGRATION.")
-    with _declared(project, migration) as found:
-        told = [_read_migration(each, tables) for each, tables in found]
+    with open_declared(project, migration) as found:
+        told = [read_migration(each, tables) for each, tables in found]
         if migration is None or not (failed or run_id is not None):
             _show(told, as_json, lambda: _print_runs(told, None if migration else NEWEST))
             return
@@ -84,7 +84,7 @@ def rate(migration: str, reset: bool, project: Path, **limits: int | None) -> No
     given = {name: value for name, value in limits.items() if value is not None}
     if reset and given:
         raise click.UsageError("--default takes all limits back; leave the others out.")
-    with _declared(project, migration) as found:
+    with open_declared(project, migration) as found:
         ((declared, tables),) = found
         if reset or given:
             tables.ensure()
@@ -118,7 +118,7 @@ COMMANDS: Sequence[click.Command] = (status, rate, pause, go_on)
 def _set_paused(project: Path, migration: str, *, paused: bool) -> None:
     from migration_platform.runs import control
 
-    with _declared(project, migration) as found:
+    with open_declared(project, migration) as found:
         ((declared, tables),) = found
         tables.ensure()
         control.set_paused(tables.tables, declared.migration, paused=paused)
@@ -128,17 +128,22 @@ def _set_paused(project: Path, migration: str, *, paused: bool) -> None:
 # -- reading -------------------------------------------------------------------------------------
 
 
-class _Tables:
+class Tables:
     """The tracking tables of a migration, where they exist already."""
 
     def __init__(self, declared: "DeclaredMigration", connection: Any):
         from migration_platform.runs.tracking_tables import tables_of
 
         self._migration = declared.migration
-        self._connection = connection
+        self.connection = connection
         self.tables = tables_of(connection, declared.migration, ASK_SECONDS)
 
     def ensure(self) -> None:
+        """Make sure of the tables.
+
+        Raises:
+            MigrationError: the migration is not tracked, or they cannot be made.
+        """
         from migration_platform.errors import DeclarationError
         from migration_platform.runs.control import CONTROL_TABLES
         from migration_platform.runs.tracking_tables import open_tables
@@ -148,15 +153,23 @@ class _Tables:
                 f"{self._migration.name} declares tracking: false, and runs that are not tracked "
                 "follow no command; take that away"
             )
-        open_tables(self._connection, self._migration, CONTROL_TABLES)
+        open_tables(self.connection, self._migration, CONTROL_TABLES)
 
-    def read(self, table: str, **key: Any) -> list[dict[str, Any]]:
-        keyspace = self._connection.cluster.metadata.keyspaces.get(self.tables.keyspace)
+    def columns(self, table: str) -> Sequence[str]:
+        """Name the columns of a table; none if it is not there."""
+        keyspace = self.connection.cluster.metadata.keyspaces.get(self.tables.keyspace)
         if keyspace is None or table not in keyspace.tables:
-            return []
-        return self.tables.read(table, **key)
+            return ()
+        return tuple(keyspace.tables[table].columns)
+
+    def read(
+        self, table: str, *, chosen: Sequence[str] = ("*",), **key: Any
+    ) -> list[dict[str, Any]]:
+        """Read rows by their key, or the first columns of it; none of a table that is not there."""
+        return self.tables.read(table, chosen=chosen, **key) if self.columns(table) else []
 
     def control(self) -> Any:
+        """Read what is set for the migration."""
         from migration_platform.runs.control import Control, read_control
 
         if not self.read("run_control"):
@@ -164,15 +177,16 @@ class _Tables:
         return read_control(self.tables, self._migration)
 
     def describe(self, declared: "DeclaredMigration") -> str:
+        """Say at which rate runs work."""
         from migration_platform.runs.control import describe_control
 
         return describe_control(self.control(), declared.migration)
 
 
 @contextmanager
-def _declared(
+def open_declared(
     project: Path, wanted: str | None
-) -> Iterator[list[tuple["DeclaredMigration", _Tables]]]:
+) -> Iterator[list[tuple["DeclaredMigration", Tables]]]:
     """Give the migrations with their tables; what goes wrong is one sentence."""
     from contextlib import ExitStack
 
@@ -187,7 +201,7 @@ def _declared(
                 target: stack.enter_context(Connection(target))
                 for target in dict.fromkeys(each.cluster for each in found)
             }
-            yield [(each, _Tables(each, connections[each.cluster])) for each in found]
+            yield [(each, Tables(each, connections[each.cluster])) for each in found]
     except MigrationError as error:
         raise click.ClickException(str(error)) from error
 
@@ -198,11 +212,18 @@ def _key(declared: "DeclaredMigration") -> str:
     return migration_key(declared.migration)
 
 
-def _read_migration(declared: "DeclaredMigration", tables: _Tables) -> dict[str, Any]:
+def read_migration(declared: "DeclaredMigration", tables: Tables) -> dict[str, Any]:
+    """Give a migration's tracked runs, the newest first, and what is set for it."""
     table_name, key = declared.migration.target.table.table, _key(declared)
-    owners = {row["run_id"]: row for row in tables.read("migration_runs")}
+    found = tables.read("cdm_run_info", table_name=table_name)
+    # Read behind them: whose a run is, is noted before the run itself.
+    owners = {
+        row["run_id"]: row
+        for row in tables.read("migration_runs")
+        if row["table_name"] == table_name
+    }
     runs = []
-    for row in tables.read("cdm_run_info", table_name=table_name):
+    for row in found:
         owner = owners.get(row["run_id"])
         # Tables of other keyspaces have the same name here; runs of other programs have no owner.
         if owner is None or owner["migration"] == key:
@@ -229,19 +250,28 @@ def _newest_of_each_kind(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
 
 def _choose_runs(told: Mapping[str, Any], run_id: int | None) -> list[dict[str, Any]]:
     """Give the run that is named, else the newest of each kind, the newest first."""
-    chosen = (
+    return (
         _newest_of_each_kind(told["runs"])
-        if run_id is None
-        else [run for run in told["runs"] if run["run_id"] == run_id]
+        if told["runs"] and run_id is None
+        else [choose_run(told, run_id)]
     )
-    if chosen:
-        return chosen
+
+
+def choose_run(told: Mapping[str, Any], run_id: int | None) -> dict[str, Any]:
+    """Give the run that is named, else the newest.
+
+    Raises:
+        ClickException: there is none.
+    """
+    for run in told["runs"]:
+        if run_id is None or run["run_id"] == run_id:
+            return run
     known = ", ".join(str(run["run_id"]) for run in told["runs"][:NEWEST]) or "none yet"
     asked = "has no tracked run" if run_id is None else f"has no run {run_id}"
     raise click.ClickException(f"{told['migration']} {asked}; the newest are {known}")
 
 
-def _read_details(tables: _Tables, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _read_details(tables: Tables, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give a run's ranges in the order of tokens, each with the reason why it is not done."""
     key = {"table_name": run["table_name"], "run_id": run["run_id"]}
     rows = sorted(tables.read("cdm_run_details", **key), key=lambda row: row["token_min"])

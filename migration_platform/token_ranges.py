@@ -13,6 +13,8 @@ from functools import lru_cache
 
 from cassandra.metadata import Murmur3Token
 
+from migration_platform.errors import DeclarationError
+
 MIN_TOKEN = -(2**63)
 MAX_TOKEN = 2**63 - 1
 MAX_RANGES = 1024
@@ -103,6 +105,39 @@ def range_of_key(key: str) -> TokenRange:
     if token_range.key != key:
         raise ValueError(f"'{key}' names no token range; did you mean '{token_range.key}'?")
     return token_range
+
+
+def find_ranges(text: str, count: int) -> tuple[TokenRange, ...]:
+    """Give the slices of a ring of `count` that a person means, however they are written.
+
+    `all` is the whole ring, `7`, `7-of-64` and `07-of-64` are one slice, and two of those joined
+    by `...` are all from the first to the last. Dagster itself takes padded names alone.
+
+    Raises:
+        DeclarationError: no such slices are there.
+    """
+    ring = split_ring(count)
+    if text.strip().lower() == "all":
+        return ring
+    ends = [_index_of(part, ring) for part in re.split(r"\s*\.{2,3}\s*", text.strip())]
+    if len(ends) > 2:
+        raise DeclarationError(f"{text} names {len(ends)} ranges; write the first and the last")
+    first, last = ends[0], ends[-1]
+    if first > last:
+        raise DeclarationError(
+            f"{text} ends before it begins; write {ring[last].key}...{ring[first].key}"
+        )
+    return ring[first : last + 1]
+
+
+def _index_of(text: str, ring: tuple[TokenRange, ...]) -> int:
+    found = re.fullmatch(r"(\d{1,9})(?:-of-(\d{1,9}))?", text)
+    index = int(found[1]) if found else len(ring)
+    if found is None or index >= len(ring) or (found[2] and int(found[2]) != len(ring)):
+        names = dict.fromkeys(ring[at].key for at in (0, -1))
+        valid = " to ".join(names)
+        raise DeclarationError(f"{text or 'nothing'} names no range; valid are all, and {valid}")
+    return index
 
 
 def index_of_token(ends: Sequence[int], token: int) -> int:

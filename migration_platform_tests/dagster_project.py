@@ -45,6 +45,7 @@ from dagster_shared.serdes.objects import package_entry
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.demo.sample import ORIGIN_TABLE, TARGET_TABLE, create_tables, fill_origin
+from migration_platform.errors import DeclarationError
 from migration_platform.runs.control import CONTROL_TABLES
 from migration_platform.runs.tracking_tables import TrackingTables, open_tables
 from migration_platform.stores.cassandra.connection import Connection
@@ -377,13 +378,11 @@ def make_project(folder: Path, *, cassandra_port: int, kafka_port: int | None = 
 
 
 def refusal(project: Project) -> str:
-    """Load a project that cannot be loaded; gives the message below Dagster's own."""
-    with pytest.raises(Exception, match="Error while") as caught:
+    """Load a project with one wrong declaration; gives what is said of it, behind its file."""
+    with pytest.raises(DeclarationError, match=r"^[^ ]*defs\.yaml: ") as caught:
         project.load()
-    cause: BaseException = caught.value
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause)
+    assert caught.value.__cause__ is None
+    return str(caught.value).partition(": ")[2]
 
 
 @dataclass(frozen=True)

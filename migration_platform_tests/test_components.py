@@ -317,7 +317,7 @@ def test_a_password_in_a_file_is_refused_without_repeating_it(
         "stores", "Stores", cassandra={"sunbird": {"username": "u", "password": password}}
     )
 
-    with pytest.raises(Exception, match="Error while") as caught:
+    with pytest.raises(DeclarationError, match="password must be a block with env: ") as caught:
         project.load()
 
     shown = project.run_dg("list", "defs", "--json").output

@@ -24,7 +24,7 @@ from migration_platform.components.table.migration import TableMigration
 from migration_platform.components.table.naming import build_job
 from migration_platform.cql.names import TableName, quote
 from migration_platform.declaration.migration import Migration
-from migration_platform.errors import DeclarationError, PreflightError
+from migration_platform.errors import PreflightError
 from migration_platform.local.stack import Running
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform_tests.dagster_project import (
@@ -33,6 +33,7 @@ from migration_platform_tests.dagster_project import (
     RANGES,
     Project,
     make_project,
+    refusal,
 )
 from migration_platform_tests.tables import create_table, fill
 
@@ -86,16 +87,6 @@ def targets(project: Project) -> set[str]:
     """The tables that are migrated: those whose assets have a diff."""
     names = {key.path[-1] for key in project.load().resolve_asset_graph().get_all_asset_keys()}
     return {name.removesuffix("_diff") for name in names if name.endswith("_diff")}
-
-
-def refusal(project: Project) -> str:
-    with pytest.raises(Exception, match="Error while") as caught:
-        project.load()
-    cause: BaseException = caught.value
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    assert isinstance(cause, DeclarationError)
-    return str(cause)
 
 
 @pytest.fixture

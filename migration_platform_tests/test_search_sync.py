@@ -1164,7 +1164,7 @@ def resource(
 def test_what_does_not_fit_in_a_declaration_is_refused(
     tmp_path: Path, attributes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(Exception, match="Error while") as caught:
+    with pytest.raises(DeclarationError, match=r"defs\.yaml: ") as caught:
         declared(tmp_path, **attributes)
 
     told = "".join(traceback.format_exception(caught.value))

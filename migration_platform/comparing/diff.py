@@ -6,6 +6,7 @@ tables' partition keys differ, one scan of the whole target serves every range o
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,16 +40,11 @@ def diff_ranges(
     target's key does not tell the origin's row.
     """
     started_us = now_us()
-    heard = _Heard(pool, on_retry)
-    sums, errors = _add_up(heard, plan, ranges, on_progress, winners)
-    differing = frozenset(
-        slot
-        for slot in sums["origin"].sums.keys() | sums["target"].sums.keys()
-        if sums["origin"].sums.get(slot, 0) != sums["target"].sums.get(slot, 0)
-    )
-    suspects = _find_suspects(plan, ranges, differing, sums)
+    heard = Heard(pool, on_retry)
+    scanned = scan_ranges(heard, plan, ranges, on_progress, winners)
+    sums, errors = scanned.sums, scanned.errors
     for token_range in ranges:
-        if token_range.index in errors or token_range.index not in suspects:
+        if token_range.index in errors or token_range.index not in scanned.suspects:
             rows = sums["origin"].rows[token_range.index]
             yield RangeVerdict(
                 token_range=token_range,
@@ -60,11 +56,42 @@ def diff_ranges(
                 else rows,
                 error=errors.get(token_range.index, ""),
             )
-    looked_into = [r for r in ranges if r.index in suspects and r.index not in errors]
-    if looked_into:
-        yield from _look_into(
-            heard, plan, looked_into, differing, sums, started_us, on_progress, winners
-        )
+    if looked_into := scanned.looked_into(ranges):
+        yield from _look_into(heard, plan, looked_into, scanned, started_us, on_progress, winners)
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What the first scans found: sums by side, and the buckets and ranges in which they differ.
+
+    `errors` say why ranges have no verdict; they and `suspects` are by the index of a range.
+    """
+
+    sums: dict[str, DigestSums]
+    errors: dict[int, str]
+    differing: frozenset[int]
+    suspects: set[int]
+
+    def looked_into(self, ranges: Sequence[TokenRange]) -> list[TokenRange]:
+        """Give the ranges of which single rows have to be compared."""
+        return [r for r in ranges if r.index in self.suspects and r.index not in self.errors]
+
+
+def scan_ranges(
+    pool: Pool,
+    plan: Plan,
+    ranges: Sequence[TokenRange],
+    on_progress: Callable[[int, int], None],
+    winners: str | None,
+) -> Scanned:
+    """Add up both sides, and say where they differ."""
+    sums, errors = _add_up(pool, plan, ranges, on_progress, winners)
+    differing = frozenset(
+        slot
+        for slot in sums["origin"].sums.keys() | sums["target"].sums.keys()
+        if sums["origin"].sums.get(slot, 0) != sums["target"].sums.get(slot, 0)
+    )
+    return Scanned(sums, errors, differing, _find_suspects(plan, ranges, differing, sums))
 
 
 def _add_up(
@@ -110,7 +137,7 @@ def _find_suspects(
 
 
 @dataclass(frozen=True)
-class _Heard:
+class Heard:
     """A pool that passes reports of retries to a callback, and not on as events."""
 
     pool: Pool
@@ -129,49 +156,65 @@ def _look_into(
     pool: Pool,
     plan: Plan,
     ranges: Sequence[TokenRange],
-    differing: frozenset[int],
-    sums: dict[str, DigestSums],
+    scanned: Scanned,
     started_us: int,
     on_progress: Callable[[int, int], None],
     winners: str | None,
 ) -> Iterator[RangeVerdict]:
-    """Fetch the keys and digests of the differing buckets and compare them row by row.
+    """Fetch the keys and digests of the differing buckets and compare them row by row."""
+    with row_file(plan) as rows:
+        errors = fill_rows(pool, plan, ranges, scanned, rows, on_progress, winners)
+        judged = [r for r in ranges if r.index not in errors]
+        for token_range in ranges:
+            if token_range not in judged:
+                yield RangeVerdict(token_range=token_range, error=errors[token_range.index])
+        origin, target = (scanned.sums[side].rows for side in SIDES)
+        counts = {r: (origin[r.index], target[r.index]) for r in judged}
+        if plan.tells_origin_row:
+            yield from settle(pool, plan, counts, rows, started_us, on_progress)
+        else:
+            for token_range, (here, there) in counts.items():
+                yield _judge_by_scans(plan, token_range, here, there, rows)
 
-    They go through a database file, because all buckets of a large table may differ.
-    """
-    errors: dict[int, str] = {}
-    wanted = frozenset(token_range.index for token_range in ranges)
-    tasks = [
-        ScanRows(side, token_range, wanted, differing, winners)
-        for side in SIDES
-        for token_range in slices_of(plan, side, ranges)
-    ]
+
+@contextmanager
+def row_file(plan: Plan) -> Iterator[RowFile]:
+    """Open the file for rows that may differ: all buckets of a large table may."""
     with tempfile.TemporaryDirectory(prefix="migration-platform-diff-") as folder:
         rows = RowFile(Path(folder) / "rows.sqlite", len(plan.target.primary_key))
         try:
-            done = 0
-            for event in pool.run(tasks):
-                if isinstance(event, Reported) and isinstance(event.value, list):
-                    rows.add(event.task.side, event.value)
-                elif isinstance(event, Failed):
-                    _spoil(errors, plan, event, wanted)
-                if isinstance(event, Done | Failed):
-                    done += 1
-                    on_progress(done, len(tasks))
-            judged = [r for r in ranges if r.index not in errors]
-            for token_range in ranges:
-                if token_range not in judged:
-                    yield RangeVerdict(token_range=token_range, error=errors[token_range.index])
-            counts = {
-                r: (sums["origin"].rows[r.index], sums["target"].rows[r.index]) for r in judged
-            }
-            if plan.tells_origin_row:
-                yield from settle(pool, plan, counts, rows, started_us, on_progress)
-            else:
-                for token_range, (here, there) in counts.items():
-                    yield _judge_by_scans(plan, token_range, here, there, rows)
+            yield rows
         finally:
             rows.close()
+
+
+def fill_rows(
+    pool: Pool,
+    plan: Plan,
+    ranges: Sequence[TokenRange],
+    scanned: Scanned,
+    rows: RowFile,
+    on_progress: Callable[[int, int], None],
+    winners: str | None,
+) -> dict[int, str]:
+    """Fill the file with the rows of differing buckets; give why ranges have no verdict."""
+    errors: dict[int, str] = {}
+    wanted = frozenset(token_range.index for token_range in ranges)
+    tasks = [
+        ScanRows(side, token_range, wanted, scanned.differing, winners)
+        for side in SIDES
+        for token_range in slices_of(plan, side, ranges)
+    ]
+    done = 0
+    for event in pool.run(tasks):
+        if isinstance(event, Reported) and isinstance(event.value, list):
+            rows.add(event.task.side, event.value)
+        elif isinstance(event, Failed):
+            _spoil(errors, plan, event, wanted)
+        if isinstance(event, Done | Failed):
+            done += 1
+            on_progress(done, len(tasks))
+    return errors
 
 
 def _spoil(errors: dict[int, str], plan: Plan, event: Failed, wanted: frozenset[int]) -> None:

@@ -36,12 +36,14 @@ from migration_platform.stores.interface import NO_TIMES, Cells, KeyReader
 from migration_platform.stores.work import OpenStores
 
 _LONG = Struct(">q")
-_UNWRITABLE = "(cannot be written as declared)"
+UNWRITABLE = "(cannot be written as declared)"
 
 Kind = Literal["agree", "missing", "extra", "mismatched", "other_form"]
 """How a row differs; `other_form` is the same for the server, with other bytes in its key or in
 elements."""
 Retried = Callable[[BaseException], None]
+Show = Callable[["LayerReads", bytes, Kind, Page, Page], DifferingRow]
+"""Shows a row that differs, from its key and the pages that were read of it on both sides."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Suspect:
     @property
     def is_writable(self) -> bool:
         """Whether the origin's row can be given the target's form."""
-        return self.shown.columns != (_UNWRITABLE,)
+        return self.shown.columns != (UNWRITABLE,)
 
 
 def open_reads(stores: OpenStores) -> dict[int, LayerReads]:
@@ -178,9 +180,13 @@ def _find_entry(rows: ComparedRows) -> tuple[int, Converter] | None:
 
 
 def recheck(
-    stores: OpenStores, keys: Sequence[bytes], extra: Container[bytes], on_retry: Retried
+    stores: OpenStores,
+    keys: Sequence[bytes],
+    extra: Container[bytes],
+    on_retry: Retried,
+    show: Show | None = None,
 ) -> Iterator[Suspect]:
-    """Read the rows on both sides and give those that differ.
+    """Read the rows on both sides and give those that differ, each as `show` gives it.
 
     `extra` rows were not among the origin's filtered ones. Where no row can be read with the
     filter's condition, they stay so, whatever the origin has.
@@ -200,7 +206,7 @@ def recheck(
             kind = _judge(row, target.find(other, key))
             if kind == "agree" or (kind == "extra" and not looks_for_extra):
                 continue
-            yield Suspect(key, kind, _show(reads, key, kind, page, other))
+            yield Suspect(key, kind, (show or show_in_short)(reads, key, kind, page, other))
 
 
 def by_layer(
@@ -280,13 +286,16 @@ def show_row(rows: ComparedRows, key: bytes) -> DifferingRow:
     return DifferingRow(f"static cells of {shown}" if rows.statics else shown, cells=values)
 
 
-def _show(reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page) -> DifferingRow:
+def show_in_short(
+    reads: LayerReads, key: bytes, kind: Kind, page: Page, other: Page
+) -> DifferingRow:
+    """Name what differs in a row, and show of its values as much as a message holds."""
     shown = show_row(reads.target.rows, key)
     if kind == "extra":
         return shown
     origin = next((row for row in reads.origin.rows.cells(page) if row[0] == key), None)
     if origin is None:
-        return replace(shown, columns=(_UNWRITABLE,))
+        return replace(shown, columns=(UNWRITABLE,))
     if kind == "missing":
         return shown
     rows = reads.target.rows

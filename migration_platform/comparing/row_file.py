@@ -53,17 +53,17 @@ class RowFile:
         query = f"SELECT count(*), total(is_row(a.key)) FROM {_OF_KIND[kind]}"  # noqa: S608
         return self._ask(query, index)[0]
 
-    def keys(self, kind: Kind, index: int, limit: int) -> list[bytes]:
-        """Give keys of the differences of one kind in a range."""
-        query = f"SELECT a.key FROM {_OF_KIND[kind]} ORDER BY a.key LIMIT {limit:d}"  # noqa: S608
-        return [key for (key,) in self._ask(query, index)]
+    def keys(self, kind: Kind, index: int, limit: int, after: bytes = b"") -> list[bytes]:
+        """Give keys of the differences of one kind in a range, in order, those behind `after`."""
+        query = f"SELECT a.key FROM {_OF_KIND[kind]} AND a.key > ? ORDER BY a.key LIMIT {limit:d}"  # noqa: S608
+        return [key for (key,) in self._ask(query, index, after)]
 
-    def _ask(self, query: str, index: int) -> list[tuple]:
+    def _ask(self, query: str, *values: int | bytes) -> list[tuple]:
         if not self._indexed:
             self._indexed = True
             for side in SIDES:
                 self._database.execute(f"CREATE INDEX {side}_by_range ON {side} (range_index)")
-        return self._database.execute(query, (index,)).fetchall()
+        return self._database.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Close the file; it is not needed any more."""

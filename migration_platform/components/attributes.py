@@ -5,12 +5,14 @@ Error messages never repeat a value: it may be a password that stands where its 
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
+from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
+import click
 import dagster as dg
 from pydantic import BaseModel, TypeAdapter, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
@@ -28,6 +30,13 @@ def _resolve_literally(context: dg.ResolutionContext, value: Any) -> Any:
         return [_resolve_literally(context, item) for item in value]
     is_template = isinstance(value, str) and re.search(r"\{\{|\{%", value)
     return context.resolve_value(value) if is_template else value
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Attributes that cannot be read, as what is wrong with them."""
+
+    sentences: tuple[str, ...]
 
 
 Literally = Annotated[_T, dg.Resolver(_resolve_literally)]
@@ -55,13 +64,44 @@ def _derive(attributes: type[NamedAttributes]) -> type[BaseModel]:
             raise DeclarationError("; ".join(wrong))
         return value
 
-    validator: Any = model_validator(mode="before")(staticmethod(refuse_wrong))
+    def keep_wrong(value: Any, read: Callable[[Any], Any]) -> Any:
+        wrong = tuple(_wrong(declared, value, ""))
+        return Wrong(wrong) if wrong else read(value)
+
+    # A component is refused when all of its project is known, and its parts with it.
+    is_component = issubclass(attributes, dg.Component)
+    wrapping: Any = staticmethod(keep_wrong)
+    validator: Any = (
+        model_validator(mode="wrap")(wrapping)
+        if is_component
+        else model_validator(mode="before")(staticmethod(refuse_wrong))
+    )
     return create_model(
         derived.__name__,
-        __base__=derived,
+        __base__=(_LeftToDefinitions, derived) if is_component else derived,
         __validators__={"refuse_wrong": validator},
         **_described(derived, declared),
     )
+
+
+class _LeftToDefinitions(BaseModel):
+    """Leaves wrong attributes to the definitions, where a command is about to load these."""
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Describe the attributes, but for `dg check defs`.
+
+        That command holds one file of each kind against this schema, and goes on to the definitions
+        only where it fits; these say of all files what is wrong, and what is right instead.
+        """
+        command = click.get_current_context(silent=True)
+        if (
+            command is not None
+            and command.command_path.endswith(" check defs")
+            and not command.params.get("check_yaml")
+        ):
+            return {}
+        return super().model_json_schema(*arguments, **options)
 
 
 def _described(derived: type[BaseModel], declared: type[BaseModel]) -> dict[str, Any]:

@@ -1,33 +1,43 @@
 """The migrations that a Dagster project declares, for commands that are not Dagster's."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 from dagster import ComponentTree
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
+from dagster._core.secrets.env_file import get_env_var_dict
 from dagster._core.storage.defs_state.base import DefsStateStorage
 
+from migration_platform.components.declared import refuse_broken
 from migration_platform.components.keyspace.migration import KeyspaceMigration
-from migration_platform.components.stores import kinds_of_stores, read_settings
+from migration_platform.components.stores import kinds_of_stores, read_settings, read_store
 from migration_platform.components.table.guardrail_check import GuardrailCheck, check_key
 from migration_platform.components.table.migration import TableMigration
+from migration_platform.components.table.naming import build_job
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import CassandraSettings
+from migration_platform.stores.interface import Settings
 
 
 @dataclass(frozen=True)
 class DeclaredMigration:
-    """A migration of a project, and how to reach the cluster in which its runs are tracked."""
+    """A migration of a project, and how to reach the cluster in which its runs are tracked.
+
+    `read_sides` gives how to reach the origin and the target, their secrets read then.
+    """
 
     migration: Migration
     cluster: CassandraSettings
+    read_sides: Callable[[], tuple[Settings, Settings]]
 
 
 def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMigration]:
@@ -47,7 +57,44 @@ def find_migrations(project: Path, wanted: str | None = None) -> list[DeclaredMi
         store: read_settings(tree, store)
         for store in dict.fromkeys(migration.tracked_at.store for migration in migrations)
     }
-    return [DeclaredMigration(m, settings[m.tracked_at.store]) for m in migrations]
+    return [
+        DeclaredMigration(m, settings[m.tracked_at.store], partial(_read_sides, tree, m))
+        for m in migrations
+    ]
+
+
+def _read_sides(tree: ComponentTree, migration: Migration) -> tuple[Settings, Settings]:
+    origin, target = (
+        read_store(tree, side.kind, side.store) for side in (migration.origin, migration.target)
+    )
+    return origin, target
+
+
+@dataclass(frozen=True)
+class DeclaredLaunch:
+    """What `dg launch` is to be told of a migration, or of a check that only reads."""
+
+    migration: Migration
+    copy: str
+    comparison: str | None
+    one_run: bool
+    """Whether a run may take several ranges, as `dg launch` demands of a range of partitions."""
+
+
+def find_launch(project: Path, wanted: str) -> DeclaredLaunch:
+    """Find the assets of a migration, which is named as `find_migrations` says.
+
+    Raises:
+        DeclarationError: there is no such project or migration; the valid ones are listed.
+    """
+    declared = _declared_in(_load_tree(project), project.resolve())
+    migration = _choose(sorted((each for each, _ in declared), key=migration_key), wanted)
+    if migration.reads_only:
+        return DeclaredLaunch(migration, _asset_name(migration), None, one_run=True)
+    per_run = next(per_run for each, per_run in declared if each == migration)
+    job = build_job(migration)
+    names = job.target.to_user_string(), job.diff.to_user_string()
+    return DeclaredLaunch(migration, *names, one_run=per_run == "all")
 
 
 @dataclass(frozen=True)
@@ -98,6 +145,8 @@ def _load_tree(project: Path) -> ComponentTree:
             f"{folder} is no Dagster project: it has no pyproject.toml; name its folder with "
             "--project"
         )
+    # As `dg` does: passwords may stand there.
+    os.environ.update(get_env_var_dict(str(folder)))
     for place in (folder / "src", folder):
         if place.is_dir() and str(place) not in sys.path:
             sys.path.insert(0, str(place))
@@ -108,14 +157,23 @@ def _load_tree(project: Path) -> ComponentTree:
 
 
 def _migrations_of(tree: ComponentTree, folder: Path) -> list[Migration]:
+    return [migration for migration, _ in _declared_in(tree, folder)]
+
+
+def _declared_in(tree: ComponentTree, folder: Path) -> list[tuple[Migration, str | int]]:
+    """Give the migrations of a project, and how many ranges a run of each takes."""
     try:
+        refuse_broken(tree)
         kinds = kinds_of_stores(tree)
-        single = [each.to_migration(kinds) for each in tree.get_all_components(TableMigration)]
-        single += [each.to_migration() for each in tree.get_all_components(GuardrailCheck)]
-        found = {migration_key(migration): migration for migration in single}
+        single: list[tuple[Migration, str | int]] = [
+            (each.to_migration(kinds), each.ranges_per_run)
+            for each in tree.get_all_components(TableMigration)
+        ]
+        single += [(each.to_migration(), "all") for each in tree.get_all_components(GuardrailCheck)]
+        found = {migration_key(migration): (migration, size) for migration, size in single}
         for keyspace in tree.get_all_components(KeyspaceMigration):
             for migration in _tables_of(keyspace, folder):
-                found.setdefault(migration_key(migration), migration)
+                found.setdefault(migration_key(migration), (migration, keyspace.ranges_per_run))
     except MigrationError:
         raise
     except Exception as error:

@@ -1,5 +1,6 @@
 """The component that declares connections by name."""
 
+import difflib
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.declared import Declared, tells_all, whole
 from migration_platform.components.scaffolds import StoresScaffolder
 from migration_platform.errors import DeclarationError
 from migration_platform.resources import (
@@ -41,7 +43,10 @@ def _attributes_of(resource: type[dg.ConfigurableResource], name: str) -> type:
             described = Field(None, description="As {env: NAME}: secrets never stand in a file.")
             fields[field_name.removesuffix(_ENV)] = (SecretName | None, described)
         elif field_name == "tls":
-            fields[field_name] = (TlsFilesAttributes | None, Field(None, description="TLS files."))
+            fields[field_name] = (
+                TlsFilesAttributes | None,
+                Field(None, description="Files that a TLS connection needs."),
+            )
         else:
             fields[field_name] = (
                 info.annotation,
@@ -91,7 +96,7 @@ class DeclaresStores(dg.Component):
 
 
 @dg.scaffold_with(StoresScaffolder)
-class Stores(DeclaresStores, dg.Model, NamedAttributes):
+class Stores(DeclaresStores, Declared):
     """Connections by name, for the migrations of this project to use.
 
     Secrets are given as the name of an environment variable, `password: {env: NAME}`, and are
@@ -122,23 +127,79 @@ class Stores(DeclaresStores, dg.Model, NamedAttributes):
         """Give the kind of each store, as its attribute is called."""
         return {name: kind for kind in _RESOURCES for name in getattr(self, kind)}
 
+    @tells_all
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build one resource for each connection."""
+        self._refuse_equal_names(context)
         resources: dict[str, Any] = {}
         for kind, resource in _RESOURCES.items():
             for name, attributes in getattr(self, kind).items():
-                if name in resources:
-                    raise ValueError(f"two stores are called {name}; names must differ")
                 resources[name] = resource(**_to_fields(attributes))
         return dg.Definitions(resources=resources)
+
+    def _refuse_equal_names(self, context: dg.ComponentLoadContext) -> None:
+        """Refuse a name that two stores have, here or in another file.
+
+        Raises:
+            DeclarationError: there is one.
+        """
+        own = [(name, kind) for kind in _RESOURCES for name in getattr(self, kind)]
+        wrong = [
+            f"{kind}.{name} has the name of {others[0]}, and names of stores must differ; rename "
+            "one of them"
+            for name, kind in own
+            if (others := self._stores_called(name, kind, context.component_tree))
+        ]
+        if wrong:
+            raise DeclarationError("; ".join(wrong))
+
+    def _stores_called(self, name: str, kind: str, tree: dg.ComponentTree) -> list[str]:
+        """Say where else a store of this name is declared."""
+        here = [f"{other}.{name}" for other in _RESOURCES if name in getattr(self, other)]
+        # Made in Python, it is none of the components of a project.
+        others = whole(tree, Stores) if self._context else []
+        elsewhere = [
+            f"a store in {stores.place}"
+            for stores in others
+            if stores is not self and name in stores.kinds()
+        ]
+        return [place for place in here if place != f"{kind}.{name}"] + elsewhere
 
 
 def kinds_of_stores(tree: dg.ComponentTree) -> dict[str, str]:
     """Give the kind of each store that a project declares, as `cassandra`."""
     kinds: dict[str, str] = {}
     for stores in tree.get_all_components(DeclaresStores):
-        kinds |= stores.kinds()
+        if not isinstance(stores, Declared) or stores.is_whole:
+            kinds |= stores.kinds()
     return kinds
+
+
+def find_unknown_stores(
+    needed: Mapping[str, str], kinds: Mapping[str, str], tree: dg.ComponentTree
+) -> list[str]:
+    """Find attributes that name a store which no component declares, one sentence each.
+
+    A store may as well be a resource of the project's own Python code, where its name stands then.
+    While a declaration of stores cannot be read, nobody knows what it holds.
+    """
+    unknown = {attribute: name for attribute, name in needed.items() if name not in kinds}
+    if not unknown or any(not stores.is_whole for stores in tree.get_all_components(Stores)):
+        return []
+    files = tree.defs_module_path.parent.rglob("*.py")
+    code = [file.read_text("utf-8", "replace") for file in files]
+    valid = ", ".join(map(repr, kinds)) or "none yet"
+    wrong = []
+    for attribute, name in unknown.items():
+        if any(name in text for text in code):
+            continue
+        close = difflib.get_close_matches(name, kinds, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        wrong.append(
+            f"{attribute} is {name!r}, and no component migration_platform.Stores of this project "
+            f"declares a store of that name; {hint}valid are {valid}"
+        )
+    return wrong
 
 
 def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
@@ -147,12 +208,21 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
     Raises:
         DeclarationError: there is no such store, or the variable of its secret is not set.
     """
+    return read_store(tree, "cassandra", name)
+
+
+def read_store(tree: dg.ComponentTree, kind: str, name: str) -> Any:
+    """Give the settings of a store of a kind that is declared in a project, its secrets read now.
+
+    Raises:
+        DeclarationError: there is no such store, or the variable of its secret is not set.
+    """
     declared: dict[str, Any] = {}
-    for stores in tree.get_all_components(Stores):
-        declared |= stores.cassandra
+    for stores in whole(tree, Stores):
+        declared |= getattr(stores, kind, {})
     if name not in declared:
         raise DeclarationError(
-            f"there is no cassandra store {name} in a component migration_platform.Stores of this "
+            f"there is no {kind} store {name} in a component migration_platform.Stores of this "
             f"project; valid are {', '.join(declared) or 'none yet'}"
         )
     fields = dict(_to_fields(declared[name]))
@@ -162,7 +232,8 @@ def read_settings(tree: dg.ComponentTree, name: str) -> CassandraSettings:
             f"the environment variable {secret.env_var_name}, which holds the password of the "
             f"store {name}, is not set"
         )
-    return CassandraResource(**fields).process_config_and_initialize().to_settings()
+    resource: Any = _RESOURCES[kind](**fields).process_config_and_initialize()
+    return resource.to_settings()
 
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:

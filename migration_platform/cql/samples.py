@@ -36,6 +36,9 @@ _EXPONENT = re.compile(r"E[+-]?([0-9]+)")
 _FIRST_GREGORIAN_DAY, _LAST_DAY = -141_427, 2_932_896
 """1582-10-15 and 9999-12-31: what servers of all releases, and this calendar, read alike."""
 _DAY_MS = 86_400_000
+_UNCONVERTED = re.compile(
+    r'(cannot be converted: (?:"(?:[^"]|"")+"|[a-z][a-z0-9_]*)): .*', re.DOTALL
+)
 
 
 def cut_sample(text: str, length: int = SAMPLE_CHARACTERS) -> str:
@@ -46,6 +49,11 @@ def cut_sample(text: str, length: int = SAMPLE_CHARACTERS) -> str:
         return f"{text[:length]}... ({len(found[1]) // 2:,} bytes)"
     plain = text[1:-1].replace("''", "'") if text[0] == text[-1] == "'" else text
     return f"{text[:length]}... ({len(plain):,} characters)"
+
+
+def without_values(reason: str) -> str:
+    """Take a value that could not be converted out of the reason why a row was not written."""
+    return _UNCONVERTED.sub(r"\1", reason)
 
 
 def show_sample(cell: bytes | None, cql_type: CqlType) -> str:

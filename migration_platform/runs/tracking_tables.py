@@ -93,11 +93,19 @@ class TrackingTables:
         self._last_us = 0
 
     def read(
-        self, table: str, *, retry_seconds: float | None = None, **key: Any
+        self,
+        table: str,
+        *,
+        retry_seconds: float | None = None,
+        chosen: Sequence[str] = ("*",),
+        **key: Any,
     ) -> list[dict[str, Any]]:
-        """Read the rows with this key, or with its first columns; columns by name."""
+        """Read the rows with this key, or with its first columns; columns by name.
+
+        `chosen` is what is selected of them, as CQL.
+        """
         where = " AND ".join(f"{quote(column)} = ?" for column in key)
-        cql = f"SELECT * FROM {TableName(self.keyspace, table)}" + (  # noqa: S608
+        cql = f"SELECT {', '.join(chosen)} FROM {TableName(self.keyspace, table)}" + (  # noqa: S608
             f" WHERE {where}" if where else ""
         )
         rows: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.comparing.scope import ONLY_THE_TARGETS, Scope, describe_scope
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.keyspace.cutover import (
     MovedTable,
     judge_check,
@@ -75,7 +76,7 @@ def build_cutover_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg
             check_name=READY, passed=passed, description=said, metadata=metadata
         )
         if not passed:
-            raise dg.Failure(said, metadata=metadata, allow_retries=False)
+            raise RunFailure(said, metadata=metadata)
         yield dg.MaterializeResult(metadata=metadata)
 
     return cutover

@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
@@ -30,6 +30,11 @@ from dagster.components.utils.defs_state import (
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 from pydantic import BaseModel, Field, PrivateAttr
 
+from migration_platform.components.declared import (
+    Declared,
+    tells_all,
+    whole,
+)
 from migration_platform.components.keyspace.assets import build_keyspace_assets
 from migration_platform.components.keyspace.attributes import (
     ForAllTables,
@@ -40,8 +45,12 @@ from migration_platform.components.keyspace.attributes import (
 from migration_platform.components.keyspace.cutover import MovedTable
 from migration_platform.components.keyspace.declared import REFRESH, KnownTables
 from migration_platform.components.scaffolds import KeyspaceMigrationScaffolder
-from migration_platform.components.stores import kinds_of_stores, read_settings
-from migration_platform.components.table.migration import TableMigration
+from migration_platform.components.stores import (
+    find_unknown_stores,
+    kinds_of_stores,
+    read_settings,
+)
+from migration_platform.components.table.migration import TableMigration, find_jobs
 from migration_platform.components.table.naming import build_job
 from migration_platform.components.table.reporting import Job
 from migration_platform.cql.names import TableName, quote
@@ -55,7 +64,7 @@ from migration_platform.stores.cassandra.wanted_schema import Wanted, change_tab
 
 
 @dg.scaffold_with(KeyspaceMigrationScaffolder)
-class KeyspaceMigration(StateBackedComponent, ForAllTables):
+class KeyspaceMigration(StateBackedComponent, ForAllTables, Declared):
     """Copies all tables of a keyspace, creates what is missing of its schema, and proves both.
 
     Each table becomes what a TableMigration makes of it. Before them stands an asset that creates
@@ -111,6 +120,9 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
     @property
     def defs_state_config(self) -> DefsStateConfig:
         """Say under which key the list of tables is kept."""
+        if not self.is_whole:
+            # Dagster asks as soon as it is loaded; nothing is ever kept there.
+            return DefsStateConfig.from_args(self.defs_state, default_key="KeyspaceMigration")
         return DefsStateConfig.from_args(
             self.defs_state,
             default_key=f"KeyspaceMigration[{self.origin_name}->{self.target_name}]",
@@ -225,13 +237,14 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
 
     # -- definitions ---------------------------------------------------------------------------
 
+    @tells_all
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the definitions from the list that is kept; no database is needed for that.
 
         Under `dg` and `dagster dev` a list that is not there yet is looked up. Where that fails,
         the definitions load all the same, with what is known.
         """
-        self._check_declaration(kinds_of_stores(context.component_tree))
+        self._check_declaration(context.component_tree)
         loading, storage = DefinitionsLoadContext.get(), DefsStateStorage.get()
         config, root = self.defs_state_config, context.project_root
         if loading.load_type == DefinitionsLoadType.INITIALIZATION and using_dagster_dev():
@@ -252,11 +265,25 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         with loading.state_path(config, storage, root) as path:
             return self.build_defs_from_state(context, path)
 
-    def _check_declaration(self, kinds: Mapping[str, str]) -> None:
-        wrong = [
-            f"{side}.store is {name}, a {kinds[name]} store, but a keyspace is copied between "
+    def find_mistakes(self) -> Sequence[str]:
+        """Say what is wrong with the declaration; no tables are looked up for that."""
+        unfit = self.find_unfit()
+        if self._wrong or self._tree is None:
+            return unfit
+        try:
+            self._check_declaration(self._tree)
+        except DeclarationError as error:
+            return [*unfit, str(error)]
+        return unfit
+
+    def _check_declaration(self, tree: dg.ComponentTree) -> None:
+        kinds = kinds_of_stores(tree)
+        named = {"origin.store": self.origin.store, "target.store": self.target.store}
+        wrong = find_unknown_stores(named, kinds, tree)
+        wrong += [
+            f"{attribute} is {name}, a {kinds[name]} store, but a keyspace is copied between "
             "cassandra stores; a table that goes to DynamoDB is a TableMigration of its own"
-            for side, name in (("origin", self.origin.store), ("target", self.target.store))
+            for attribute, name in named.items()
             if kinds.get(name, "cassandra") != "cassandra"
         ]
         unknown = [word for word in self.create if word not in CREATABLE]
@@ -337,7 +364,7 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
 
     def _describes_origin(self, context: dg.ComponentLoadContext) -> bool:
         """Say whether this declaration describes the origin's assets: only one of several may."""
-        declared = context.component_tree.get_all_components(KeyspaceMigration)
+        declared = whole(context.component_tree, KeyspaceMigration)
         if any(other.target_name == self.origin_name for other in declared):
             return False
         return self.target_name == next(
@@ -350,9 +377,8 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables):
         Raises:
             DeclarationError: another component migrates the same table to the same place.
         """
-        declared = context.component_tree.get_all_components(TableMigration)
-        kinds = kinds_of_stores(context.component_tree)
-        others = {build_job(other.to_migration(kinds)).target for other in declared}
+        tree = context.component_tree
+        others = {job.target for _, job in find_jobs(tree, kinds_of_stores(tree))}
         twice = [name for name, job in jobs.items() if job.target in others]
         if twice:
             raise DeclarationError(

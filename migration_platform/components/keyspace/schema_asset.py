@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.keyspace.declared import REFRESH, DeclaredKeyspace, KnownTables
 from migration_platform.components.table.run_stores import open_store
 from migration_platform.cql.names import quote
@@ -54,15 +55,14 @@ def build_schema_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg.
         try:
             plan, created = _create(declared, known, context)
         except MigrationError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise RunFailure(str(error)) from None
         for statement in created.made:
             context.log.info(f"Created {statement.about}: {statement.cql}")
         metadata = _describe_created(plan, created)
         if created.refused:
-            raise dg.Failure(
+            raise RunFailure(
                 f"not all of {there} could be created: {'; '.join(created.refused)}",
                 metadata=metadata,
-                allow_retries=False,
             )
         return dg.MaterializeResult(metadata=metadata)
 
@@ -162,7 +162,7 @@ def build_schema_check(
             with connect_both(declared, context) as (origin, target):
                 return judge_schemas(compare_keyspace(declared, known, origin, target))
         except MigrationError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise RunFailure(str(error)) from None
 
     return schemas_match
 

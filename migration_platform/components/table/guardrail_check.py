@@ -11,8 +11,10 @@ from pydantic import Field
 
 from migration_platform.comparing.scope import Scope, describe_filter
 from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.declared import Declared, tells_all
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.scaffolds import GuardrailCheckScaffolder
-from migration_platform.components.stores import kinds_of_stores
+from migration_platform.components.stores import find_unknown_stores, kinds_of_stores
 from migration_platform.components.table.attributes import OriginAttributes
 from migration_platform.components.table.naming import asset_key
 from migration_platform.components.table.reporting import build_progress
@@ -60,7 +62,7 @@ class CheckConfig(dg.Config):
 
 
 @dg.scaffold_with(GuardrailCheckScaffolder)
-class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
+class GuardrailCheck(Declared):
     """Reads a Cassandra table and counts the rows with a cell that is too large; writes none.
 
     It needs no target. The asset ends green whatever it finds, with the counts in its metadata.
@@ -86,6 +88,7 @@ class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
     owners: list[str] = Field(default_factory=list, description="E-mail or team:name of owners.")
     group: str = Field("migrations", description="Group of the asset in the UI.")
 
+    @tells_all
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build the asset.
 
@@ -98,6 +101,9 @@ class GuardrailCheck(dg.Component, dg.Model, NamedAttributes):
                 f"origin.store is {store}, a {kinds[store]} store; valid are the cassandra stores "
                 f"{', '.join(name for name in kinds if kinds[name] == 'cassandra')}"
             )
+        unknown = find_unknown_stores({"origin.store": store}, kinds, context.component_tree)
+        if unknown:
+            raise DeclarationError("; ".join(unknown))
         return dg.Definitions(
             assets=[build_check_asset(declared=self, migration=self.to_migration())]
         )
@@ -198,17 +204,16 @@ def count_large_cells(
             note = _build_note(tracked, pieces, totals)
             found = rehearse(pool, plan, ranges, None, progress, note)
     except MigrationError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise RunFailure(str(error)) from None
     lines = [*final_lines(GUARDRAIL, tracked, totals), *banner(GUARDRAIL, "Stopped")]
     context.log.info("\n".join(lines))
     metadata = _describe(migration, found)
     if found.failed:
         names = describe_ranges([token_range for token_range, _ in found.failed])
-        raise dg.Failure(
+        raise RunFailure(
             f"{migration.name}: {len(found.failed)} ranges could not be read ({names}): "
             f"{found.failed[0][1]}",
             metadata=metadata,
-            allow_retries=False,
         )
     context.log.info(metadata["found"])
     return dg.MaterializeResult(metadata=metadata)

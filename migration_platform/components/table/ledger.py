@@ -306,3 +306,26 @@ def read_tracked_pieces(
             status = str(told["tracked_status"])
             found |= {int(token_min): (status, text) for token_min, text in pieces.items()}
     return found
+
+
+def count_retries(
+    instance: DagsterInstance, asset: dg.AssetKey, dagster_run_id: str, run_id: int
+) -> int | None:
+    """Count the requests that a tracked run tried again; None if this instance never saw it."""
+    if instance.get_run_by_id(dagster_run_id) is None:
+        return None
+    found: dict[str | None, int] = {}
+    for event_type in (
+        DagsterEventType.ASSET_MATERIALIZATION,
+        DagsterEventType.ASSET_OBSERVATION,
+    ):
+        for entry in instance.all_logs(dagster_run_id, event_type):
+            event = entry.asset_materialization or entry.asset_observation
+            if event is None or event.asset_key != asset or "retries" not in event.metadata:
+                continue
+            told = event.metadata.get("tracked_run_id")
+            if told is not None and told.value == str(run_id):
+                # What is told of a range on its way counts from its beginning.
+                retries = int(cast(int, event.metadata["retries"].value))
+                found[event.partition] = max(found.get(event.partition, 0), retries)
+    return sum(found.values())

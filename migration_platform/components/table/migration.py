@@ -1,14 +1,15 @@
 """The component that declares the migration of one table."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.components.attributes import NamedAttributes
+from migration_platform.components.declared import Declared, tells_all, whole
 from migration_platform.components.scaffolds import TableMigrationScaffolder
-from migration_platform.components.stores import kinds_of_stores
+from migration_platform.components.stores import find_unknown_stores, kinds_of_stores
 from migration_platform.components.table.assets import (
     build_dead_letters_asset,
     build_origin_asset,
@@ -44,7 +45,7 @@ _T = TypeVar("_T")
 
 
 @dg.scaffold_with(TableMigrationScaffolder)
-class TableMigration(dg.Component, dg.Model, NamedAttributes):
+class TableMigration(Declared):
     """Copies a Cassandra table, range by range, and proves that it arrived.
 
     The target becomes an asset with one partition for each token range. Beside it stands a diff
@@ -74,7 +75,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         description="Which cells count for a row's one writetime and TTL; default: all.",
     )
     columns: ColumnsAttributes = Field(
-        default_factory=ColumnsAttributes, description="Transformations of columns."
+        default_factory=ColumnsAttributes, description="How columns are transformed."
     )
     filter: FilterAttributes = Field(
         default_factory=FilterAttributes, description="Which rows are copied; default: all."
@@ -95,9 +96,12 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
         "have the same replicas; default: true, unless group_writes_by is empty.",
     )
     truncate_target: bool = Field(False, description="Empty the target before a full copy.")
-    diff: DiffAttributes = Field(default_factory=DiffAttributes, description="The comparison.")
+    diff: DiffAttributes = Field(
+        default_factory=DiffAttributes, description="How both tables are compared."
+    )
     dead_letters: DeadLettersAttributes = Field(
-        default_factory=DeadLettersAttributes, description="Rows that cannot be written."
+        default_factory=DeadLettersAttributes,
+        description="What becomes of rows that cannot be written.",
     )
     tracking: bool = Field(
         default=True, description="Whether runs are tracked in cdm_run_info and cdm_run_details."
@@ -110,11 +114,14 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
     retry_seconds: float = Field(
         90.0, description="How long a request that failed for a passing reason is tried again."
     )
-    events: EventsAttributes | None = Field(None, description="Kafka events.")
+    events: EventsAttributes | None = Field(
+        None, description="Where a run sends its events: a Kafka store and a topic."
+    )
     schedule: str | None = Field(None, description="A cron line (UTC) for full copies.")
     owners: list[str] = Field(default_factory=list, description="E-mail or team:name of owners.")
     group: str = Field("migrations", description="Group of the assets in the UI.")
 
+    @tells_all
     def build_defs(
         self, context: dg.ComponentLoadContext, after: Sequence[dg.AssetKey] = ()
     ) -> dg.Definitions:
@@ -126,8 +133,12 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             DeclarationError: one message with everything that is wrong.
         """
         kinds = kinds_of_stores(context.component_tree)
-        self._check_stores(kinds)
+        self._check_stores(
+            kinds, find_unknown_stores(self._stores(), kinds, context.component_tree)
+        )
         job = build_job(self.to_migration(kinds))
+        others = find_jobs(context.component_tree, kinds)
+        self._refuse_equal_targets(job, others)
         assets: list[Any] = [
             build_ranged_assets(
                 job=job,
@@ -140,7 +151,7 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             build_plan_asset(job=job, group=self.group, owners=self.owners),
             build_dead_letters_asset(job=job, group=self.group, owners=self.owners),
         ]
-        if self._describes_origin(job, context):
+        if _describes_origin(job, [other for _, other in others]):
             assets.append(build_origin_asset(job=job, group=self.group))
         schedules, sensors = [], []
         if self.schedule:
@@ -300,38 +311,66 @@ class TableMigration(dg.Component, dg.Model, NamedAttributes):
             )
         return self.ranges_per_run
 
-    def _check_stores(self, kinds: Mapping[str, str]) -> None:
-        """Refuse stores of the wrong kind; stores that are declared otherwise, a run refuses."""
-        needed: list[tuple[str, str, tuple[str, ...]]] = [
-            ("origin", self.origin.store, origins()),
-            ("target", self.target.store, targets()),
-            *([("events", self.events.store, ("kafka",))] if self.events else []),
-        ]
+    def _stores(self) -> dict[str, str]:
+        """Give the stores that are used, by the attributes that name them."""
+        sides = {"origin.store": self.origin.store, "target.store": self.target.store}
+        return sides | ({"events.store": self.events.store} if self.events else {})
+
+    def _check_stores(self, kinds: Mapping[str, str], unknown: Sequence[str]) -> None:
+        """Refuse stores that are unknown or of the wrong kind, with all else if that is known."""
+        fit = {"origin.store": origins(), "target.store": targets(), "events.store": ("kafka",)}
+        needed = [(attribute, name, fit[attribute]) for attribute, name in self._stores().items()]
         # Kinds from outside are worth a word where the project has such a store.
         known = {*BUILT_IN, "kafka", *kinds.values()}
         wrong = [
-            f"{attribute}.store is {name}, a {kinds[name]} store; valid are the "
+            f"{attribute} is {name}, a {kinds[name]} store; valid are the "
             f"{' and '.join(kind for kind in valid if kind in known)} stores "
             f"{', '.join(store for store in kinds if kinds[store] in valid)}"
             for attribute, name, valid in needed
             if name in kinds and kinds[name] not in valid
         ]
-        if wrong:
-            raise DeclarationError("; ".join(wrong))
+        if unknown and not wrong:
+            _try(lambda: self.to_migration(kinds), wrong)
+        if unknown or wrong:
+            raise DeclarationError("; ".join([*unknown, *wrong]))
 
-    def _describes_origin(self, job: Job, context: dg.ComponentLoadContext) -> bool:
-        """Say whether this migration is the one that describes its origin's asset.
+    def _refuse_equal_targets(self, job: Job, others: list[tuple["TableMigration", Job]]) -> None:
+        """Refuse a target that another declaration has, too.
 
-        Several may read one origin, and an origin may be another migration's target.
+        Raises:
+            DeclarationError: there is one; its file is named.
         """
-        others = context.component_tree.get_all_components(TableMigration)
-        kinds = kinds_of_stores(context.component_tree)
-        jobs = [build_job(other.to_migration(kinds)) for other in others]
-        if any(other.target == job.origin for other in jobs):
-            return False
-        return job.target == next(
-            (other.target for other in jobs if other.origin == job.origin), job.target
-        )
+        equal = [
+            other.place
+            for other, its in others
+            if self._context is not None and other is not self and its.target == job.target
+        ]
+        if equal:
+            raise DeclarationError(
+                f"{job.target.to_user_string()} is the target of {' and '.join(equal)}, too; give "
+                "one of them another target, or remove it"
+            )
+
+
+def find_jobs(tree: dg.ComponentTree, kinds: Mapping[str, str]) -> list[tuple[TableMigration, Job]]:
+    """Give the migrations of single tables that a project declares; those that are wrong tell it.
+
+    Several may read one origin, and an origin may be another migration's target.
+    """
+    found = []
+    for declared in whole(tree, TableMigration):
+        with suppress(DeclarationError):
+            found.append((declared, build_job(declared.to_migration(kinds))))
+    return found
+
+
+def _describes_origin(job: Job, jobs: Sequence[Job]) -> bool:
+    """Say whether this migration is the one that describes its origin's asset."""
+    if any(other.target == job.origin for other in jobs):
+        return False
+    return job.target == next(
+        (other.target for other in jobs if other.origin == job.origin), job.target
+    )
 
 
 def _try(build: Callable[[], _T], wrong: list[str]) -> _T | None:

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.comparing.scope import describe_scope
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.table.filtering import with_run_filter
 from migration_platform.components.table.reporting import Job, build_progress, column_schema
 from migration_platform.components.table.run_stores import open_sides
@@ -84,11 +85,11 @@ def plan_migration(
             progress = build_progress(context, "Rehearsing, ranges")
             found = rehearse(pool, plan, migration.ranges, keys, progress)
     except MigrationError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise RunFailure(str(error)) from None
     metadata |= _describe_rehearsal(found)
     problem = _tell_failures(plan, found)
     if problem:
-        raise dg.Failure(f"{declared.name}: {problem}", metadata=metadata, allow_retries=False)
+        raise RunFailure(f"{declared.name}: {problem}", metadata=metadata)
     return dg.MaterializeResult(metadata=metadata)
 
 

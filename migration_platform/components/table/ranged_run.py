@@ -21,6 +21,8 @@ from dagster import DagsterRunStatus, RunsFilter
 from migration_platform.comparing.diff import diff_ranges
 from migration_platform.comparing.scope import describe_scope
 from migration_platform.comparing.verdicts import difference_lines, form_lines
+from migration_platform.components.failures import RunFailure
+from migration_platform.components.home import refuse_forgetting
 from migration_platform.components.table import ended_runs, reporting, tracked_runs
 from migration_platform.components.table.checks import build_check_results
 from migration_platform.components.table.dead_letters import check_dead_letters, tell_rejected
@@ -83,6 +85,10 @@ def run_ranges(
     Raises:
         dagster.Failure: one sentence, when a range failed or differs or nothing could begin.
     """
+    try:
+        refuse_forgetting(context.instance)
+    except MigrationError as error:
+        raise _failure(job, str(error)) from None
     run = _begin(context, job, events)
     try:
         run.job = with_run_filter(job, own_filter)
@@ -112,7 +118,7 @@ def run_ranges(
             # What it did until then counts, and what was found before is true no more.
             yield from _judge_table(run, ended=False)
         reporting.end(run, str(error))
-        raise _failure(run, str(error)) from None
+        raise _failure(job, str(error)) from None
     except BaseException as error:
         # Also a cancelled run reports its end; what it was comes out as it came in.
         reporting.end(run, f"the run was stopped: {explain(error)}")
@@ -121,7 +127,7 @@ def run_ranges(
     reason = "; ".join(filter(None, reasons))
     reporting.end(run, reason)
     if reason:
-        raise _failure(run, reason)
+        raise _failure(run.job, reason)
 
 
 def _open_sides(
@@ -462,11 +468,6 @@ def _rejection(run: RangedRun, letters: DeadLetterSummary) -> str:
     return ""
 
 
-def _failure(run: RangedRun, reason: str) -> dg.Failure:
-    return dg.Failure(
-        description=f"{run.job.migration.name}: {reason}"
-        if not reason.startswith(run.job.migration.name)
-        else reason,
-        # Trying the whole step again would copy what is already green once more.
-        allow_retries=False,
-    )
+def _failure(job: Job, reason: str) -> RunFailure:
+    name = str(job.migration.name)
+    return RunFailure(reason if reason.startswith(name) else f"{name}: {reason}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.table import ended_runs, tracked_runs
 from migration_platform.components.table.dead_letters import (
     describe_dead_letters,
@@ -58,7 +59,7 @@ def replay_dead_letters(
         found = _replay(run, origin, target)
         report_check(context, job, found.remaining)
     except MigrationError as failure:
-        raise dg.Failure(f"{migration.name}: {failure}", allow_retries=False) from None
+        raise RunFailure(f"{migration.name}: {failure}") from None
     metadata = {
         "replayed": found.counts.replayed,
         "gone": found.counts.gone,
@@ -66,7 +67,7 @@ def replay_dead_letters(
     }
     if found.error or found.remaining.count:
         reason = found.error or tell_dead_letters(found.remaining)
-        raise dg.Failure(f"{migration.name}: {reason}", metadata=metadata, allow_retries=False)
+        raise RunFailure(f"{migration.name}: {reason}", metadata=metadata)
     return dg.MaterializeResult(metadata=metadata)
 
 

@@ -295,8 +295,10 @@ def _chain(run: RangedRun, tables: TrackingTables, named: int, current: set[int]
 
 def _refuse_strangers(tables: TrackingTables, run_id: int, run: RangedRun) -> None:
     """Refuse a run of another migration, whose target only happens to have the same name."""
+    table_name = run.job.migration.target.table.table
     for row in tables.read("migration_runs"):
-        if row["run_id"] == run_id:
+        # An id is one run's among those of a table's name only.
+        if (row["table_name"], row["run_id"]) == (table_name, run_id):
             raise DeclarationError(
                 f"run id {run_id} is a run of {row['migration']}, not of "
                 f"{migration_key(run.job.migration)}; `migration-platform status "

@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from migration_platform.components.attributes import Literally, NamedAttributes
+from migration_platform.components.attributes import Literally
+from migration_platform.components.declared import Declared, tells_all
 from migration_platform.components.scaffolds import TenantMoveScaffolder
 from migration_platform.components.stores import kinds_of_stores
 from migration_platform.components.tenant.attributes import StepAttributes, to_move
@@ -75,7 +76,7 @@ class RollbackConfig(dg.Config):
 
 
 @dg.scaffold_with(TenantMoveScaffolder)
-class TenantMove(dg.Component, dg.Model, NamedAttributes):
+class TenantMove(Declared):
     """Moves everything of one tenant to another, step by step; each can be planned and undone.
 
     A step is rows of a table, ids that the search service reads again, or nodes of a graph. Each
@@ -111,6 +112,7 @@ class TenantMove(dg.Component, dg.Model, NamedAttributes):
         None, description="Group of the assets in the UI; default: the move's name."
     )
 
+    @tells_all
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Build each step's assets and checks, and the rollback.
 

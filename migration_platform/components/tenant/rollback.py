@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from migration_platform.components.failures import RunFailure
 from migration_platform.components.tenant.reports import (
     MovedStep,
     show_move,
@@ -42,16 +43,14 @@ def roll_back(
     """
     unknown = [name for name in names if name not in move.by_name]
     if unknown:
-        raise dg.Failure(
-            f"{move.name} has no step {', '.join(unknown)}; valid are {', '.join(move.by_name)}",
-            allow_retries=False,
+        raise RunFailure(
+            f"{move.name} has no step {', '.join(unknown)}; valid are {', '.join(move.by_name)}"
         )
     synced = [name for name in names if isinstance(move.by_name[name], SyncStep)]
     if synced:
-        raise dg.Failure(
+        raise RunFailure(
             f"{', '.join(synced)} wrote nothing that could be put back: roll the rows back, and "
-            "run it again",
-            allow_retries=False,
+            "run it again"
         )
     folder = find_folder(context.instance, move, declared_folder)
     problems: list[str] = []
@@ -75,7 +74,7 @@ def roll_back(
             sync_step.note_rollback(move, step, folder)
             context.log.warning(f"{step.name}: {sync_step.NOT_SYNCED}")
     if problems:
-        raise dg.Failure(f"{move.name}: {'; '.join(problems)}", allow_retries=False)
+        raise RunFailure(f"{move.name}: {'; '.join(problems)}")
 
 
 def _tell_of_rollback(

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._cli.utils import TMP_DAGSTER_HOME_PREFIX
 
+from migration_platform.components.failures import RunFailure
+from migration_platform.components.home import forgets
 from migration_platform.components.table.reporting import (
     PROGRESS_SECONDS,
     build_progress,
@@ -57,14 +58,12 @@ def find_folder(instance: dg.DagsterInstance, move: Move, folder: str | None) ->
     """Give the folder of a move, absolute."""
     if folder:
         return Path(folder).absolute()
-    root = Path(instance.root_directory)
-    if instance.is_ephemeral or root.name.startswith(TMP_DAGSTER_HOME_PREFIX):
-        raise dg.Failure(
+    if forgets(instance):
+        raise RunFailure(
             "DAGSTER_HOME is not set, so plans and backups would be gone with this run; set it, or "
-            f"declare a folder for {move.name}",
-            allow_retries=False,
+            f"declare a folder for {move.name}"
         )
-    return root / "tenant_moves" / move.name
+    return Path(instance.root_directory) / "tenant_moves" / move.name
 
 
 # -- plans ---------------------------------------------------------------------------------------
@@ -498,5 +497,5 @@ def open_cassandra(context: Any, move: Move) -> Connection:
     return connect_patiently(store.connect, move.retry_seconds, retry)
 
 
-def _failure(moved: MovedStep, reason: str) -> dg.Failure:
-    return dg.Failure(f"{moved.move.name}: {reason}", allow_retries=False)
+def _failure(moved: MovedStep, reason: str) -> RunFailure:
+    return RunFailure(f"{moved.move.name}: {reason}")
