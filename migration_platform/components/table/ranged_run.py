@@ -103,12 +103,7 @@ def run_ranges(
             copies, verdicts = _begin_tracking(run, stack, sides.records)
             if copies.todo or verdicts.todo:
                 pool = _start_workers(run, stack, origin, target, sides)
-                with tempfile.TemporaryDirectory(prefix="migration-platform-") as folder:
-                    winners = find_winners(run, pool, Path(folder))
-                    if copies.todo:
-                        _copy(run, sides.target, pool, winners, copies, empties=empties)
-                    if verdicts.todo:
-                        _compare(run, pool, winners, verdicts)
+                _copy_and_compare(run, sides.target, pool, copies, verdicts, empties=empties)
             unfinished = _finish_table(run, sides.target)
             yield from _judge_table(run, ended=True)
             letters = read_summary(sides.records, sides.plan.migration, _windows(run, run.copied))
@@ -176,6 +171,23 @@ def _start_workers(
     )
     stack.enter_context(tracked_runs.watching(run, pool))
     return pool
+
+
+def _copy_and_compare(
+    run: RangedRun,
+    target: Target,
+    pool: WorkerPool,
+    copies: Work,
+    verdicts: Work,
+    *,
+    empties: bool,
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="migration-platform-") as folder:
+        winners = find_winners(run, pool, Path(folder))
+        if copies.todo:
+            _copy(run, target, pool, winners, copies, empties=empties)
+        if verdicts.todo:
+            _compare(run, pool, winners, verdicts)
 
 
 def _judge_table(run: RangedRun, *, ended: bool) -> Iterator[dg.AssetCheckResult]:
