@@ -18,6 +18,8 @@ from migration_platform.local.servers import SERVERS
 from migration_platform.new_command import new
 from migration_platform.report_command import report
 from migration_platform.run_commands import COMMANDS
+from migration_platform.sample_commands import sample
+from migration_platform.sync_command import sync
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,7 +27,7 @@ def main() -> None:
     """Move Cassandra data as Dagster assets, and prove that it arrived."""
 
 
-for command in (new, analyse, launch, report, *COMMANDS):
+for command in (new, analyse, launch, report, sample, sync, *COMMANDS):
     main.add_command(command)
 
 

@@ -6,7 +6,8 @@
     ├── PermanentError      the server refused; the same request would be refused again
     │   ├── DeniedError     it refuses the whole table to this run: no other range fares better
     │   ├── UnreadableError it is up, and yet cannot read a partition, however little at a time
-    │   └── RefusedValuesError  it refused the values in a request, as an item that is too large
+    │   ├── RefusedValuesError  it refused the values in a request, as an item that is too large
+    │   └── RefusedRequestError it refused what a request names, as a table that was dropped
     └── TransientError      the server was unreachable or busy for longer than `retry_seconds`
         └── AttemptError    one try failed, at a store whose requests this package sends itself
 
@@ -67,6 +68,10 @@ class UnreadableError(PermanentError):
 
 class RefusedValuesError(PermanentError):
     """A server refused a request for the values in it."""
+
+
+class RefusedRequestError(PermanentError):
+    """A server refused a request for what it names, or for who sends it, and not for its values."""
 
 
 class TransientError(MigrationError):
@@ -152,6 +157,8 @@ def may_concern_all(error: BaseException | None) -> bool:
     """
     while error is not None:
         if isinstance(error, AuthenticationFailed | Unauthorized | SyntaxException):
+            return True
+        if isinstance(error, RefusedRequestError):
             return True
         if isinstance(error, InvalidRequest) and not is_about_row(error):
             return True

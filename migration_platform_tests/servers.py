@@ -175,12 +175,19 @@ def _port_free_on(addresses: Sequence[str]) -> int:
 class Proxy:
     """A TCP proxy before a server; `answer` sees each chunk that the server sends back.
 
-    What `answer` returns is what the client gets, so an empty result swallows the answer.
+    What `answer` returns is what the client gets, so an empty result swallows the answer. `listen`
+    is called for each connection, and what it gives hears each chunk that the client sends.
     """
 
-    def __init__(self, target_port: int, answer: Callable[[bytes], bytes]):
+    def __init__(
+        self,
+        target_port: int,
+        answer: Callable[[bytes], bytes],
+        listen: Callable[[], Callable[[bytes], None]] | None = None,
+    ):
         self._target_port = target_port
         self._answer = answer
+        self._listen = listen or (lambda: lambda chunk: None)
         self._listener = socket.create_server((LOCALHOST, 0))
         self._sockets: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
@@ -207,7 +214,7 @@ class Proxy:
                     server.close()
                     return
                 self._sockets += [client, server]
-            self._start(self._pump, client, server, lambda chunk: chunk)
+            self._start(self._pump, client, server, _heard_by(self._listen()))
             self._start(self._pump, server, client, self._answer)
 
     def _pump(
@@ -241,10 +248,22 @@ class Proxy:
             end.close()
 
 
+def _heard_by(listener: Callable[[bytes], None]) -> Callable[[bytes], bytes]:
+    def pass_on(chunk: bytes) -> bytes:
+        listener(chunk)
+        return chunk
+
+    return pass_on
+
+
 @contextmanager
-def proxy_before(port: int, answer: Callable[[bytes], bytes]) -> Iterator[Proxy]:
+def proxy_before(
+    port: int,
+    answer: Callable[[bytes], bytes],
+    listen: Callable[[], Callable[[bytes], None]] | None = None,
+) -> Iterator[Proxy]:
     """Put a proxy before a server for the length of a `with` block."""
-    proxy = Proxy(port, answer)
+    proxy = Proxy(port, answer, listen)
     try:
         yield proxy
     finally:

@@ -400,7 +400,8 @@ def test_every_command_of_this_project_exists_with_its_options() -> None:
         while isinstance(command, click.Group) and words and not words[0].startswith("-"):
             assert words[0] in command.commands, f"{page}: {line}"
             command = command.commands[words.pop(0)]
-        known = {"-h", "--help", *(option for each in command.params for option in each.opts)}
+        options = (each.opts + each.secondary_opts for each in command.params)
+        known = {"-h", "--help", *(option for some in options for option in some)}
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0] in known, f"{page}: {line}"

@@ -1,12 +1,14 @@
 """What runs tell Kafka, read back with a plain consumer: one metric event a run, whatever comes."""
 
 import hashlib
+import json
 import re
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import yaml
 
 from migration_platform.components.table.ended_runs import events_tag
 from migration_platform.local.ports import free_port
@@ -102,7 +104,9 @@ def test_the_job_log_tells_start_steps_and_end_in_order(told: Move) -> None:
     ]
     start, fetched, written, end = (event["edata"] for event in events)
     assert start["data"]["model"] == JOB
-    assert isinstance(start["data"]["config"], str)
+    config = json.loads(start["data"]["config"])
+    assert config == yaml.safe_load((told.project.defs_folder / "enrolments/defs.yaml").read_text())
+    assert end["data"]["config"] == start["data"]["config"]
     assert fetched["data"]["count"] == ROWS
     assert 0 <= fetched["data"]["timeTaken"] <= written["data"]["timeTaken"]
     assert end["status"] == "SUCCESS"

@@ -1205,3 +1205,38 @@ def test_an_empty_variable_is_told_too(
 
 def test_every_object_type_of_the_api_is_known() -> None:
     assert set(OBJECT_TYPES) == {"user", "organisation", "batch", "user_course", "location"}
+
+
+# -- the key, before anything is sent; the pause, also before a second try
+
+
+def test_a_block_that_is_sent_again_waits_as_long_as_the_next_one(
+    sunbird: Sunbird, client: SunbirdSync, tmp_path: Path
+) -> None:
+    sunbird.fault = first_times(1, Answer(500, b"oops"))
+    pauses = Pauses()
+
+    assert sync(client, tmp_path, 3, pauses, block_size=2, sleep_ms=4_000).complete
+
+    again, between = pauses.seconds
+    assert [each.ids for each in sunbird.received] == [ids_of(2), ids_of(2), ids_of(3)[2:]]
+    # Less what the client waits of itself after a failure: 20 ms here at most.
+    assert again == pytest.approx(4, abs=0.05)
+    assert between == 4
+
+
+def test_a_key_is_tried_without_a_sync(sunbird: Sunbird, client: SunbirdSync) -> None:
+    assert client.check_key() == ""
+    with (
+        settings_of(sunbird, api_key="of-yesterday").connect() as other,
+        pytest.raises(PreflightError, match="does not accept the API key; check the envir"),
+    ):
+        other.check_key()
+    assert sunbird.received == []
+    assert all(not documents for documents in sunbird.index.values())
+
+
+def test_a_service_that_cannot_be_asked_is_no_wrong_key(sunbird: Sunbird) -> None:
+    nowhere = f"http://{LOCALHOST}:{free_port()}{SYNC_PATH}"
+    with settings_of(sunbird, endpoint=nowhere).connect() as client:
+        assert "cannot be reached" in client.check_key()

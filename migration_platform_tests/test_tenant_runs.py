@@ -1,5 +1,7 @@
 """A tenant's move as Dagster runs it: dry runs, the order of steps, checks, sync, rollback."""
 
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -590,3 +592,38 @@ def test_a_sync_after_a_second_plan_sends_the_ids_of_the_first_one_too(moved):
     moved.run("search_users_plan").assert_success()
     moved.run("search_users", dry_run=False).assert_success()
     assert moved.sunbird.index["user"]["old-2"]["rootOrgId"] == NEW
+
+
+def test_the_plan_of_a_sync_finds_a_wrong_key_and_sends_nothing(moved, monkeypatch):
+    moved.run("users_plan").assert_success()
+    monkeypatch.setenv("SEARCH_KEY", "of-yesterday")
+    refused = moved.run("search_users_plan")
+    assert not refused.success
+    assert "does not accept the API key; check the environment variable SEARCH_KEY" in refused.error
+    assert moved.sunbird.received == []
+
+
+def test_the_hint_after_an_empty_second_plan_leads_to_the_index(moved):
+    _reach_the_search(moved)
+    # Nobody has planned the sync yet, and the id file gets empty.
+    moved.run("users_plan").assert_success()
+    assert (moved.folder / "user_migration.csv").read_text() == ""
+    planned = moved.run("search_users_plan").assert_success()
+    said = moved.project.messages_of(planned.run_id)
+    assert "has no id, and these are the ids that were moved before" in said
+    refused = moved.run("search_users", dry_run=False)
+    (path,) = set(re.findall(r"run the sync with id_file: (\S+?ids\.csv)", refused.error))
+    given = {"search_users": {"id_file": path}}
+    result = moved.run("search_users", dry_run=False, config=given).assert_success()
+    assert all(_passed(result).values())
+
+
+def test_a_sync_of_everything_warns(moved):
+    _reach_the_search(moved)
+    moved.run("search_users_plan").assert_success()
+    config = {"search_users": {"sync_all": True}}
+    result = moved.run("search_users", dry_run=False, config=config).assert_success()
+    with moved.project.instance() as instance:
+        logs = instance.all_logs(result.run_id)
+    warned = [entry.user_message for entry in logs if entry.level == logging.WARNING]
+    assert any("sync_all: all 7 rows of " in line for line in warned), warned

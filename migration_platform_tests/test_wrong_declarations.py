@@ -301,7 +301,7 @@ def test_a_failed_run_shows_its_sentence_without_a_trace(project: Project) -> No
 
     assert ended.code != 0
     # Once for the step, once for the run.
-    assert len(re.findall(rf"^{expected}$", ended.output, re.MULTILINE)) == 2, ended.output
+    assert len(re.findall(expected, ended.output)) == 2, ended.output
     for word in ("Stack Trace", "Traceback", "Failure:", 'File "'):
         assert word not in ended.output
     (run,) = project.runs()

@@ -18,6 +18,9 @@ RECHECKED_ROWS = 100_000
 better copied again. What is beyond counts as the scans found it."""
 ROWS_A_TASK = 1_000
 LONGEST_WAIT_SECONDS = 5.0
+MOST_WAIT_SECONDS = 60.0
+"""How long rows may take to reach the second side. Where one side alone is written to, a wait of
+an hour brings nothing: what is newer then is left out, and what is older still differs."""
 LEAST_WAIT_SECONDS = 3.0
 """How long differences of a table that is written to are waited for at least, where many are."""
 
@@ -51,7 +54,8 @@ def settle(
     on_progress: Callable[[int, int], None],
 ) -> Iterator[RangeVerdict]:
     """Read what differs again, some ranges at a time, and repair what is to be repaired."""
-    until = time.monotonic() + (plan.migration.ignore_newer_than_seconds or 0)
+    patience = min(plan.migration.ignore_newer_than_seconds or 0, MOST_WAIT_SECONDS)
+    until = time.monotonic() + patience
     waiting: list[_Doubtful] = []
     for number, token_range in enumerate(counts, 1):
         waiting.append(_doubt(plan, token_range, rows))

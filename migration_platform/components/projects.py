@@ -16,7 +16,12 @@ from dagster._core.storage.defs_state.base import DefsStateStorage
 
 from migration_platform.components.declared import refuse_broken
 from migration_platform.components.keyspace.migration import KeyspaceMigration
-from migration_platform.components.stores import kinds_of_stores, read_settings, read_store
+from migration_platform.components.stores import (
+    kinds_of_stores,
+    read_settings,
+    read_store,
+    read_sync_settings,
+)
 from migration_platform.components.table.guardrail_check import GuardrailCheck, check_key
 from migration_platform.components.table.migration import TableMigration
 from migration_platform.components.table.naming import build_job
@@ -26,6 +31,7 @@ from migration_platform.errors import DeclarationError, MigrationError, explain
 from migration_platform.runs.tracking import migration_key
 from migration_platform.stores.cassandra.connection import CassandraSettings
 from migration_platform.stores.interface import Settings
+from migration_platform.stores.sunbird_sync import SunbirdSyncSettings
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,24 @@ def find_origin(project: Path, wanted: str, store: str | None = None) -> Declare
                 f"{error}; for a table that no migration reads, name its --store"
             ) from error
     return DeclaredOrigin(found.origin, read_settings(tree, found.origin.store), found)
+
+
+def find_cluster(project: Path, store: str) -> CassandraSettings:
+    """Find a cluster that a project declares.
+
+    Raises:
+        DeclarationError: there is no such project or store; the valid ones are listed.
+    """
+    return read_settings(_load_tree(project), store)
+
+
+def find_sync_store(project: Path, store: str) -> SunbirdSyncSettings:
+    """Find a sync API that a project declares, its secrets read now.
+
+    Raises:
+        DeclarationError, PreflightError: there is no such project or store, or no secret.
+    """
+    return read_sync_settings(_load_tree(project), store)
 
 
 def _load_tree(project: Path) -> ComponentTree:

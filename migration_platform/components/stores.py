@@ -21,6 +21,7 @@ from migration_platform.resources import (
     SunbirdSyncResource,
 )
 from migration_platform.stores.cassandra.connection import CassandraSettings
+from migration_platform.stores.sunbird_sync import SunbirdSyncSettings
 
 _ENV = "_env"
 """Ends the name of a field that holds a variable's name; in YAML `key_env` is `key: {env: NAME}`.
@@ -217,15 +218,7 @@ def read_store(tree: dg.ComponentTree, kind: str, name: str) -> Any:
     Raises:
         DeclarationError: there is no such store, or the variable of its secret is not set.
     """
-    declared: dict[str, Any] = {}
-    for stores in whole(tree, Stores):
-        declared |= getattr(stores, kind, {})
-    if name not in declared:
-        raise DeclarationError(
-            f"there is no {kind} store {name} in a component migration_platform.Stores of this "
-            f"project; valid are {', '.join(declared) or 'none yet'}"
-        )
-    fields = dict(_to_fields(declared[name]))
+    fields = _find_fields(tree, kind, name)
     secret = fields.get("password")
     if secret is not None and secret.get_value() is None:
         raise DeclarationError(
@@ -234,6 +227,28 @@ def read_store(tree: dg.ComponentTree, kind: str, name: str) -> Any:
         )
     resource: Any = _RESOURCES[kind](**fields).process_config_and_initialize()
     return resource.to_settings()
+
+
+def read_sync_settings(tree: dg.ComponentTree, name: str) -> SunbirdSyncSettings:
+    """Give the settings of a sync API that is declared in a project, its secrets read now.
+
+    Raises:
+        DeclarationError, PreflightError: there is no such store, or the variable of a secret is
+            not set.
+    """
+    return SunbirdSyncResource(**_find_fields(tree, "sunbird_sync", name)).to_settings(name)
+
+
+def _find_fields(tree: dg.ComponentTree, kind: str, name: str) -> dict[str, Any]:
+    declared: dict[str, Any] = {}
+    for stores in whole(tree, Stores):
+        declared |= getattr(stores, kind, {})
+    if name not in declared:
+        raise DeclarationError(
+            f"there is no {kind} store {name} in a component migration_platform.Stores of this "
+            f"project; valid are {', '.join(declared) or 'none yet'}"
+        )
+    return dict(_to_fields(declared[name]))
 
 
 def _to_fields(attributes: Any) -> Mapping[str, Any]:

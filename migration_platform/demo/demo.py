@@ -226,6 +226,19 @@ JOBS: Mapping[str, Job] = {
 }
 
 
+def fill_sample(name: str, *, count: int, seed: int, home: Path | None, echo: Echo) -> None:
+    """Start what a job needs and fill its tables, and move nothing.
+
+    Raises:
+        MigrationError, LocalStackError: something could not begin; one sentence.
+    """
+    folder, job = home_folder(home), JOBS[name]
+    started = start_all([kind() for kind in job.servers], home=folder, report=echo)
+    ports = {server.name: server.port for server in started}
+    echo(f"Filling {job.title}")
+    job.fill(Stage(name, count, seed, ports, folder, echo))
+
+
 def run_demo(*, counts: Mapping[str, int], seed: int, home: Path | None, echo: Echo) -> bool:
     """Run jobs with so many rows or users each; says whether all was moved and passed its checks.
 

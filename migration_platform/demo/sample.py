@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cassandra import DriverException
+
+from migration_platform.cql.names import TableName, quote
+from migration_platform.errors import DeclarationError, PreflightError, explain
 from migration_platform.stores.cassandra.connection import Connection
 
 KEYSPACE = "sunbird_courses"
@@ -43,6 +47,7 @@ ENROLMENTS_A_USER = 4
 ENROLMENTS_A_BATCH = 250
 USERS_KEYSPACE = "test"
 USERS_TABLE = "users"
+USERS = TableName(USERS_KEYSPACE, USERS_TABLE)
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -157,16 +162,44 @@ def fill_origin(
     return fill_table(connection, f"{keyspace}.{ORIGIN_TABLE}", names, rows, on_progress)
 
 
-def create_users(connection: Connection) -> None:
+def create_users(connection: Connection, table: TableName = USERS) -> None:
     """Make the users' keyspace and table where they are missing."""
     connection.session.execute(
-        f"CREATE KEYSPACE IF NOT EXISTS {USERS_KEYSPACE} WITH replication = "
+        f"CREATE KEYSPACE IF NOT EXISTS {quote(table.keyspace)} WITH replication = "
         "{'class': 'SimpleStrategy', 'replication_factor': 1}"
     )
     connection.session.execute(
-        f"CREATE TABLE IF NOT EXISTS {USERS_KEYSPACE}.{USERS_TABLE} "
-        "(id uuid PRIMARY KEY, name text, email text)"
+        f"CREATE TABLE IF NOT EXISTS {table} (id uuid PRIMARY KEY, name text, email text)"
     )
+
+
+def prepare_users(connection: Connection, table: TableName, *, add: bool) -> None:
+    """Make the users' table where it is missing, and see that it may be filled.
+
+    Raises:
+        DeclarationError: it holds rows, and is not to be added to; or it is no table of users.
+        PreflightError: the server does not make it.
+    """
+    find = "SELECT column_name, type FROM system_schema.columns WHERE keyspace_name = %s AND"
+    key = (table.keyspace, table.table)
+    found = connection.session.execute(f"{find} table_name = %s", key)
+    columns = dict(iter(found))
+    try:
+        if not columns:
+            create_users(connection, table)
+            return
+        if columns.keys() != {"id", "name", "email"} or columns["id"] not in ("uuid", "timeuuid"):
+            raise DeclarationError(
+                f"{table} is there and no table of users: it has {', '.join(sorted(columns))}; "
+                "name another --table"
+            )
+        find_one = f"SELECT id FROM {table} LIMIT 1"  # noqa: S608, a quoted name
+        if not add and connection.session.execute(find_one).one():
+            raise DeclarationError(
+                f"{table} has rows already; name another --table, or write them beside with --add"
+            )
+    except DriverException as error:
+        raise PreflightError(f"{table} cannot be made or read: {explain(error)}") from error
 
 
 def users(count: int, seed: int = 1) -> Iterator[tuple[uuid.UUID, str, str]]:
@@ -187,11 +220,12 @@ def fill_users(
     count: int,
     *,
     seed: int = 1,
+    table: TableName = USERS,
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> float:
     """Write the users into their table; gives the seconds that it took."""
-    table = f"{USERS_KEYSPACE}.{USERS_TABLE}"
-    return fill_table(connection, table, ["id", "name", "email"], users(count, seed), on_progress)
+    names = ["id", "name", "email"]
+    return fill_table(connection, str(table), names, users(count, seed), on_progress)
 
 
 def fill_table(

@@ -186,8 +186,7 @@ class Sunbird:
     def answer(self, received: Received) -> Answer:
         """Carry out a request and give its answer."""
         path = _path_of(received)
-        given = received.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode()):
+        if not self._knows(received.headers):
             return _refusal(401, "UNAUTHORIZED_USER", "You are not authorized.")
         if received.body is None:
             return _refusal(400, "CLIENT_ERROR", "The request is no JSON.")
@@ -197,6 +196,16 @@ class Sunbird:
             if path == search_path:
                 return self._search(kind, received.request)
         return _refusal(404, "RESOURCE_NOT_FOUND", "There is no such API.")
+
+    def answer_get(self, headers: Mapping[str, str]) -> Answer:
+        """Refuse a GET, as a gateway does: for the key first, and then because no API takes one."""
+        if not self._knows(headers):
+            return _refusal(401, "UNAUTHORIZED_USER", "You are not authorized.")
+        return _refusal(404, "RESOURCE_NOT_FOUND", "There is no such API.")
+
+    def _knows(self, headers: Mapping[str, str]) -> bool:
+        given = headers.get("Authorization", "")
+        return hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode())
 
     def _sync(self, request: dict[str, Any]) -> Answer:
         kind, ids = request.get("objectType"), request.get("objectIds")
@@ -249,6 +258,9 @@ class _Server(ThreadingHTTPServer):
 def _handler_of(sunbird: Sunbird) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(sunbird.answer_get(dict(self.headers)))
 
         def do_POST(self) -> None:
             length = self.headers.get("Content-Length", "")

@@ -1,4 +1,4 @@
-"""What a run tells the world through Kafka: metric events and job-log events.
+"""What a run tells the world, through Kafka and a file: metric events and job-log events.
 
 Shapes are those of Sunbird's Cassandra migrator job, so that what reads its events can read
 these. Two figures are better than there: the metric counts rows written, not rows read, and the
@@ -12,6 +12,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -56,6 +57,8 @@ class Message:
     value: dict[str, Any]
     run_id: str | None = None
     """Travels as a header, by which an event can be told to be a certain run's."""
+    of_log: bool = False
+    """Whether it belongs to the job log, which may have a cluster of its own."""
 
 
 def metric_event(
@@ -156,7 +159,7 @@ def publish(
         if message.run_id:
             headers[RUN_ID_HEADER] = message.run_id
         try:
-            text = json.dumps(message.value, separators=(",", ":"), ensure_ascii=False)
+            text = _to_json(message.value)
             producer.produce(
                 message.topic, value=text.encode(), headers=headers, on_delivery=on_delivery
             )
@@ -174,6 +177,27 @@ def publish(
         f"{failed} of {len(messages)} events were not delivered to {settings.bootstrap_servers}: "
         f"{why}"
     )
+
+
+def append_to_log(path: Path, events: list[dict[str, Any]]) -> str:
+    """Append job events to a file, a line each, so that `grep` and `tail` find the last one.
+
+    Returns:
+        An empty string, or one sentence that says why the file was not written.
+    """
+    text = "".join(f"{_to_json(event)}\n" for event in events)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # One write in append mode: lines of runs that end together do not mix.
+        with path.open("ab", buffering=0) as file:
+            file.write(text.encode())
+    except OSError as error:
+        return f"the job log {path} was not written: {error.strerror or error}"
+    return ""
+
+
+def _to_json(event: dict[str, Any]) -> str:
+    return json.dumps(event, separators=(",", ":"), ensure_ascii=False)
 
 
 def find_metric_event(

@@ -4,6 +4,8 @@ from migration_platform.declaration.migration import Migration
 from migration_platform.runs.run_info import COUNTERS, GUARDRAIL, MIGRATE, VALIDATE, Counts
 from migration_platform.runs.tracking import TrackedRun
 
+COMPLETED = "Data migration completed successfully."
+"""The last line of a run that copied, without a failure, a difference or a rejected row."""
 _WIDTH = 96
 
 

@@ -199,16 +199,37 @@ class SunbirdSync:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def post_block(self, object_type: str, ids: Sequence[str]) -> SyncAnswer:
+    def post_block(
+        self,
+        object_type: str,
+        ids: Sequence[str],
+        before_again: Callable[[float], None] = lambda waited: None,
+    ) -> SyncAnswer:
         """Ask for these rows to be indexed; whatever the server does ends in an answer.
 
-        Asking twice does no harm: the rows are read again and their documents replaced.
+        Asking twice does no harm: the rows are read again and their documents replaced. Before each
+        try but the first `before_again` is told how many seconds were waited already.
 
         Raises:
             DeclarationError: the request must not be sent; see `to_request`.
         """
         request = to_request(object_type, ids, self.settings.operation_type)
-        return self._ask(self.settings.endpoint, request)
+        return self._ask(self.settings.endpoint, request, before_again=before_again)
+
+    def check_key(self) -> str:
+        """Ask whether the API key is taken, by a GET of the sync API, which syncs nothing.
+
+        Returns:
+            An empty string, or why the service could not be asked.
+
+        Raises:
+            PreflightError: the key is refused.
+        """
+        answer, _ = self._try(self.settings.endpoint, "", self._headers(), method="GET")
+        if answer.status in (401, 403):
+            raise PreflightError(answer.reason)
+        # A service that knows no GET has looked at the key before it says so.
+        return answer.reason if answer.status is None or answer.status >= 500 else ""
 
     def counts(self, object_type: str) -> bool:
         """Say whether there is a search API to count documents of this type with."""
@@ -244,8 +265,7 @@ class SunbirdSync:
             )
         return count
 
-    def _ask(self, url: str, request: str, user_token: str | None = None) -> SyncAnswer:
-        """Post until a request is accepted, or refused for good, or `retry_seconds` are over."""
+    def _headers(self, user_token: str | None = None) -> dict[str, str]:
         headers = {
             "Content-Type": "application/json",
             "Accept": "application/json",
@@ -256,6 +276,17 @@ class SunbirdSync:
             headers["Authorization"] = f"Bearer {self.settings.api_key}"
         if user_token:
             headers["x-authenticated-user-token"] = user_token
+        return headers
+
+    def _ask(
+        self,
+        url: str,
+        request: str,
+        user_token: str | None = None,
+        before_again: Callable[[float], None] = lambda waited: None,
+    ) -> SyncAnswer:
+        """Post until a request is accepted, or refused for good, or `retry_seconds` are over."""
+        headers = self._headers(user_token)
         attempts = Attempts(self.settings.retry_seconds)
         tries = 0
         while True:
@@ -272,17 +303,20 @@ class SunbirdSync:
                 left = attempts.first_failure + attempts.budget_seconds - time.monotonic()
                 delay = min(retry_after, LONGEST_RETRY_AFTER_SECONDS, max(delay, left))
             self._sleep(delay)
+            before_again(delay)
 
-    def _try(self, url: str, request: str, headers: dict[str, str]) -> tuple[SyncAnswer, float]:
-        """Post once; give the answer, and the seconds that the server wants to be left alone."""
+    def _try(
+        self, url: str, request: str, headers: dict[str, str], method: str = "POST"
+    ) -> tuple[SyncAnswer, float]:
+        """Ask once; give the answer, and the seconds that the server wants to be left alone."""
         # A server that sends a byte now and then never runs into the timeout of a read.
         deadline = time.monotonic() + self.settings.timeout_seconds
         response = None
         try:
             response = self._pool.request(
-                "POST",
+                method,
                 url,
-                body=request.encode(),
+                body=request.encode() or None,
                 headers=headers,
                 retries=False,
                 redirect=False,  # another host must not see the key

@@ -291,7 +291,10 @@ def _send(
             if done:
                 sleep(sleep_ms / 1000)
             number = accepted + failed + 1
-            answer = client.post_block(object_type, ids)
+            # A service that fails is not to be asked faster than one that answers.
+            answer = client.post_block(
+                object_type, ids, lambda waited: sleep(max(0.0, sleep_ms / 1000 - waited))
+            )
             if answer.accepted:
                 accepted += 1
                 ids_accepted += len(ids)

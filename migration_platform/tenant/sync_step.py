@@ -32,6 +32,7 @@ from migration_platform.tenant.search_sync import (
 from migration_platform.tenant.steps import applied_plans, read_progress
 
 LOGS = "logs"
+IDS = "ids.csv"
 ACCEPTED = "accepted.csv"
 """The ids that the service accepted, one a line."""
 NOT_SYNCED = (
@@ -43,13 +44,23 @@ NOT_SYNCED = (
 def plan_sync(
     settings: SunbirdSyncSettings, move: Move, step: SyncStep, folder: Path
 ) -> PlanFolder:
-    """Say what would be sent; no call is made.
+    """Say what would be sent, and see that the key is taken; nothing is sent.
+
+    Where the id file has none, because a later plan of the table found nothing more, these are the
+    ids that the plans before it have moved.
 
     Raises:
-        DeclarationError, PreflightError: there is no id file, or no id in it, or no key.
+        DeclarationError, PreflightError: there is no id file, or no id at all, or no key, or the
+            service refuses it.
     """
     _require_search(settings, step)
-    ids = _wanted_ids(folder, _table_of(move, step))
+    ids_of = _table_of(move, step)
+    moved = _with_moved_ids((), folder, ids_of)
+    path = folder / ids_of.id_file
+    has_none = not path.exists() or not path.stat().st_size
+    ids = moved if has_none and moved else _wanted_ids(folder, ids_of)
+    with settings.connect() as client:
+        unasked = client.check_key()
     said = describe_sync(
         iter(ids),
         len(ids),
@@ -60,6 +71,14 @@ def plan_sync(
         operation_type=settings.operation_type,
     )
     plan = new_plan(folder, step.name)
+    with whole_file(plan.path / IDS) as file:
+        file.writelines(f"{row_id}\n" for row_id in ids)
+    warnings = [f"the API key could not be tried: {unasked}"] if unasked else []
+    if has_none and moved:
+        warnings.append(
+            f"the id file {path} has no id, and these are the ids that were moved before; run "
+            f"{step.name} with id_file: {plan.path / IDS}"
+        )
     plan.write_manifest(
         {
             "plan": plan.plan_id,
@@ -71,7 +90,8 @@ def plan_sync(
             "pause_seconds": said.pause_seconds,
             "request": said.request,
             "describes": str(said),
-            "id_file": str(folder / _table_of(move, step).id_file),
+            "warnings": warnings,
+            "id_file": str(path),
             "parts": {ALL: {}},
         }
     )
@@ -93,7 +113,7 @@ def _require_search(settings: SunbirdSyncSettings, step: SyncStep) -> None:
         )
 
 
-def _wanted_ids(folder: Path, ids_of: TableStep) -> list[str]:
+def _wanted_ids(folder: Path, ids_of: TableStep, plan: PlanFolder | None = None) -> list[str]:
     """Give the ids of the id file, and those that earlier plans of the table have moved.
 
     A later plan of a table, made for rows that came late, has only these in its id file.
@@ -102,7 +122,7 @@ def _wanted_ids(folder: Path, ids_of: TableStep) -> list[str]:
         PreflightError: there is no id file, or no id in it.
     """
     path = folder / ids_of.id_file
-    return _with_moved_ids(read_ids(path, _hint(folder, ids_of)), folder, ids_of)
+    return _with_moved_ids(read_ids(path, _hint(folder, ids_of, plan)), folder, ids_of)
 
 
 def _with_moved_ids(ids: Iterable[str], folder: Path, ids_of: TableStep) -> list[str]:
@@ -123,15 +143,20 @@ def _table_of(move: Move, step: SyncStep) -> TableStep:
     return found
 
 
-def _hint(folder: Path, ids_of: TableStep) -> str:
-    """Say how to come by ids: the newest plan may have none, because an older one was applied."""
-    applied = read_progress(folder, ids_of)
-    if applied.plan is not None and applied.planned:
+def _hint(folder: Path, ids_of: TableStep, plan: PlanFolder | None) -> str:
+    """Say how to come by ids: the newest plan may have none, because older ones were applied."""
+    moved = set(_with_moved_ids((), folder, ids_of))
+    if not moved:
+        return f"make the plan of {ids_of.name} first"
+    if plan is None or not moved <= set(_read_lines(plan.path / IDS)):
         return (
-            f"the plan of {ids_of.name} that was applied has {applied.planned:,}: run the sync "
-            f"with id_file: {applied.plan.path / 'ids.csv'}"
+            f"the plans of {ids_of.name} that were applied have {len(moved):,}: make the plan of "
+            "the sync anew, which has them, and run the sync with id_file: ids.csv of that plan"
         )
-    return f"make the plan of {ids_of.name} first"
+    return (
+        f"the plans of {ids_of.name} that were applied have {len(moved):,}: run the sync with "
+        f"id_file: {plan.path / IDS}"
+    )
 
 
 @dataclass(frozen=True)
@@ -162,6 +187,7 @@ def apply_sync(
     replay: str | None,
     id_file: str | None,
     on_progress: Callable[[str], None],
+    on_warning: Callable[[str], None],
 ) -> AppliedSync:
     """Send the ids of the id file, those of all rows, or those of a failure log.
 
@@ -176,6 +202,11 @@ def apply_sync(
     sent, wanted, accepted = _choose_ids(
         connection, move, folder, plan, ids_of, sync_all=sync_all, replay=replay, id_file=id_file
     )
+    if sync_all:
+        on_warning(
+            f"sync_all: all {len(sent):,} rows of {ids_of.table} are sent, those of every tenant, "
+            "and not only the ids of the id file"
+        )
     plan.forget(VERIFIED, ALL)
     result = _send(client, step, plan, sent, replay, on_progress)
     failed: set[str] = set()
@@ -228,7 +259,7 @@ def _choose_ids(
     elif sync_all:
         sent = wanted = list(read_ids_of_table(connection, move, ids_of))
     else:
-        sent = wanted = _wanted_ids(folder, ids_of)
+        sent = wanted = _wanted_ids(folder, ids_of, plan)
     return sent, wanted, accepted
 
 

@@ -1,6 +1,6 @@
 """The assets of one table: its origin, the target with its diff, its plan, its dead letters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -73,17 +73,18 @@ def build_ranged_assets(
     group: str,
     owners: list[str],
     events: EventsAttributes | None,
+    declared: Mapping[str, Any],
     per_run: int | None,
     after: Sequence[dg.AssetKey] = (),
 ) -> dg.AssetsDefinition:
     """Build the target, its diff and its checks, made by one step.
 
-    A backfill is one run, or as many as `per_run` ranges each need.
+    A backfill is one run, or as many as `per_run` ranges each need. What was `declared`, its
+    events tell.
     """
     migration = job.migration
     store_names = {migration.origin.store, migration.target.store}
-    if events:
-        store_names.add(events.store)
+    store_names.update(events.stores if events else ())
     checks = describe_checks(migration)
 
     @dg.multi_asset(
@@ -105,7 +106,7 @@ def build_ranged_assets(
             job,
             origin=find_side(context.resources, migration.origin),
             target=find_side(context.resources, migration.target),
-            events=find_events(events, context.resources),
+            events=find_events(events, context.resources, context.instance, declared),
             truncate_target=config.truncate_target,
             resume=config.resume,
             run_id=config.run_id,

@@ -222,7 +222,37 @@ class DeadLettersAttributes(NamedAttributes, dg.Model):
 class EventsAttributes(NamedAttributes, dg.Model):
     """Where metric events and job-log events go."""
 
-    store: str = Field(description="Name of a Kafka store.")
-    topic: str = Field(description="Topic of the metric event, one for each run that ends.")
+    store: str | None = Field(None, description="Name of a Kafka store.")
+    topic: str | None = Field(
+        None, description="Topic of the metric event, one for each run that ends."
+    )
     job_log_topic: str | None = Field(None, description="Topic of JOB_START, JOB_LOG, JOB_END.")
+    job_log_store: str | None = Field(
+        None, description="Name of the Kafka store of that topic; default: store."
+    )
+    job_log_file: str | None = Field(
+        None,
+        description="File to which the same events are appended, a line each; a relative path "
+        "begins in the Dagster instance's folder.",
+    )
     job_name: str = Field("CassandraMigratorJob", description="The events' subsystem.")
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The Kafka stores that are needed."""
+        return tuple(dict.fromkeys(filter(None, (self.store, self.job_log_store))))
+
+    def conflicts(self) -> list[str]:
+        """Say which attributes need others that are not there."""
+        wrong = []
+        if self.topic and not self.store:
+            wrong.append("events.topic needs events.store, the Kafka store that has it")
+        if self.store and not (self.topic or self.job_log_topic):
+            wrong.append("events.store needs events.topic, where the metric event goes")
+        if self.job_log_topic and not self.stores:
+            wrong.append("events.job_log_topic needs events.job_log_store or events.store")
+        if self.job_log_store and not self.job_log_topic:
+            wrong.append("events.job_log_store means nothing without events.job_log_topic")
+        if not (self.stores or self.topic or self.job_log_topic or self.job_log_file):
+            wrong.append("events needs a topic (with its store), a job_log_topic or a job_log_file")
+        return wrong

@@ -49,11 +49,11 @@ def build_ended_runs_sensor(*, job: Job, events: EventsAttributes) -> dg.SensorD
         name=f"{step_of(job)}_ended_runs",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        required_resource_keys={events.store},
+        required_resource_keys=set(events.stores),
     )
     def ended(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         """Mark dead runs as failed and publish the events of runs that ended without."""
-        settings = find_events(events, context.resources)
+        settings = find_events(events, context.resources, context.instance)
         assert settings is not None
         dead = ended_runs.fail_dead_runs(context.instance)
         problems = ended_runs.settle_events(context.instance, job.target, settings)

@@ -13,6 +13,8 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psutil
@@ -22,6 +24,7 @@ from migration_platform.runs.events import (
     DELIVERY_SECONDS,
     KafkaSettings,
     Message,
+    append_to_log,
     find_metric_event,
     job_event,
     metric_event,
@@ -38,12 +41,25 @@ _KEPT = ".dagster/"
 
 @dataclass(frozen=True)
 class EventSettings:
-    """Where a migration's events go, and under which job name."""
+    """Where a migration's events go, and under which job name.
 
-    kafka: KafkaSettings
-    topic: str
+    Each place may be missing: without a `topic` there is no metric event. `config` is what the job
+    was declared as, in JSON.
+    """
+
+    kafka: KafkaSettings | None
+    topic: str | None
     job_log_topic: str | None
     job: str
+    job_log_kafka: KafkaSettings | None = None
+    job_log_file: Path | None = None
+    config: str = "{}"
+
+    def cluster_of(self, message: Message) -> KafkaSettings:
+        """Give the cluster that has a message's topic."""
+        cluster = (self.job_log_kafka if message.of_log else None) or self.kafka
+        assert cluster is not None
+        return cluster
 
 
 def process_mark() -> str:
@@ -155,16 +171,17 @@ def _failed_before_it_began(run: DagsterRun, target: dg.AssetKey) -> bool:
 def _settle_run(
     instance: DagsterInstance, run: DagsterRun, tag: str, settings: EventSettings
 ) -> str:
-    # What was sent may have arrived, although nobody lived to note it.
-    found, problem = find_metric_event(settings.kafka, settings.topic, run.run_id)
-    if problem:
-        return problem
-    if found:
-        instance.add_run_tags(run.run_id, {tag: DELIVERED})
-        return ""
     kept = run.tags.get(f"{_KEPT}{tag}")
-    if kept:
-        messages = [Message(**message) for message in json.loads(kept)]
+    messages = [Message(**message) for message in json.loads(kept)] if kept else None
+    if settings.kafka and settings.topic and (messages is None or any(_of_metric(messages))):
+        # What was sent may have arrived, although nobody lived to note it.
+        found, problem = find_metric_event(settings.kafka, settings.topic, run.run_id)
+        if problem:
+            return problem
+        if found:
+            instance.add_run_tags(run.run_id, {tag: DELIVERED})
+            return ""
+    if messages is not None:
         return _publish_and_note(instance, run.run_id, tag, settings, messages)
     reason = f"the run ended as {run.status.value} before it could report"
     return publish_end(
@@ -177,6 +194,10 @@ def _settle_run(
         seconds=0.0,
         reason=reason,
     )
+
+
+def _of_metric(messages: Sequence[Message]) -> list[bool]:
+    return [message.run_id is not None for message in messages]
 
 
 def publish_end(
@@ -193,16 +214,51 @@ def publish_end(
     patience_seconds: float = DELIVERY_SECONDS,
 ) -> str:
     """Publish a run's JOB_END and its one metric event; gives one sentence if that failed."""
-    messages: list[Message] = []
-    if settings.job_log_topic:
-        messages += _job_end(settings, success, rows_written, reason, data)
-    value = metric_event(
-        job=settings.job, success=success, rows_written=rows_written, seconds=seconds
-    )
-    messages.append(Message(settings.topic, value, run_id))
+    # The file comes first: a run that is killed here is still taken for one that said nothing.
+    logged = _job_end(settings, success, rows_written, reason, data)
+    problem, messages = _log(settings, logged)
+    if settings.topic:
+        value = metric_event(
+            job=settings.job, success=success, rows_written=rows_written, seconds=seconds
+        )
+        messages.append(Message(settings.topic, value, run_id))
     kept = json.dumps([asdict(message) for message in messages])
     instance.add_run_tags(run_id, {tag: SENDING, f"{_KEPT}{tag}": kept})
-    return _publish_and_note(instance, run_id, tag, settings, messages, patience_seconds)
+    undelivered = _publish_and_note(instance, run_id, tag, settings, messages, patience_seconds)
+    return "; ".join(filter(None, (problem, undelivered)))
+
+
+def publish_log(
+    settings: EventSettings, event: dict[str, Any], patience_seconds: float = DELIVERY_SECONDS
+) -> str:
+    """Publish an event of the job log where it is wanted; gives one sentence if that failed."""
+    problem, messages = _log(settings, [event])
+    undelivered, _ = _publish(settings, messages, patience_seconds)
+    return "; ".join(filter(None, (problem, undelivered)))
+
+
+def _log(settings: EventSettings, events: Sequence[dict[str, Any]]) -> tuple[str, list[Message]]:
+    """Write events to the log's file; give what went wrong, and what is to go to its topic."""
+    file, topic = settings.job_log_file, settings.job_log_topic
+    problem = append_to_log(file, list(events)) if file else ""
+    return problem, [Message(topic, event, of_log=True) for event in events] if topic else []
+
+
+def _publish(
+    settings: EventSettings, messages: Sequence[Message], patience_seconds: float
+) -> tuple[str, list[Message]]:
+    """Send each cluster its messages; give what went wrong, and what is still owed."""
+    clusters: dict[KafkaSettings, list[Message]] = {}
+    for message in messages:
+        clusters.setdefault(settings.cluster_of(message), []).append(message)
+    problems: list[str] = []
+    owed: list[Message] = []
+    for cluster, its_own in clusters.items():
+        problem = publish(cluster, its_own, seconds=patience_seconds)
+        if problem:
+            problems.append(problem)
+            owed += its_own
+    return "; ".join(problems), owed
 
 
 def _publish_and_note(
@@ -213,15 +269,18 @@ def _publish_and_note(
     messages: list[Message],
     patience_seconds: float = DELIVERY_SECONDS,
 ) -> str:
-    problem = publish(settings.kafka, messages, seconds=patience_seconds)
-    instance.add_run_tags(run_id, {tag: UNDELIVERED if problem else DELIVERED})
+    problem, owed = _publish(settings, messages, patience_seconds)
+    tags = {tag: UNDELIVERED if problem else DELIVERED}
+    if problem and len(owed) < len(messages):
+        # What the other cluster has is not sent twice.
+        tags[f"{_KEPT}{tag}"] = json.dumps([asdict(message) for message in owed])
+    instance.add_run_tags(run_id, tags)
     return problem
 
 
 def _job_end(
     settings: EventSettings, success: bool, rows_written: int, reason: str, data: dict | None
-) -> Sequence[Message]:
-    assert settings.job_log_topic
+) -> list[dict[str, Any]]:
     if success:
         end = job_event(
             "JOB_END",
@@ -230,7 +289,7 @@ def _job_end(
             status="SUCCESS",
             data={**(data or {}), "total-records-migrated": rows_written},
         )
-        return [Message(settings.job_log_topic, end)]
+        return [end]
     log = job_event("JOB_LOG", job=settings.job, message=reason, level="ERROR")
     end = job_event(
         "JOB_END",
@@ -239,4 +298,4 @@ def _job_end(
         status="FAILED",
         data={"model": settings.job, "statusMsg": reason},
     )
-    return [Message(settings.job_log_topic, log), Message(settings.job_log_topic, end)]
+    return [log, end]

@@ -145,6 +145,10 @@ class TableMigration(Declared):
                 group=self.group,
                 owners=self.owners,
                 events=self.events,
+                declared={
+                    "type": "migration_platform.TableMigration",
+                    "attributes": self.model_dump(mode="json", exclude_unset=True),
+                },
                 per_run=self._per_run(),
                 after=after,
             ),
@@ -179,6 +183,7 @@ class TableMigration(Declared):
             for other, names in find_strangers(kind, self.target, self.diff)
         ]
         wrong += self.target.conflicts(self.columns.rename)
+        wrong += self.events.conflicts() if self.events else []
         chosen = build_filter(self.filter, wrong)
         _try(self._per_run, wrong)
         migration = _try(
@@ -314,12 +319,20 @@ class TableMigration(Declared):
     def _stores(self) -> dict[str, str]:
         """Give the stores that are used, by the attributes that name them."""
         sides = {"origin.store": self.origin.store, "target.store": self.target.store}
-        return sides | ({"events.store": self.events.store} if self.events else {})
+        for_events = {
+            f"events.{attribute}": name
+            for attribute in ("store", "job_log_store")
+            if (name := getattr(self.events, attribute, None))
+        }
+        return sides | for_events
 
     def _check_stores(self, kinds: Mapping[str, str], unknown: Sequence[str]) -> None:
         """Refuse stores that are unknown or of the wrong kind, with all else if that is known."""
-        fit = {"origin.store": origins(), "target.store": targets(), "events.store": ("kafka",)}
-        needed = [(attribute, name, fit[attribute]) for attribute, name in self._stores().items()]
+        fit = {"origin.store": origins(), "target.store": targets()}
+        needed = [
+            (attribute, name, fit.get(attribute, ("kafka",)))
+            for attribute, name in self._stores().items()
+        ]
         # Kinds from outside are worth a word where the project has such a store.
         known = {*BUILT_IN, "kafka", *kinds.values()}
         wrong = [

@@ -37,7 +37,7 @@ from migration_platform.copying.rehearsal import rehearse
 from migration_platform.copying.replay import ensure_dead_letters
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.plan.model import Plan
-from migration_platform.runs.events import MODEL
+from migration_platform.runs.log_lines import COMPLETED
 from migration_platform.runs.resume import read_resume
 from migration_platform.runs.run_info import MIGRATE, VALIDATE
 from migration_platform.runs.workers import WorkerPool
@@ -79,8 +79,7 @@ def run_ranges(
     """Do what the run selected, and give the results of the selected checks.
 
     `truncate_target` overrules what is declared, unless it is None; `own_filter` takes the place of
-    the declared filter. With `resume`, `auto` or the
-    id of a tracked run, what was done before is carried over, and only the rest is done.
+    the declared filter. With `resume`, `auto` or a tracked run's id, what was done before is kept.
 
     Raises:
         dagster.Failure: one sentence, when a range failed or differs or nothing could begin.
@@ -118,11 +117,12 @@ def run_ranges(
         # Also a cancelled run reports its end; what it was comes out as it came in.
         reporting.end(run, f"the run was stopped: {explain(error)}")
         raise
-    reasons = (reporting.what_went_wrong(run), unfinished, _rejection(run, letters))
-    reason = "; ".join(filter(None, reasons))
+    reason = _why_red(run, unfinished, letters)
     reporting.end(run, reason)
     if reason:
         raise _failure(run.job, reason)
+    if run.copying and not letters.within:
+        context.log.info(COMPLETED)
 
 
 def _open_sides(
@@ -230,9 +230,9 @@ def _begin(
     if events:
         for problem in ended_runs.settle_events(instance, job.target, events):
             reporting.note_event_problem(run, problem)
-    if run.copying:
-        data = {"config": str(job.migration.name), "model": MODEL}
-        reporting.log_event(run, "JOB_START", f"{reporting.job_name(run)} Started executing", data)
+    if events and run.copying:
+        began = f"{events.job} Started executing"
+        reporting.log_event(run, "JOB_START", began, reporting.job_config(run))
     return run
 
 
@@ -467,6 +467,11 @@ def _compare(
 def _windows(run: RangedRun, ranges: Sequence[TokenRange]) -> list[TokenRange]:
     windows = (run.job.migration.filter.window(token_range) for token_range in ranges)
     return [window for window in windows if window is not None]
+
+
+def _why_red(run: RangedRun, unfinished: str, letters: DeadLetterSummary) -> str:
+    reasons = (reporting.what_went_wrong(run), unfinished, _rejection(run, letters))
+    return "; ".join(filter(None, reasons))
 
 
 def _rejection(run: RangedRun, letters: DeadLetterSummary) -> str:

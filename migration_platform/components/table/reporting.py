@@ -4,11 +4,11 @@ Everything is written the moment it is known. A range's numbers are metadata of 
 Dagster plots them; the ring of all ranges is on the table's own events and on its checks.
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -30,7 +30,7 @@ from migration_platform.declaration.migration import Migration
 from migration_platform.plan.fidelity import to_markdown
 from migration_platform.plan.model import Plan, Table
 from migration_platform.runs.control import Watch
-from migration_platform.runs.events import DELIVERY_SECONDS, MODEL, Message, job_event, publish
+from migration_platform.runs.events import DELIVERY_SECONDS, MODEL, job_event
 from migration_platform.runs.resume import Resume
 from migration_platform.runs.tracking import TrackedRun
 from migration_platform.runs.tracking_tables import TrackingTables
@@ -431,19 +431,24 @@ def build_retry_log(context: dg.AssetExecutionContext, what: str) -> Callable[[s
     return tell
 
 
-def job_name(run: RangedRun) -> str:
-    """Give the name under which the run's events go."""
-    return run.events.job if run.events else ""
+def job_config(run: RangedRun) -> dict[str, Any]:
+    """Give what the events of a run's start and end say of its job."""
+    assert run.events is not None
+    config = json.loads(run.events.config)
+    step = run.context.op_execution_context.op_def.name
+    ops: Any = run.context.run.run_config.get("ops", {})
+    own = ops.get(step, {}).get("config")
+    return {"config": json.dumps({**config, "run": own} if own else config), "model": MODEL}
 
 
 def log_event(run: RangedRun, eid: str, message: str, data: dict[str, Any]) -> None:
-    """Publish a job-log event, where there is a topic for them."""
-    if run.events is None or not run.events.job_log_topic:
+    """Tell an event of the job log, where there is a place for them."""
+    if run.events is None:
         return
     event = job_event(eid, job=run.events.job, message=message, data=data)
     # After one failure the others must not make the copy wait as long again.
-    send = partial(publish, seconds=2.0) if run.event_problems else publish
-    problem = send(run.events.kafka, [Message(run.events.job_log_topic, event)])
+    patience = 2.0 if run.event_problems else DELIVERY_SECONDS
+    problem = ended_runs.publish_log(run.events, event, patience)
     if problem:
         note_event_problem(run, problem)
 
@@ -451,7 +456,7 @@ def log_event(run: RangedRun, eid: str, message: str, data: dict[str, Any]) -> N
 def note_event_problem(run: RangedRun, problem: str) -> None:
     """Make an event that was not delivered visible in the run."""
     run.event_problems.append(problem)
-    run.context.log.error(f"Kafka: {problem}; the copy goes on.")
+    run.context.log.error(f"Events: {problem}; the copy goes on.")
 
 
 def what_went_wrong(run: RangedRun) -> str:
@@ -496,7 +501,7 @@ def end(run: RangedRun, reason: str) -> None:
         reason=reason,
         # What is not delivered now is kept and delivered later: no need to wait long twice.
         patience_seconds=2.0 if run.event_problems else DELIVERY_SECONDS,
-        data={"config": str(run.job.migration.name), "model": MODEL},
+        data=job_config(run),
     )
     if problem:
         note_event_problem(run, problem)

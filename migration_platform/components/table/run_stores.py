@@ -1,7 +1,9 @@
 """The stores of a run: found by name among its resources, and opened patiently."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -51,19 +53,32 @@ def open_store(
     return connect_patiently(connect, retry_seconds, build_retry_log(context, "Connecting"))
 
 
-def find_events(events: EventsAttributes | None, resources: Any) -> ended_runs.EventSettings | None:
+def find_events(
+    events: EventsAttributes | None,
+    resources: Any,
+    instance: dg.DagsterInstance,
+    declared: Mapping[str, Any] | None = None,
+) -> ended_runs.EventSettings | None:
     """Give what a run needs to send its events; None if none are declared.
 
     Raises:
-        DeclarationError: the store is no Kafka store.
+        DeclarationError: a store is no Kafka store.
     """
     if events is None:
         return None
+    kafka = {
+        name: find_store(resources, name, KafkaResource).to_settings() for name in events.stores
+    }
+    file = events.job_log_file
     return ended_runs.EventSettings(
-        kafka=find_store(resources, events.store, KafkaResource).to_settings(),
+        kafka=kafka[events.store] if events.store else None,
         topic=events.topic,
         job_log_topic=events.job_log_topic,
         job=events.job_name,
+        job_log_kafka=kafka[events.job_log_store] if events.job_log_store else None,
+        # An absolute path stays as it is.
+        job_log_file=Path(instance.root_directory) / file if file else None,
+        config=json.dumps(declared or {}, default=str),
     )
 
 

@@ -146,7 +146,8 @@ def describe_plan(moved: MovedStep, manifest: Mapping[str, Any]) -> list[str]:
     """Say in lines what a plan found."""
     step = moved.step
     if isinstance(step, SyncStep):
-        return [f"Dry run: {manifest['describes']}; nothing was sent"]
+        told = f"Dry run: {manifest['describes']}; nothing was sent"
+        return [told, *manifest.get("warnings", ())]
     if isinstance(step, TableStep):
         lines = [f"{manifest['planned']:,} of {number(manifest['rows'], 'row')} would change"]
         more = (

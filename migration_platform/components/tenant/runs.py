@@ -385,6 +385,12 @@ def _apply_graph(
     return done
 
 
+_FOR_A_REAL_RUN = (
+    "sync_all, replay and id_file are for a real run; add dry_run: false, or leave them out to see "
+    "what the id file would send"
+)
+
+
 def run_sync_step(
     context: dg.AssetExecutionContext,
     moved: MovedStep,
@@ -405,11 +411,7 @@ def run_sync_step(
     only_checks = _only_checks(context)
     if not only_checks:
         if dry_run and (sync_all or replay or id_file):
-            raise _failure(
-                moved,
-                "sync_all, replay and id_file are for a real run; add dry_run: false, or leave "
-                "them out to see what the id file would send",
-            )
+            raise _failure(moved, _FOR_A_REAL_RUN)
         if _is_planned_only(context, moved, dry_run=dry_run):
             return
     try:
@@ -417,16 +419,17 @@ def run_sync_step(
             store = getattr(context.resources, step.store)
             assert isinstance(store, SunbirdSyncResource)
             connection = stack.enter_context(open_cassandra(context, move))
+            settings = store.to_settings(step.store)
             if only_checks:
                 plan = _applied_plan(moved, folder)
-                client = stack.enter_context(store.to_settings(step.store).connect())
+                client = stack.enter_context(settings.connect())
                 done = sync_step.prove_sync(client, connection, move, step, plan)
                 if done is None:
                     raise DeclarationError(f"{step.name} has sent nothing yet, so nothing to check")
             else:
                 refuse_out_of_order(move, folder, step)
                 plan = require_plan(move, folder, step)
-                client = stack.enter_context(store.to_settings(step.store).connect())
+                client = stack.enter_context(settings.connect())
                 done = sync_step.apply_sync(
                     client,
                     connection,
@@ -438,6 +441,7 @@ def run_sync_step(
                     replay=replay,
                     id_file=id_file,
                     on_progress=context.log.info,
+                    on_warning=context.log.warning,
                 )
                 report_sync(context, moved, folder, plan, done)
     except MigrationError as error:

@@ -138,7 +138,7 @@ class _Snapshot:
 
     def end(self) -> None:
         """End it; a connection that broke has ended it itself."""
-        if self._began is not None and self._began is self._session.connection:
+        if self._began is not None and self._began is self._session.opened:
             with suppress(Refusal, LostConnectionError):
                 self._session.run("ROLLBACK")
 

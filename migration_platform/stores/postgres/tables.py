@@ -120,7 +120,8 @@ def _read_columns(connection: Postgres, session: Session, oid: str) -> tuple[PgC
         " WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         oid,
     )
-    types = read_types(session.connection, [(int(row[1]), int(row[2])) for row in rows])
+    wanted = [(int(row[1]), int(row[2])) for row in rows]
+    types = session.lend(lambda connection: read_types(connection, wanted))
     found = []
     for (name, _, _, not_null, has_default, generated, identity, exact), pg_type in zip(
         rows, types, strict=True

@@ -139,7 +139,9 @@ class TableTarget(Target):
 
         def resolve(text: str) -> Any:
             session = self.connection.session("questions")
-            return self._ask(lambda: resolve_type(session.connection, text), migration)
+            return self._ask(
+                lambda: session.lend(lambda connection: resolve_type(connection, text)), migration
+            )
 
         try:
             return shape_created(migration, origin, found.name, resolve)
@@ -269,8 +271,7 @@ class TableTarget(Target):
             batch_rows=declared.batch_rows,
             time_column=_time_column(plan),
             skips_unchanged=declared.unchanged == "skip",
-            # Of rows that may land on one another the order decides.
-            **({"lanes": 1} if plan.lost_keys else {}),
+            may_collide=bool(plan.lost_keys),
         )
 
     def prepare_ranges(self, plan: Plan, selection: Selection) -> TableReader:

@@ -8,17 +8,20 @@ All of it says what is to be, so that a batch whose answer was lost is sent agai
 """
 
 import hashlib
+import json
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from struct import Struct
+from typing import Any
 
 from migration_platform.cql.cell_times import read_row_time
 from migration_platform.cql.rows import NULL, Page, split_cells
-from migration_platform.errors import MigrationError
+from migration_platform.errors import MigrationError, PermanentError
 from migration_platform.plan.model import Layer, Plan, Row, Source
 from migration_platform.stores.interface import OnRejected, Pace
 from migration_platform.stores.postgres.connection import Postgres, Session
@@ -30,6 +33,7 @@ from migration_platform.stores.postgres.rows import (
     COPY_TRAILER,
     RowForm,
     UnholdableRow,
+    compile_rejection,
     compile_row_encoder,
     row_head,
 )
@@ -39,6 +43,7 @@ from migration_platform.stores.postgres.statements import (
     count_newer,
     create_temporary,
     upsert_from,
+    upsert_singly,
     upsert_values,
 )
 from migration_platform.stores.postgres.types import PgType
@@ -86,16 +91,6 @@ class TimeColumn:
         return _LONG_CELL.pack(8, writetime_us - (0 if is_long else _MICROSECONDS_1970_TO_2000))
 
 
-@dataclass
-class _Lane:
-    """A thread with a connection of its own: batches on it follow each other."""
-
-    session: Session
-    threads: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="postgres")
-    )
-
-
 class RowWrites:
     """What is prepared once to write the rows of a layer.
 
@@ -122,12 +117,14 @@ class RowWrites:
         batch_rows: int | None,
         time_column: TimeColumn | None,
         skips_unchanged: bool,
-        lanes: int = LANES,
+        may_collide: bool = False,
     ):
         self.sources, self.form, self.table, self.layer = sources, form, table, layer
         self.method, self.time_column, self.skips = method, time_column, skips_unchanged
-        self.is_fresh = True
-        self.lanes = [_Lane(connection.session(f"write {number}")) for number in range(lanes)]
+        # Of rows that may land on one another the order decides, and each waits for the other's
+        # end: they are sent one batch after the other, sorted by key.
+        self.is_fresh = not may_collide
+        self.lanes = [connection.lane(number) for number in range(1 if may_collide else LANES)]
         self.columns = [*form.names, *([time_column.name] if time_column else [])]
         self.types = [column.pg_type.oid for column in form.columns]
         self.types += [time_column.pg_type.oid] if time_column else []
@@ -140,9 +137,11 @@ class RowWrites:
         else:
             self.batch_rows = batch_rows or COPY_ROWS
         self.encode = compile_row_encoder(form)
+        self.why_unholdable = compile_rejection(form)
 
     def open(self, plan: Plan, pace: Pace, on_rejected: OnRejected, *, again: bool) -> "RowWriter":
-        """Begin to write."""
+        """Begin to write; nothing of an earlier writer that failed goes on meanwhile."""
+        wait([lane.threads.submit(_nothing) for lane in self.lanes])
         return RowWriter(self, plan, pace, on_rejected, again=again)
 
     # -- in a lane's thread ----------------------------------------------------------------------
@@ -155,26 +154,53 @@ class RowWrites:
         Raises:
             PermanentError, TransientError: it could not be written.
         """
-        is_direct = self.method == "copy" and self.is_fresh
-        attempt = self._copy_directly if is_direct else self._upsert
 
-        def passes(refusal: Refusal) -> bool:
-            return refusal.is_about_values
-
-        try:
+        def ask(attempt: Callable[[Session, list[_Sent]], Outcome]) -> Outcome:
             return patiently(
-                lambda: attempt(session, rows), retry_seconds, retried.put, passes=passes
+                lambda: attempt(session, rows), retry_seconds, retried.put, passes=_is_about_values
             )
-        except Refusal as refusal:
-            if is_direct and refusal.sqlstate == UNIQUE_VIOLATION:
-                self.is_fresh = False
-                return self.send(session, rows, retry_seconds, retried)
-            if len(rows) == 1:
-                return Outcome(rejected=((rows[0][1], refusal.to_error()),))
+
+        refused: Refusal | None = None
+        if self.method == "copy" and self.is_fresh:
+            try:
+                return ask(self._copy_directly)
+            except Refusal as refusal:
+                if refusal.sqlstate == UNIQUE_VIOLATION:
+                    # The row may be there already, or another one with the same values.
+                    self.is_fresh = False
+                else:
+                    refused = refusal
+        if refused is None:
+            try:
+                return ask(self._upsert)
+            except Refusal as refusal:
+                refused = refusal
+        known, others = self._split_unholdable(rows)
+        if known.rejected:
+            rest = self.send(session, others, retry_seconds, retried) if others else Outcome()
+            return known + rest
+        if len(rows) == 1:
+            return Outcome(rejected=((rows[0][1], refused.to_error()),))
+        if self.method == "copy":
+            # Halves remain where a language of procedures is missing, or rows cannot be sent.
+            with suppress(Refusal, PermanentError):
+                return ask(self._upsert_singly)
         middle = len(rows) // 2
         halves = (rows[:middle], rows[middle:])
         first, second = (self.send(session, half, retry_seconds, retried) for half in halves)
         return first + second
+
+    def _split_unholdable(self, rows: list[_Sent]) -> tuple[Outcome, list[_Sent]]:
+        """Reject rows of which the codecs know why no table holds them; give the others."""
+        width = len(self.form.columns)
+        rejected, others = [], []
+        for row in rows:
+            why = self.why_unholdable(split_cells(row[1], width))
+            if why:
+                rejected.append((row[1], UnholdableRow(why)))
+            else:
+                others.append(row)
+        return Outcome(rejected=tuple(rejected)), others
 
     def _copy_directly(self, session: Session, rows: list[_Sent]) -> Outcome:
         session.copy_in(copy_into(quote_name(self.table), self.columns), self._to_copy(rows))
@@ -184,27 +210,55 @@ class RowWrites:
         if self.method == "values":
             return self._upsert_values(session, rows)
         time_column = self.time_column.name if self.time_column else None
+        sql = upsert_from(self.temporary, self.table, self.form, time_column, skips=self.skips)
+        newer, (upserted,) = self._from_temporary(session, rows, sql)
+        return self._outcome(len(rows), newer, upserted.command_tuples or 0)
+
+    def _upsert_singly(self, session: Session, rows: list[_Sent]) -> Outcome:
+        """Write row by row within the server, and leave out those that it rejects."""
+        time_column = self.time_column.name if self.time_column else None
+        sql = upsert_singly(self.temporary, self.table, self.form, time_column, skips=self.skips)
+        newer, (*_, told) = self._from_temporary(session, rows, sql)
+        rejected = tuple(
+            (rows[number][1], Refusal(*why).to_error())
+            for number, *why in sorted(json.loads(told.get_value(0, 0)))
+        )
+        outcome = self._outcome(len(rows) - len(rejected), newer, int(told.get_value(0, 1)))
+        return outcome + Outcome(rejected=rejected)
+
+    def _outcome(self, rows: int, newer: int | None, touched: int) -> Outcome:
+        """Say what became of rows that were taken, of which the server touched some."""
+        if newer is None:
+            newer = max(0, rows - touched) if self.time_column else 0
+        left_alone = min(newer, rows)
+        return Outcome(rows - left_alone, left_alone)
+
+    def _from_temporary(
+        self, session: Session, rows: list[_Sent], sql: str
+    ) -> tuple[int | None, list[Any]]:
+        """Copy rows into a temporary table, and run statements that take them from there.
+
+        It gives how many of them the target has newer ones of, if only counting can tell it, and
+        the statements' results.
+        """
+        time_column = self.time_column.name if self.time_column else None
         name = self.temporary
         # Opened first: a new connection has no temporary tables.
         if session.connection and name not in session.temporary:
-            session.run(create_temporary(name, self.table, self.columns))
+            session.run(create_temporary(name, self.table, self.form, time_column))
             session.temporary.add(name)
+        counts_newer = self.skips and time_column is not None
+        asked = [count_newer(name, self.table, self.form, time_column or "")] * counts_newer
         try:
             session.copy_in(
                 f"BEGIN; {copy_into(f'pg_temp.{quote(name)}', self.columns)}", self._to_copy(rows)
             )
-            counts_newer = self.skips and time_column is not None
-            asked = [count_newer(name, self.table, self.form, time_column or "")] * counts_newer
-            asked += [upsert_from(name, self.table, self.form, time_column, skips=self.skips)]
-            *newer, upserted, _ = session.run("; ".join([*asked, "COMMIT"]))
+            results = session.run("; ".join([*asked, sql, "COMMIT"]))
         except Refusal:
-            session.run("ROLLBACK")
+            session.roll_back()
             raise
-        if newer:
-            left_alone = int(newer[0].get_value(0, 0))
-        else:
-            left_alone = len(rows) - (upserted.command_tuples or 0) if time_column else 0
-        return Outcome(len(rows) - left_alone, left_alone)
+        newer = int(results.pop(0).get_value(0, 0)) if counts_newer else None
+        return newer, results[:-1]
 
     def _upsert_values(self, session: Session, rows: list[_Sent]) -> Outcome:
         time_column = self.time_column.name if self.time_column else None
@@ -217,12 +271,28 @@ class RowWrites:
         ]
         full = len(rows) == self.batch_rows
         result = session.ask(sql, parameters, prepare=full)
-        left_alone = len(rows) - (result.command_tuples or 0) if time_column else 0
-        return Outcome(len(rows) - left_alone, left_alone)
+        counts_newer = self.skips and time_column is not None
+        newer = int(result.get_value(0, 0)) if counts_newer else None
+        return self._outcome(len(rows), newer, result.command_tuples or 0)
 
-    def _to_copy(self, rows: list[_Sent]) -> bytes:
-        body = self.head.join([sent for sent, _ in rows])
-        return b"".join((COPY_HEADER, self.head, body, COPY_TRAILER))
+    def _to_copy(self, rows: list[_Sent]) -> Iterator[bytes]:
+        """Give a copy of rows in pieces; large ones are not brought together once more."""
+        yield COPY_HEADER
+        if sum([len(sent) for sent, _ in rows]) <= 2 * BATCH_BYTES:
+            yield self.head + self.head.join([sent for sent, _ in rows])
+        else:
+            for sent, _ in rows:
+                yield self.head
+                yield sent
+        yield COPY_TRAILER
+
+
+def _nothing() -> None:
+    """Be the end of what a lane had to do before."""
+
+
+def _is_about_values(refusal: Refusal) -> bool:
+    return refusal.is_about_values
 
 
 class RowWriter:
