@@ -150,3 +150,15 @@ def test_a_table_is_made_copied_compared_and_repaired(customers: Customers) -> N
     customers.sql(f"INSERT INTO {table} (id) VALUES ('{uuid.UUID(int=0)}')")
     project.run(config=customers.step_config(truncate_target=True)).assert_success()
     assert customers.rows() == there
+
+
+def test_a_plan_and_the_tables_page_name_the_types_that_postgres_has(customers: Customers) -> None:
+    customers.project.run().assert_success()
+    plan = dg.AssetKey(["ysql", f"{customers.target_name}_plan"])
+    run = customers.project.run(partitions=None, assets=[plan]).assert_success()
+
+    ((_, told),) = run.materializations(plan).items()
+    assert "| score | double precision | score (double) |" in told["columns"]
+    assert re.fullmatch(r"PostgreSQL: PostgreSQL \d+(\.\d+)+", told["server"])
+    schema = customers.table_metadata()["dagster/column_schema"]
+    assert {column.name: column.type for column in schema.columns}["score"] == "double precision"

@@ -37,6 +37,11 @@ class Column:
     is_static: bool = False
     stored: object = None
 
+    @property
+    def shown_type(self) -> str:
+        """The type as the store has it."""
+        return self.cql_type if self.stored is None else str(self.stored)
+
 
 @dataclass(frozen=True)
 class Table:

@@ -145,10 +145,11 @@ def _columns(plan: Plan) -> str:
     }
     # A partition's key is filled alike for rows and for static cells: one line is enough.
     sources = dict.fromkeys(source for layer in plan.layers for source in layer.sources)
+    types = {column.name: column.shown_type for column in plan.target.columns}
     rows = [
         (
             quote(source.target) + (" (key)" if source.is_key else ""),
-            source.target_type,
+            types.get(source.target, source.target_type),
             said[source.kind].format(**vars(source)),
         )
         for source in sources

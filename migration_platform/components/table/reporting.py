@@ -252,7 +252,7 @@ def column_schema(table: Table) -> dg.TableSchema:
     }
     return dg.TableSchema(
         columns=[
-            dg.TableColumn(c.name, type=c.cql_type, description=roles.get(c.name))
+            dg.TableColumn(c.name, type=c.shown_type, description=roles.get(c.name))
             for c in sorted(
                 table.columns,
                 key=lambda c: table.primary_key.index(c.name) if c.name in roles else len(roles),

@@ -241,8 +241,10 @@ class TableTarget(Target):
     ) -> dict[str, Any]:
         """Tell which server it is, how rows are written and read, and what else touches them."""
         del origin, compile_rows
+        # What it was compiled with, and for which machine, follows.
+        version = self.connection.version.partition(" on ")[0]
         told: dict[str, Any] = {
-            "server": f"{self.connection.product}: {self.connection.version}",
+            "server": f"{self.connection.product}: {version}",
             "method": self._method(plan),
             "table_is_created": not plan.target.table_id,
         }
