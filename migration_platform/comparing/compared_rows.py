@@ -27,7 +27,14 @@ from migration_platform.cql.cell_times import (
 from migration_platform.cql.conversion import Converter, sort_elements
 from migration_platform.cql.forms import in_usual_form, usual_elements, usual_form
 from migration_platform.cql.keys import NO_KEY
-from migration_platform.cql.rows import NULL, Page, compile_splitter, join_cells, split_cells
+from migration_platform.cql.rows import (
+    NULL,
+    Page,
+    compile_conversion,
+    compile_splitter,
+    join_cells,
+    split_cells,
+)
 from migration_platform.cql.types import CqlType, parse_type
 from migration_platform.plan.model import Layer, Plan, Row, RowReader, Source, Table
 from migration_platform.plan.preflight import times_layout
@@ -124,8 +131,10 @@ def compile_compared(
         if is_origin
         else _read_target(plan, layer, form, keys, sorts, compares=compares)
     )
-    if canonical := kind_of(plan.migration.target.kind).canonical_cells(plan, layer, sources):
-        reader = _with_canonical(reader, len(sources), canonical)
+    kind = kind_of(plan.migration.target.kind)
+    needs_form = is_origin or not kind.gives_canonical
+    if needs_form and (canonical := kind.canonical_cells(plan, layer, sources)):
+        reader = _with_canonical(reader, canonical)
     forms = _find_forms(plan, sources, sorts)
     to_usual = _compile_usual(forms, keys, len(sources)) if forms else None
     no_time = _find_no_time(plan, form, sorts)
@@ -446,19 +455,13 @@ def _target_reader(
     return RowReader(names, layout, rows)
 
 
-def _with_canonical(reader: RowReader, columns: int, canonical: dict[int, Converter]) -> RowReader:
+def _with_canonical(reader: RowReader, canonical: dict[int, Converter]) -> RowReader:
+    convert = compile_conversion(canonical)
+
     def rows(page: Page, tally: Tally) -> Iterator[Row]:
         for row in reader.rows(page, tally):
             key, values, times, entry = row
-            if times is BAD_ROW:
-                yield row
-                continue
-            cells = split_cells(values, columns)
-            for position, change in canonical.items():
-                cell = cells[position]
-                if cell is not None:
-                    cells[position] = change(cell)
-            yield key, join_cells(cells, NULL), times, entry
+            yield row if times is BAD_ROW else (key, convert(values), times, entry)
 
     return replace(reader, rows=rows)
 

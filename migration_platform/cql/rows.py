@@ -6,7 +6,7 @@ untouched is one slice of the page. The one difference is null: a result says it
 and a request that must not write a tombstone says "unset" as length -2.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import Any, NamedTuple
@@ -104,6 +104,42 @@ def compile_splitter(
     # The text is made of numbers only, never of a name or a value that came from outside.
     exec("\n".join(lines), scope)  # noqa: S102
     return scope["split"]
+
+
+def compile_conversion(
+    steps: Mapping[int, Callable[[bytes], bytes]],
+) -> Callable[[bytes], bytes]:
+    """Build what converts some of a row's cells, and passes on what lies between them as it is.
+
+    It is written out cell by cell: a loop over the cells, and cutting each of them out, would cost
+    as much again as the conversions.
+    """
+    body = []
+    for cell in range(max(steps) + 1):
+        body.append("size, = unpack(data, at)")
+        if cell in steps:
+            body += [
+                "at += 4",
+                "if size >= 0:",
+                f"    value = step_{cell}(data[at:at + size])",
+                "    parts += (data[start:at - 4], pack(len(value)), value)",
+                "    start = at = at + size",
+            ]
+        else:
+            body.append("at += 4 + size if size > 0 else 4")
+    lines = [
+        "def convert(data):",
+        "    at = start = 0",
+        "    parts = []",
+        *(f"    {line}" for line in body),
+        "    parts.append(data[start:])",
+        "    return join(parts)",
+    ]
+    scope: dict = {"unpack": INT32.unpack_from, "pack": INT32.pack, "join": b"".join}
+    scope |= {f"step_{cell}": step for cell, step in steps.items()}
+    # The text is made of numbers only, never of a name or a value that came from outside.
+    exec("\n".join(lines), scope)  # noqa: S102
+    return scope["convert"]
 
 
 def unset_nulls(data: bytes, nulls: list[int]) -> bytes:

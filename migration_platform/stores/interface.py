@@ -462,12 +462,12 @@ def _take_all(plan: Plan, layer: Layer, sources: Sequence[Source]) -> Callable[[
 class Kind:
     """A row of the table of kinds: what a kind of store is to the engine.
 
-    `declaration` names the kind, and says what a table of it has declared that no other has.
     `declaration` names the kind, and holds what only a table of it has declared.
     `open_origin` and `open_target` are given the open connection; None where the kind is no origin
     or no target. The others ask no server. `describe_fidelity` says of each column how it arrives.
     `canonical_cells` gives, by position, what turns a cell of the origin's into the one form in
-    which the target gives that value back. `compile_rejection` builds what says why no row of the
+    which the target gives that value back; with `gives_canonical` it gives all of them so, whoever
+    wrote them. `compile_rejection` builds what says why no row of the
     target can hold some cells; empty if one can.
     """
 
@@ -476,6 +476,7 @@ class Kind:
     open_target: Callable[[Any], Target] | None = None
     describe_fidelity: Callable[[Plan], tuple[Fidelity, ...]] = describe_cells
     canonical_cells: Callable[[Plan, Layer, Sequence[Source]], dict[int, Converter]] = _keep_cells
+    gives_canonical: bool = False
     compile_rejection: Callable[[Plan, Layer, Sequence[Source]], Callable[[Cells], str] | None] = (
         _take_all
     )

@@ -14,6 +14,7 @@ KIND = Kind(
     open_target=TableTarget,
     describe_fidelity=describe_rows,
     canonical_cells=canonical_cells,
+    gives_canonical=True,
     compile_rejection=compile_rejection,
 )
 """PostgreSQL and YugabyteDB (YSQL)."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from struct import Struct
 
 from migration_platform.cql.conversion import Converter
-from migration_platform.cql.rows import INT32, split_cells
+from migration_platform.cql.rows import compile_conversion, split_cells
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Plan, Source
 from migration_platform.stores.interface import Cells
@@ -78,7 +78,7 @@ def compile_row_encoder(form: RowForm) -> Callable[[bytes], bytes]:
     steps = {at: c.codec.encode for at, c in enumerate(form.columns) if c.codec.encode}
     if not steps:
         return lambda values: values
-    convert, names = _compile_conversion(steps), form.names
+    convert, names = compile_conversion(steps), form.names
 
     def encode(values: bytes) -> bytes:
         try:
@@ -114,42 +114,8 @@ def compile_row_decoder(form: RowForm) -> Callable[[bytes], bytes]:
     steps = {at: c.codec.decode for at, c in enumerate(form.columns) if c.codec.decode}
     if not steps:
         return lambda row: row[2:]
-    convert = _compile_conversion(steps)
+    convert = compile_conversion(steps)
     return lambda row: convert(row[2:])
-
-
-def _compile_conversion(steps: Mapping[int, Converter]) -> Converter:
-    """Build what converts some of a row's cells, and passes on what lies between them as it is.
-
-    It is written out cell by cell: a loop over the cells, and cutting each of them out, would cost
-    as much again as the conversions.
-    """
-    body = []
-    for cell in range(max(steps) + 1):
-        body.append("size, = unpack(data, at)")
-        if cell in steps:
-            body += [
-                "at += 4",
-                "if size >= 0:",
-                f"    value = step_{cell}(data[at:at + size])",
-                "    parts += (data[start:at - 4], pack(len(value)), value)",
-                "    start = at = at + size",
-            ]
-        else:
-            body.append("at += 4 + size if size > 0 else 4")
-    lines = [
-        "def convert(data):",
-        "    at = start = 0",
-        "    parts = []",
-        *(f"    {line}" for line in body),
-        "    parts.append(data[start:])",
-        "    return join(parts)",
-    ]
-    scope: dict = {"unpack": INT32.unpack_from, "pack": INT32.pack, "join": b"".join}
-    scope |= {f"step_{cell}": step for cell, step in steps.items()}
-    # The text is made of numbers only, never of a name or a value that came from outside.
-    exec("\n".join(lines), scope)  # noqa: S102
-    return scope["convert"]
 
 
 def row_head(values: int) -> bytes:
