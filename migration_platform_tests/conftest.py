@@ -14,6 +14,7 @@ from cassandra.cluster import Session
 from hypothesis import settings
 
 from migration_platform.cql.names import quote
+from migration_platform.local import ports
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.dynamodb import DynamoDb as DynamoDbLocal
 from migration_platform.local.kafka import Kafka
@@ -52,6 +53,11 @@ if (
     and shutil.disk_usage(MEMORY).free > 6 * 2**30
 ):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+# A server takes its port seconds after it was chosen: processes of the tests choose from parts of
+# their own, or one of them would talk to the server of another.
+_PART = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5
+ports.FREE_PORTS = range(15_000 + 3_000 * _PART, 18_000 + 3_000 * _PART)
 
 # How long an example takes says something of the machine, not of what is tested.
 settings.register_profile("untimed", deadline=None)

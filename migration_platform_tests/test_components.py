@@ -250,7 +250,7 @@ def test_unknown_attributes_of_stores_are_refused_by_their_whole_name(project: P
         "Stores",
         cassandra={"sunbird": {"usernam": "u", "tls": {"ca": 1}}},
         kafka={"monitoring": {"servers": "x"}},
-        postgres={},
+        mongodb={},
     )
 
     message = refusal(project)
@@ -258,7 +258,7 @@ def test_unknown_attributes_of_stores_are_refused_by_their_whole_name(project: P
     assert "no attribute cassandra.sunbird.usernam; did you mean cassandra.sunbird.user" in message
     assert "no attribute cassandra.sunbird.tls.ca; " in message
     assert "no attribute kafka.monitoring.servers; " in message
-    assert "no attribute postgres; valid are cassandra, dynamodb, kafka" in message
+    assert "no attribute mongodb; valid are cassandra, dynamodb, kafka" in message
 
 
 def test_wrong_values_are_refused_together_with_the_valid_ones(project: Project) -> None:
@@ -340,7 +340,7 @@ def test_stores_of_the_wrong_kind_are_refused(project: Project) -> None:
 
     assert refusal(project) == (
         "target.store is monitoring, a kafka store; valid are the cassandra and dynamodb "
-        "stores sunbird, reports; events.store is sunbird, a cassandra store; "
+        "and postgres stores sunbird, reports; events.store is sunbird, a cassandra store; "
         "valid are the kafka stores monitoring"
     )
 

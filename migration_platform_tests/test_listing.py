@@ -160,7 +160,7 @@ def test_memory_does_not_grow_with_what_differs(connection, keyspace, tmp_path: 
     )
 
     def peak_mb(first: int, count: int) -> float:
-        fill(connection, origin, "k, v", [(n, "v" * 400) for n in range(first, first + count)])
+        fill(connection, origin, "k, v", [(n, "v" * 4_000) for n in range(first, first + count)])
         plan = plan_copy(connection, origin, target, token_ranges=1)
         pool: Any = OneProcess(plan, connection)
         lines = 0

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from migration_platform.cql.names import TableName
-from migration_platform.declaration.columns import Columns
+from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
+from migration_platform.declaration.filters import ColumnFilter, Filter
 from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError, PreflightError
 from migration_platform.local.stack import Running
@@ -361,3 +362,62 @@ def test_a_row_that_is_equal_and_not_the_same_is_written_where_others_are_skippe
     after = dict(sql.execute(f"SELECT id, xmin::text FROM {name}").fetchall())
     assert {key for key in after if after[key] != before[key]} == {0, 1, 2}
     assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+
+def test_maps_become_rows_json_becomes_columns_and_filters_hold(
+    connection, pg, sql, origin_keyspace
+):
+    body = "id int PRIMARY KEY, prices map<text, int>, doc text, country text"
+    table = create_table(connection, origin_keyspace, "exploded", body)
+    rows = [
+        (n, {"eur": n, "usd": n * 2}, f'{{"name": "N{n}", "deep": [1]}}', "de" if n % 4 else "fr")
+        for n in range(40)
+    ]
+    fill(connection, table, "id, prices, doc, country", rows)
+    name = f"t{uuid.uuid4().hex[:20]}"
+    columns = Columns(
+        explode_map=ExplodeMap("prices", "currency", "price"),
+        extract_json=ExtractJson("doc", {"name": "name"}, exclusive=False, overwrite=True),
+        rename={"country": "Land"},
+        constants={"source": "cassandra"},
+    )
+    migration = migration_to(
+        table,
+        name,
+        postgres={"create": True},
+        columns=columns,
+        filter=Filter(column=ColumnFilter("country", "fr")),
+    )
+    plan = planned(connection, pg, migration)
+    for _ in range(2):
+        assert copy_ranges(in_process(plan, connection, pg)).written == 60
+    found_rows = sql.execute(
+        f'SELECT id, currency, price, name, "Land", source FROM {name}'
+    ).fetchall()
+    assert sorted(found_rows) == sorted(
+        (n, currency, price, f"N{n}", "de", "cassandra")
+        for n, prices, _, country in rows
+        if country == "de"
+        for currency, price in prices.items()
+    )
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 0)
+
+
+def test_only_the_rows_of_the_origin_are_looked_up_where_declared(
+    connection, pg, sql, origin_keyspace
+):
+    table = create_table(
+        connection, origin_keyspace, "looked_up", "a int, b text, v text, PRIMARY KEY (a, b)"
+    )
+    fill(connection, table, "a, b, v", [(n, f"b{n}", f"v{n}") for n in range(500)])
+    name = f"t{uuid.uuid4().hex[:20]}"
+    migration = migration_to(
+        table, name, postgres={"create": True}, diff_mode="origin_only", repair=("missing",)
+    )
+    plan = planned(connection, pg, migration)
+    copy_ranges(in_process(plan, connection, pg))
+    sql.execute(f"INSERT INTO {name} VALUES (-1, 'nobody looks at me')")
+    sql.execute(f"UPDATE {name} SET v = NULL WHERE a = 7")
+    sql.execute(f"DELETE FROM {name} WHERE a = 8")
+    assert found(compare(connection, plan, target=pg)) == (1, 0, 1)
+    assert found(compare(connection, plan, target=pg)) == (0, 0, 1)

@@ -580,7 +580,8 @@ def test_broken_files_are_told_in_a_sentence(moved, broken):
         (manifest,) = moved.folder.glob("users/*/plan.json")
         manifest.write_text("{}")
         error = moved.run("users", dry_run=False).error
-    assert "events.Failure: rajasthan: " in error
+    assert "message='rajasthan: " in error or 'message="rajasthan: ' in error
+    assert "Traceback" not in error
 
 
 def test_a_sync_after_a_second_plan_sends_the_ids_of_the_first_one_too(moved):

@@ -39,7 +39,7 @@ VALID_STORES = "valid are 'sunbird', 'reports', 'monitoring'"
 NOT_DECLARED = (
     "no component migration_platform.Stores of this project declares a store of that name"
 )
-KINDS = "cassandra, dynamodb, kafka, neo4j, sunbird_sync"
+KINDS = "cassandra, dynamodb, kafka, neo4j, postgres, sunbird_sync"
 DIFF = (
     "mode, compare_writetime, compare_form, ignore_newer_than_seconds, read_units_per_second, "
     "repair, repair_writetime"
