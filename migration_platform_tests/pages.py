@@ -28,8 +28,10 @@ class Clone:
             f"MIGRATION_PLATFORM_{name.upper()}_PORT": str(port)
             for name, port in self.ports.items()
         }
+        # The clone has a home and an instance of its own.
+        others = ("DAGSTER", "AWS_", "MIGRATION_PLATFORM_")
         environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "AWS_"))},
+            **{name: value for name, value in os.environ.items() if not name.startswith(others)},
             **ports,
             "MIGRATION_PLATFORM_JARS": str(jars_folder()),
             "PYTHONPATH": str(self.folder),

@@ -179,7 +179,8 @@ def test_memory_does_not_grow_with_what_differs(connection, keyspace, tmp_path: 
     # First what is imported and prepared once.
     peak_mb(0, 1_000)
     few, many = peak_mb(1_000, 1_000), peak_mb(2_000, 8_000)
-    assert many < 2 * few + 8, (few, many)
+    # Five times the rows: what is freed late counts as well.
+    assert many < 3 * few + 8, (few, many)
 
 
 def test_a_spreadsheet_takes_no_cell_for_a_formula(tmp_path: Path) -> None:

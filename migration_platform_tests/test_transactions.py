@@ -80,9 +80,11 @@ class Unfinished:
             time.sleep(0.2)
 
     def _fill(self) -> None:
-        """Write until no node takes any more."""
+        """Write until no node takes any more; one refusal may be that of a busy machine."""
+        refusals = 0
         for key in count(1):
-            if not self._takes(key):
+            refusals = 0 if self._takes(key) else refusals + 1
+            if refusals == 3:
                 return
             assert key < 2_000
 

