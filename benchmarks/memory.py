@@ -258,8 +258,11 @@ def main() -> None:
         memory = Memory(command_line("memory"), machine())
         if kept.exists():
             told = json.loads(kept.read_text())
-            memory.busy, peaks = told["busy"], [Peak(**each) for each in told["peaks"]]
+            peaks = [Peak(**each) for each in told["peaks"]]
             memory.peaks = [peak for peak in peaks if peak.rows not in options.rows]
+            memory.busy = told["busy"] if memory.peaks else 0.0
+        # Before any of this benchmark's own work is part of it.
+        memory.busy = max(memory.busy, os.getloadavg()[0] / (os.cpu_count() or 1))
         servers = [
             stack.enter_context(running(server, home=home, jars_folder=cache, report=say))
             for server in (Cassandra(), DynamoDb(heap_mb=options.heap_mb))
@@ -268,7 +271,6 @@ def main() -> None:
         settings = CassandraSettings(port=ports["cassandra"])
         connection = stack.enter_context(Connection(settings))
         for rows in options.rows:
-            memory.busy = max(memory.busy, os.getloadavg()[0] / (os.cpu_count() or 1))
             peak = measure(rows, connection, ports, home)
             memory.peaks = sorted([*memory.peaks, peak], key=lambda each: each.rows)
             kept.write_text(json.dumps(to_json(memory), indent=2) + "\n", encoding="utf-8")
