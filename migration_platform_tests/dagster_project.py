@@ -46,6 +46,7 @@ from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.demo.sample import ORIGIN_TABLE, TARGET_TABLE, create_tables, fill_origin
 from migration_platform.errors import DeclarationError
+from migration_platform.new_command import DEFINITIONS, PYPROJECT
 from migration_platform.runs.control import CONTROL_TABLES
 from migration_platform.runs.tracking_tables import TrackingTables, open_tables
 from migration_platform.stores.cassandra.connection import Connection
@@ -63,35 +64,6 @@ DAGSTERS_OWN_WARNINGS = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning:dagster"),
 ]
 DG = Path(sys.executable).with_name("dg")
-_PYPROJECT = """\
-[project]
-name = "{module}"
-version = "0.1.0"
-requires-python = ">=3.11"
-dependencies = ["migration-platform"]
-
-[tool.dg]
-directory_type = "project"
-
-[tool.dg.project]
-root_module = "{module}"
-
-[tool.dg.cli]
-suppress_warnings = ["project_and_activated_venv_mismatch"]
-"""
-_DEFINITIONS = """\
-from pathlib import Path
-
-import dagster as dg
-
-
-@dg.definitions
-def defs():
-    return dg.Definitions.merge(
-        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
-        dg.Definitions(executor=dg.in_process_executor),
-    )
-"""
 
 
 def _spare_repeated_work() -> None:
@@ -365,10 +337,10 @@ def make_project(folder: Path, *, cassandra_port: int, kafka_port: int | None = 
     project = Project(folder / "project", folder / "dagster_home", module)
     project.defs_folder.mkdir(parents=True)
     shutil.copytree(_empty_home(), project.home)
-    (project.folder / "pyproject.toml").write_text(_PYPROJECT.format(module=module))
+    (project.folder / "pyproject.toml").write_text(PYPROJECT.format(module=module))
     package = project.folder / module
     (package / "__init__.py").touch()
-    (package / "definitions.py").write_text(_DEFINITIONS)
+    (package / "definitions.py").write_text(DEFINITIONS)
     cluster = {"contact_points": ["127.0.0.1"], "port": cassandra_port}
     kafka = {"monitoring": {"bootstrap_servers": f"127.0.0.1:{kafka_port}"}} if kafka_port else None
     project.declare(
