@@ -405,7 +405,8 @@ def test_a_run_without_tracking_leaves_no_trace_and_cannot_be_resumed(tracked: M
 
 def test_a_run_is_paused_killed_and_resumed(tracked: Move) -> None:
     move, name = tracked, f"{tracked.keyspace}.{tracked.target_name}"
-    move.declare(origin={"rows_per_second": 150, "fetch_size": 10}, workers=2)
+    # Slow enough for a busy machine: a command takes seconds to start, the copy must outlast it.
+    move.declare(origin={"rows_per_second": 6, "fetch_size": 2}, workers=2)
     process = move.project.start_dg(
         "launch", "--assets", move.selection, "--partition-range", EVERYTHING
     )
