@@ -11,6 +11,7 @@ from migration_platform.cql.names import TableName
 from migration_platform.declaration.columns import Columns, validate_columns
 from migration_platform.declaration.filters import Filter, validate_filter
 from migration_platform.declaration.stores import Abilities, StoreDeclaration
+from migration_platform.declaration.sync import Sync, validate_sync
 from migration_platform.declaration.times import RowMax, validate_row_max, validate_times
 from migration_platform.declaration.validation import (
     is_name,
@@ -132,6 +133,7 @@ class Migration:
     tracking: bool = True
     tracking_keyspace: str = "migration_platform"
     retry_seconds: float = 90.0
+    sync: Sync | None = None
     reads_only: bool = False
     ranges: tuple[TokenRange, ...] = field(init=False, repr=False, compare=False)
 
@@ -148,6 +150,7 @@ class Migration:
             ),
             *validate_columns(self.columns),
             *validate_filter(self.filter),
+            *validate_sync(self.sync),
             *self._wrong_guardrails(),
             *self._wrong_stores(),
         ]
