@@ -22,11 +22,15 @@ MAX_REASON = 300
 
 @dataclass(frozen=True, order=True)
 class Unreadable:
-    """A message of which no key can be read, so that nobody knows which row it is about."""
+    """A message of which no key can be read, so that nobody knows which row it is about.
+
+    `noted_at` is when that was found (seconds since 1970).
+    """
 
     partition: int
     offset: int
     reason: str
+    noted_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,12 @@ class Position:
                 _join(moments[moment]): _write_moment(moment) for moment in sorted(moments)
             },
             "unreadable": [
-                {"partition": each.partition, "offset": each.offset, "reason": each.reason}
+                {
+                    "partition": each.partition,
+                    "offset": each.offset,
+                    "reason": each.reason,
+                    "noted_at": _write_moment(each.noted_at),
+                }
                 for each in self.unreadable
             ],
         }
@@ -92,23 +101,25 @@ class Position:
                 "of an earlier run, or clear it to go on where the last run ended"
             ) from None
 
-    @property
-    def lost_messages(self) -> bool:
-        """Whether a message could not be read that no comparison has made up for."""
-        return bool(self.unreadable)
-
     def with_open(self, ranges: Iterable[int]) -> "Position":
         """Give the position with these ranges to be compared as well."""
         return replace(self, open_ranges=self.open_ranges.union(ranges))
 
     def with_compared(self, ranges: Iterable[int], began_at: float) -> "Position":
-        """Give the position with these ranges compared, and all that differed written."""
+        """Give the position with these ranges compared, and all that differed written.
+
+        What began at a moment finds every change that was there by then.
+        """
         done = dict.fromkeys(ranges, began_at)
         return replace(
             self,
             open_ranges=self.open_ranges - done.keys(),
             compared_at={**self.compared_at, **done},
         )
+
+    def all_compared_at(self, ranges: int) -> float:
+        """Give the moment by which each of so many ranges has been compared; 0 if one was not."""
+        return min(self.compared_at.get(index, 0.0) for index in range(ranges))
 
 
 _NAMES = (
@@ -166,6 +177,7 @@ def _read(cls: type[Position], content: Mapping[str, Any]) -> Position:
             _whole(each["partition"], MAX_PARTITIONS),
             _whole(each["offset"], MAX_OFFSET),
             str(each.get("reason", ""))[:MAX_REASON],
+            _read_moment(each.get("noted_at", "")),
         )
         for each in content.get("unreadable", [])
     ]
