@@ -167,10 +167,10 @@ def _open_side(stores: OpenStores, plan: Plan, layer: Layer, side: str) -> Side:
     if times.simple or times.multi:
         only_times = replace(selection, columns=(), times=times, where=None)
         newest = store.prepare_keys(plan, only_times, keys)
-    return Side(rows, selection.where, read, newest, times, _find_entry(rows))
+    return Side(rows, selection.where, read, newest, times, find_entry(rows))
 
 
-def _find_entry(rows: ComparedRows) -> tuple[int, Converter] | None:
+def find_entry(rows: ComparedRows) -> tuple[int, Converter] | None:
     """Find what tells a row among those that the entries of one map are."""
     for position, source in enumerate(rows.sources[: rows.keys]):
         cql_type = parse_type(source.target_type)
@@ -203,7 +203,7 @@ def recheck(
             row = origin.find(page, key)
             if origin.where != origin.rows.where and key in extra:
                 row = None
-            kind = _judge(row, target.find(other, key))
+            kind = judge(row, target.find(other, key))
             if kind == "agree" or (kind == "extra" and not looks_for_extra):
                 continue
             yield Suspect(key, kind, (show or show_in_short)(reads, key, kind, page, other))
@@ -220,7 +220,8 @@ def by_layer(
         yield reads[cells], chosen
 
 
-def _judge(origin: DigestedRow | None, target: DigestedRow | None) -> Kind:
+def judge(origin: DigestedRow | None, target: DigestedRow | None) -> Kind:
+    """Say how the row of the target differs from that of the origin, where either may be gone."""
     if origin is None:
         return "agree" if target is None else "extra"
     if target is None:

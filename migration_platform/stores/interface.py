@@ -87,7 +87,8 @@ class Selection:
 
     With `statics` each partition gives one row, of its static cells. `where` is a condition of the
     user's that the store checks. Of a target, `sources` are what fills its columns, in their order,
-    and `layer` is what they are of.
+    and `layer` is what they are of. `by` are the first columns of the primary key, where keys stand
+    for all rows that begin with them; at least those of the partition key.
     """
 
     table: Table
@@ -97,6 +98,7 @@ class Selection:
     where: str | None = None
     layer: Layer | None = None
     sources: tuple[Source, ...] = ()
+    by: tuple[str, ...] = ()
 
     @property
     def cells(self) -> int:
@@ -110,7 +112,9 @@ class Selection:
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """The columns by which one row is read: the primary key, or of static cells a part."""
+        """The columns by which rows are read: the primary key, or of static cells a part."""
+        if self.by:
+            return self.by
         return self.table.partition_key if self.statics else self.table.primary_key
 
 
@@ -162,7 +166,10 @@ class RangeReader(Protocol):
 
 
 class KeyReader(Protocol):
-    """Reads single rows by their keys; it is prepared once in a process."""
+    """Reads single rows by their keys; it is prepared once in a process.
+
+    With `Selection.by` a key stands for many rows, and comes once with each page of them.
+    """
 
     def rows(
         self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False

@@ -1,4 +1,4 @@
-"""Single rows of a table, read by their keys."""
+"""Single rows of a table, read by their keys, or all rows that begin with a part of one."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ from migration_platform.stores.cassandra.reads import read_rows
 from migration_platform.stores.interface import KeyForm, Pace, Selection
 
 NO_ROW = Page(b"", 0, None)
+ROWS_A_PAGE = 200
+"""Small pages: the first ones of many keys are on their way together, and rows may be large."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class KeyedRead:
     statement: PreparedStatement
     keys: KeyForm
     consistency: str
+    page_rows: int | None = None
+    """How many rows a page has, where a key stands for many."""
 
     def bind(self, key: bytes) -> list[bytes | None]:
         """Give what is bound for a row."""
@@ -42,11 +46,31 @@ class KeyedRead:
             retry_seconds=pace.retry_seconds,
             on_retry=pace.on_retry,
             on_rejected=None if rejects else lambda key, why: None,
+            page_rows=self.page_rows,
         ):
             yield from ((key, NO_ROW) for key in takewhile(lambda k, key=key: k != key, asked))
-            pace.budget.take(1, len(page.data))
+            pace.budget.take(1 if self.page_rows is None else page.row_count, len(page.data))
             yield key, page
+            if page.next_state is not None:
+                yield from ((key, each) for each in self._more(key, page.next_state, pace))
         yield from ((key, NO_ROW) for key in asked)
+
+    def _more(self, key: bytes, state: bytes | None, pace: Pace) -> Iterator[Page]:
+        """Give the pages of a key behind its first one, each when it is asked for."""
+        while state is not None:
+            ((_, page),) = read_rows(
+                self.connection,
+                self.statement,
+                [(key, self.bind(key))],
+                consistency=self.consistency,
+                retry_seconds=pace.retry_seconds,
+                on_retry=pace.on_retry,
+                page_rows=self.page_rows,
+                state=state,
+            )
+            pace.budget.take(page.row_count, len(page.data))
+            yield page
+            state = page.next_state
 
 
 def prepare_keyed_read(
@@ -57,7 +81,7 @@ def prepare_keyed_read(
     consistency: str,
     retry_seconds: float,
 ) -> KeyedRead:
-    """Prepare the read of one row, or of one partition's static cells.
+    """Prepare the read of one row, of one partition's static cells, or of a part of a partition.
 
     Raises:
         PermanentError, TransientError: the server refused, its condition maybe, or did not answer.
@@ -77,4 +101,5 @@ def prepare_keyed_read(
         f"FROM {table.name} WHERE {condition}{where}",
         retry_seconds=retry_seconds,
     )
-    return KeyedRead(connection, statement, keys, consistency)
+    page_rows = ROWS_A_PAGE if selection.by else None
+    return KeyedRead(connection, statement, keys, consistency, page_rows)

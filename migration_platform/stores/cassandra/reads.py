@@ -422,12 +422,15 @@ def read_rows(
     on_rejected: Callable[[Any, PermanentError], None] | None = None,
     in_flight: int = READS_IN_FLIGHT,
     serial_consistency: str | None = None,
+    page_rows: int | None = None,
+    state: bytes | None = None,
 ) -> Iterator[tuple[Any, Page]]:
     """Read single rows by their bound keys, a bounded number at a time, in the given order.
 
     Each key comes with a value of the caller's, which is given back beside the page. A key that
     the server rejects, being too long, is left out where `on_rejected` is told of it. A statement
-    that is tried again may have been carried out: a conditional update must bear that.
+    that is tried again may have been carried out: a conditional update must bear that. With
+    `page_rows` a key gives a page of so many rows: the first, or the one that `state` asks for.
 
     Raises:
         PermanentError, TransientError: a row could not be read.
@@ -441,6 +444,8 @@ def read_rows(
             values,
             getattr(ConsistencyLevel, consistency),
             serial_consistency_level=serial,
+            fetch_size=page_rows,
+            paging_state=state,
             skip_meta=bool(statement.result_metadata),
             result_metadata_id=statement.result_metadata_id,
         )

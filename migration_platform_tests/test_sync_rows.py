@@ -1,0 +1,307 @@
+"""Rows that changed at the origin are made the same at the target, by nothing but their keys.
+
+What arrived is read by `cells.py`, which knows nothing of the engine.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from cassandra.cluster import Session
+
+from migration_platform.cql.names import TableName
+from migration_platform.cql.types import parse_type
+from migration_platform.cql.values import encode_value
+from migration_platform.declaration.columns import Columns, ExplodeMap
+from migration_platform.declaration.filters import Filter
+from migration_platform.declaration.sync import Sync
+from migration_platform.errors import PermanentError
+from migration_platform.plan.model import Plan
+from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.syncing import rows as sync_rows
+from migration_platform.syncing.changes import Key
+from migration_platform.syncing.rows import Synced, SyncRows, refuse_sync, to_sync_plan
+from migration_platform.token_ranges import serialize_key, token_of_key
+from migration_platform_tests.cells import ManyTables, assert_same_cells, many_tables, read_cells
+from migration_platform_tests.comparing import compare, found
+from migration_platform_tests.tables import copy_ranges, fill, in_process, plan_copy, rows_of
+
+SCAN = Sync()
+SOME_TIME = 1_700_000_000_000_000
+
+
+@pytest.fixture(scope="module")
+def tables(connection) -> Iterator[ManyTables]:
+    with many_tables(connection) as tables:
+        tables.add_type("point", "x int, y int")
+        yield tables
+
+
+@dataclass(frozen=True)
+class Following:
+    """A table that was copied, and what makes its target follow it."""
+
+    plan: Plan
+    connection: Connection
+    session: Session
+    target: Any = None
+
+    def run(self, *statements: str) -> None:
+        """Change the origin: `{}` is the table."""
+        for statement in statements:
+            self.session.execute(statement.format(self.plan.origin.name))
+
+    def key(self, *values: Any) -> Key:
+        """Give the first cells of a key."""
+        types = [parse_type(self.plan.origin.type_of(n)) for n in self.plan.origin.primary_key]
+        return tuple(encode_value(v, t) for v, t in zip(values, types, strict=False))
+
+    def sync(self, *keys: Sequence[Any], stores: Any = None) -> Synced:
+        """Tell of changes; each key is its first values."""
+        return self.sync_keys([self.key(*key) for key in keys], stores)
+
+    def sync_keys(self, keys: Iterable[Key], stores: Any = None) -> Synced:
+        stores = stores or in_process(self.plan, self.connection, self.target)
+        return SyncRows(tuple(keys)).run(stores, lambda told: None)
+
+    def difference(self) -> tuple[int, int, int]:
+        """Compare: rows that are missing, extra, mismatched."""
+        migration = replace(self.plan.migration, repair=(), diff_mode="two_way")
+        plan = replace(self.plan, migration=migration)
+        return found(compare(self.connection, plan, target=self.target))
+
+    def assert_same(self) -> None:
+        origin, target = self.plan.origin.name, self.plan.target.name
+        assert_same_cells(read_cells(self.session, origin), read_cells(self.session, target))
+        assert self.difference() == (0, 0, 0)
+
+    def range_of(self, *partition: Any) -> int:
+        token = token_of_key(serialize_key(list(self.key(*partition))))
+        return next(each.index for each in self.plan.migration.ranges if token in each)
+
+
+@pytest.fixture
+def follow(connection, reader, tables):
+    """Make two tables, fill the origin, and copy it."""
+
+    def make(
+        body: str, *statements: str, rows: str = "", target: str = "", **options: Any
+    ) -> Following:
+        origin, there = tables.make("o", body), tables.make("t", target or body)
+        options.setdefault("sync", SCAN)
+        plan = plan_copy(connection, origin, there, **options)
+        following = Following(to_sync_plan(plan), connection, reader)
+        following.run(*statements)
+        copy_ranges(in_process(plan, connection))
+        return following
+
+    return make
+
+
+def counted(synced: Synced) -> dict[str, int]:
+    names = ("read", "written", "deleted", "unchanged", "kept", "rejected")
+    return {name: n for name in names if (n := getattr(synced.counts, name))}
+
+
+# -- whole keys ----------------------------------------------------------------------------------
+
+PLAIN = "k int, c int, v int, w text, PRIMARY KEY (k, c)"
+TEN = [f"INSERT INTO {{}} (k, c, v, w) VALUES ({n // 5}, {n % 5}, {n}, 'x')" for n in range(10)]
+
+
+def test_rows_that_were_written_deleted_or_left_alone_become_the_same(follow):
+    following = follow(PLAIN, *TEN)
+    following.run(
+        "INSERT INTO {} (k, c, v) VALUES (7, 7, 7)",
+        "UPDATE {} SET v = 100 WHERE k = 0 AND c = 1",
+        "DELETE FROM {} WHERE k = 1 AND c = 1",
+    )
+
+    synced = following.sync((7, 7), (0, 1), (1, 1), (1, 2), (9, 9))
+
+    assert counted(synced) == {"read": 5, "written": 2, "deleted": 1, "unchanged": 1}
+    assert synced.counts.keys == 5
+    assert synced.touched == {following.range_of(k) for k in (7, 0, 1)}
+    assert not synced.open_ranges
+    following.assert_same()
+    again = following.sync((7, 7), (0, 1), (1, 1), (1, 2), (9, 9))
+    assert counted(again) == {"read": 5, "unchanged": 3}
+    assert not again.touched
+
+
+def test_a_key_that_is_told_a_thousand_times_is_looked_at_once(follow):
+    following = follow(PLAIN, *TEN)
+    following.run("UPDATE {} SET v = 100 WHERE k = 0 AND c = 1")
+
+    synced = following.sync(*[(0, 1)] * 1000, (0,), (0, 2))
+
+    assert counted(synced) == {"read": 5, "written": 1, "unchanged": 4}
+    following.assert_same()
+
+
+def test_thousands_of_keys_are_read_and_written_together(connection, follow):
+    following = follow(PLAIN)
+    rows = [(n, n % 3, n, "x") for n in range(3000)]
+    fill(connection, following.plan.origin.name, "k, c, v, w", rows)
+
+    synced = following.sync(*[(k, c) for k, c, *_ in rows])
+
+    assert counted(synced) == {"read": 3000, "written": 3000}
+    assert len(synced.touched) == 4
+    following.assert_same()
+    following.run(*[f"DELETE FROM {{}} WHERE k = {n}" for n in range(0, 3000, 7)])
+    synced = following.sync(*[(k, c) for k, c, *_ in rows])
+    assert counted(synced) == {"read": 3000, "deleted": 429, "unchanged": 2571}
+    following.assert_same()
+
+
+def test_keys_that_no_row_can_have_do_not_fail_the_others(follow):
+    following = follow("k text, c int, v int, PRIMARY KEY (k, c)")
+    following.run("INSERT INTO {} (k, c, v) VALUES ('a', 1, 1)")
+    good = following.key("a", 1)
+    bad = [(b"", b"\0\0\0\1"), (b"a", b"\0"), (b"a" * 70_000, b"\0\0\0\1"), (b"\xff", b"\0\0\0\1")]
+
+    synced = following.sync_keys([bad[0], good, *bad[1:], (b"",), (b"x" * 70_000,)])
+
+    assert synced.counts.written == 1
+    assert synced.counts.rejected == synced.counts.deleted == synced.counts.unchanged == 0
+    following.assert_same()
+
+
+# -- what a deletion may be of -------------------------------------------------------------------
+
+WIDE = """
+    k int, c int, d int, s int STATIC, ss set<int> STATIC, v int, w text, e set<int>,
+    m map<text, int>, l list<int>, u point, f frozen<list<int>>, PRIMARY KEY (k, c, d)
+"""
+WIDE_ROWS = [
+    *(
+        f"INSERT INTO {{}} (k, c, d, v, w, e, m, l, u, f) VALUES ({k}, {c}, {d}, 1, 'w', "
+        "{1, 2, 3}, {'a': 1, 'b': 2}, [1, 2], {x: 1, y: 2}, [1])"
+        for k in range(2)
+        for c in range(3)
+        for d in range(3)
+    ),
+    *(f"INSERT INTO {{}} (k, s, ss) VALUES ({k}, 1, {{1, 2}})" for k in range(3)),
+]
+
+
+@pytest.mark.parametrize(
+    ("statement", "key", "expected"),
+    [
+        ("DELETE FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"deleted": 1}),
+        ("DELETE FROM {} WHERE k = 0 AND c = 1", (0, 1), {"deleted": 3}),
+        ("DELETE FROM {} WHERE k = 0 AND c >= 1", (0,), {"deleted": 6, "unchanged": 3}),
+        ("DELETE FROM {} WHERE k = 0", (0,), {"deleted": 10}),
+        ("DELETE FROM {} WHERE k = 2", (2,), {"deleted": 1}),
+        ("DELETE v FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("DELETE m['a'] FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("DELETE e FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("UPDATE {} SET e = e - {2} WHERE k = 0 AND c = 1 AND d = 1", (0, 1), {"written": 1, "unchanged": 2}),
+        ("UPDATE {} SET e = {9} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("DELETE u.x FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("DELETE l FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("DELETE s FROM {} WHERE k = 0", (0,), {"written": 1, "unchanged": 9}),
+        ("DELETE s, ss FROM {} WHERE k = 0", (0, 1, 1), {"deleted": 1, "unchanged": 1}),
+        ("UPDATE {} SET ss = ss - {1} WHERE k = 0", (0, 1, 1), {"written": 1, "unchanged": 1}),
+        ("UPDATE {} SET s = 5 WHERE k = 9", (9,), {"written": 1}),
+        ("UPDATE {} SET l = l + [3] WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+    ],
+)  # fmt: skip
+def test_whatever_is_deleted_or_changed_is_so_at_the_target(follow, statement, key, expected):
+    following = follow(WIDE, *WIDE_ROWS)
+    following.run(statement)
+
+    synced = following.sync(key)
+
+    told = counted(synced)
+    assert told.pop("read") == sum(expected.values())
+    assert told == expected
+    assert synced.touched == {following.range_of(key[0])}
+    following.assert_same()
+
+
+def test_a_row_written_again_with_the_same_values_has_its_new_times_and_ttl(follow):
+    following = follow(PLAIN, *TEN)
+    following.run("INSERT INTO {} (k, c, v, w) VALUES (0, 1, 1, 'x') USING TTL 5000")
+
+    assert counted(following.sync((0, 1))) == {"read": 1, "written": 1}
+    following.assert_same()
+    following.run("INSERT INTO {} (k, c, v, w) VALUES (0, 1, 1, 'x') USING TTL 9000")
+    assert counted(following.sync((0,))) == {"read": 5, "written": 1, "unchanged": 4}
+    following.assert_same()
+    following.run("INSERT INTO {} (k, c, v, w) VALUES (0, 1, 1, 'x')")
+    assert counted(following.sync((0, 1))) == {"read": 1, "written": 1}
+    following.assert_same()
+
+
+def test_what_expired_is_gone_on_both_sides(follow):
+    following = follow(PLAIN, *TEN)
+    following.run("INSERT INTO {} (k, c, v, w) VALUES (0, 1, 1, 'x') USING TTL 2")
+    following.sync((0, 1))
+    time.sleep(3)
+
+    assert counted(following.sync((0, 1))).keys() <= {"read", "deleted"}
+    following.assert_same()
+
+
+def test_without_deletes_rows_that_are_gone_stay_and_are_counted(follow):
+    following = follow(PLAIN, *TEN, sync=Sync(deletes=False))
+    following.run(
+        "DELETE FROM {} WHERE k = 0",
+        "DELETE FROM {} WHERE k = 1 AND c = 1",
+        "DELETE v FROM {} WHERE k = 1 AND c = 2",
+    )
+
+    synced = following.sync((0,), (1, 1), (1, 2))
+
+    assert counted(synced) == {"read": 7, "written": 1, "kept": 6}
+    assert following.difference() == (0, 6, 0)
+
+
+def test_a_row_that_is_newer_at_the_target_stays(follow):
+    following = follow(PLAIN, *TEN)
+    following.run("DELETE FROM {} WHERE k = 0 AND c = 0")
+    later = 1_000_000 * (int(time.time()) + 3600)
+    following.session.execute(
+        f"INSERT INTO {following.plan.target.name} (k, c, v) VALUES (0, 0, 7) "
+        f"USING TIMESTAMP {later}"
+    )
+
+    assert counted(following.sync((0, 0))) == {"read": 1, "kept": 1}
+    rows = rows_of(following.session, following.plan.target.name)
+    assert {"c": 0, "k": 0, "v": 7, "w": None} in rows
+    following.sync((0,))
+    assert following.difference() == (0, 1, 0)
+
+
+# -- keys that stand for many rows ---------------------------------------------------------------
+
+
+def test_a_partition_of_thousands_of_rows_is_never_held(connection, follow, monkeypatch):
+    following = follow(PLAIN)
+    rows = [(1, c, c, "x") for c in range(7000)]
+    fill(connection, following.plan.origin.name, "k, c, v, w", rows)
+    assert counted(following.sync((1,))) == {"read": 7000, "written": 7000}
+    following.assert_same()
+
+    following.run(
+        "DELETE FROM {} WHERE k = 1 AND c >= 1000 AND c < 6000",
+        "UPDATE {} SET v = 0 WHERE k = 1 AND c = 500",
+        "DELETE w FROM {} WHERE k = 1 AND c = 501",
+    )
+    expected = {"read": 7000, "written": 2, "deleted": 5000, "unchanged": 1998}
+    assert counted(following.sync((1,))) == expected
+    following.assert_same()
+    monkeypatch.setattr(sync_rows, "HELD_ROWS", 100)
+    monkeypatch.setattr(sync_rows, "REMEMBERED_ROWS", 1000)
+    following.run("DELETE FROM {} WHERE k = 1 AND c = 1", "UPDATE {} SET v = 0 WHERE k = 1 AND c = 6500")
+    synced = following.sync((1,))
+    assert synced.open_ranges == {following.range_of(1)}
+    assert counted(synced) == {"read": 1999, "written": 1, "unchanged": 1998}
+    assert following.difference() == (0, 1, 0)
+    following.run("DELETE FROM {} WHERE k = 1")
+    assert counted(following.sync((1,))) == {"read": 2000, "deleted": 2000}
+    following.assert_same()
