@@ -88,7 +88,8 @@ def run_ranges(
     """Do what the run selected, and give the results of the selected checks.
 
     `truncate_target` overrules what is declared, unless it is None; `own_filter` takes the place of
-    the declared filter. `changes` is the cluster that has the changes of the origin. With `resume`, `auto` or a tracked run's id, what was done before is kept.
+    the declared filter. `changes` is the cluster that has the changes of the origin. With `resume`,
+    `auto` or a tracked run's id, what was done before is kept.
 
     Raises:
         dagster.Failure: one sentence, when a range failed or differs or nothing could begin.

@@ -63,9 +63,7 @@ class SyncAttributes(NamedAttributes, dg.Model):
         default=Sync.compare_times,
         description="Whether a row with the same values and other times is written again.",
     )
-    enabled: bool = Field(
-        default=True, description="false leaves a table of a keyspace out of it."
-    )
+    enabled: bool = Field(default=True, description="false leaves a table of a keyspace out of it.")
 
 
 def declare_sync(declared: SyncAttributes | None, origin: TableName) -> Sync | None:
@@ -81,7 +79,9 @@ def declare_sync(declared: SyncAttributes | None, origin: TableName) -> Sync | N
     lag = declared.max_lag_seconds
     if lag is None:
         alone = rounds is not None and kafka is None
-        lag = max(Sync.max_lag_seconds, _ROUNDS_OF_LAG * rounds.every_seconds * alone if rounds else 0)
+        lag = max(
+            Sync.max_lag_seconds, _ROUNDS_OF_LAG * rounds.every_seconds * alone if rounds else 0
+        )
     elif rounds is not None and kafka is None and lag < rounds.every_seconds:
         raise DeclarationError(
             f"sync.max_lag_seconds is {lag}, but a round of sync.scan takes "

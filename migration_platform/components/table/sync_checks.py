@@ -36,7 +36,7 @@ def launch_command(job: Job, **config: object) -> str:
         return command
     step = "__".join(job.sync.path)
     inner = ", ".join(f'"{name}": "{value}"' for name, value in config.items())
-    return f"{command} --config-json '{{\"ops\": {{\"{step}\": {{\"config\": {{{inner}}}}}}}}}'"
+    return f'{command} --config-json \'{{"ops": {{"{step}": {{"config": {{{inner}}}}}}}}}\''
 
 
 def lag_seconds(position: Position, now: float) -> float | None:

@@ -21,7 +21,7 @@ from migration_platform.plan.model import Table
 from migration_platform.runs.events import KafkaSettings
 from migration_platform.runs.resume import Division
 from migration_platform.syncing.changes import ChangeSource
-from migration_platform.syncing.kafka_changes import open_kafka_changes
+from migration_platform.syncing.kafka_changes import KafkaSource, open_kafka_changes
 from migration_platform.syncing.position import Position, earliest
 
 
@@ -39,6 +39,21 @@ def open_source(
         return
     with open_kafka_changes(settings, declared, table) as source:
         yield source
+
+
+@contextmanager
+def open_offsets(settings: KafkaSettings | None, declared: KafkaChanges) -> Iterator[ChangeSource]:
+    """Open a topic of which no message is read, only how far it is.
+
+    Raises:
+        MigrationError: the client refuses the settings.
+    """
+    assert settings is not None
+    source = KafkaSource(settings, declared.topic, lambda *_: "it is not read here", "")
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 def position_of_now(source: ChangeSource | None) -> Position:

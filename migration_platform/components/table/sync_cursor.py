@@ -2,10 +2,10 @@
 
 It holds a position, and in `seen` the id of the event that committed it. A position that is not
 that event's was put there by a person: a run from there is requested, and once such a run has
-committed something, the cursor follows what is committed again. An empty cursor follows it anyway.
+committed something, the cursor follows what is committed again. An empty one follows it anyway.
 
-No run has a key: Dagster remembers the keys of runs for ever, and would swallow a run that a rewound
-cursor asks for again.
+No run has a key: Dagster remembers the keys of runs for ever, and would swallow a run that a
+rewound cursor asks for again.
 """
 
 import json

@@ -132,7 +132,6 @@ def find_start(
     now: Callable[[], Position],
 ) -> Start:
     """Say where to begin; see the rule above. `now` gives the position of this moment."""
-    is_same = committed is not None and committed.fingerprint == fingerprint
     seen = committed.copies_seen if committed else 0
     since = [
         state
@@ -141,7 +140,7 @@ def find_start(
     ]
     known = [Position.parse(state.sync_position) for state in since if state.sync_position]
     unknown = [state.token_range.index for state in since if not state.sync_position]
-    bases = [committed.position] * (committed is not None) + known
+    bases = [*([committed.position] if committed else []), *known]
     everything = range(len(states))
     synced_at = min((base.synced_at for base in bases), default=0.0)
     if any(base.topic != topic for base in bases):
@@ -153,7 +152,9 @@ def find_start(
             f"{topic or 'no topic'} now: all ranges are compared",
         )
     position = earliest(bases) if bases else replace(now(), synced_at=synced_at)
-    if committed is not None and is_same:
+    if committed is None:
+        return Start(position.with_open(unknown), _tell_unknown(unknown))
+    if committed.fingerprint == fingerprint:
         copied = {state.token_range.index for state in since}
         compared = committed.position.compared_at.items()
         position = replace(
@@ -163,21 +164,23 @@ def find_start(
         )
     elif position.open_ranges:
         position = replace(position, open_ranges=frozenset()).with_open(everything)
-    why = f"{len(unknown)} ranges were copied without a position: they are compared first"
-    return Start(position.with_open(unknown), why if unknown else "")
+    return Start(position.with_open(unknown), _tell_unknown(unknown))
 
 
-def written_since(
-    states: Sequence[RangeState], committed: Committed | None
-) -> list[TokenRange]:
+def _tell_unknown(unknown: Sequence[int]) -> str:
+    if not unknown:
+        return ""
+    return f"{len(unknown)} ranges were copied without a position: they are compared first"
+
+
+def written_since(states: Sequence[RangeState], committed: Committed | None) -> list[TokenRange]:
     """Give the ranges that a synchronisation has written into since they were compared."""
     if committed is None:
         return []
     return [
         state.token_range
         for state in states
-        if (at := committed.touched.get(state.token_range.key, 0.0))
-        and at >= compared_from(state)
+        if (at := committed.touched.get(state.token_range.key, 0.0)) and at >= compared_from(state)
     ]
 
 

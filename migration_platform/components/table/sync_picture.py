@@ -53,8 +53,12 @@ def _draw_partitions(position: Position, lag: Lag, y: float) -> tuple[list[str],
             _bar(_BAR_LEFT, y + 3, _BAR_WIDTH, _UNKNOWN),
             _bar(_BAR_LEFT, y + 3, max(2.0, _BAR_WIDTH * share), colour),
             write_text(
-                _WIDTH - _MARGIN, y + 13, f"{waits:,} wait" if waits else "at its end", 12,
-                TEXT if waits else MUTED, "end",
+                _WIDTH - _MARGIN,
+                y + 13,
+                f"{waits:,} wait" if waits else "at its end",
+                12,
+                TEXT if waits else MUTED,
+                "end",
             ),
         ]
         y += _LINE
@@ -88,8 +92,12 @@ def _draw_ages(
             f'width="{max(0.5, width - min(1.0, width / 6)):.2f}" height="26" fill="{colour}">'
             f"<title>{migration.ranges[index].key}: {said}</title></rect>"
         )
-    legend = ((_FRESH, "compared"), (_AGED, "longer than a round ago"), (_OPEN, "to be compared"),
-              (_UNKNOWN, "not yet"))
+    legend = (
+        (_FRESH, "compared"),
+        (_AGED, "longer than a round ago"),
+        (_OPEN, "to be compared"),
+        (_UNKNOWN, "not yet"),
+    )
     x = float(_MARGIN)
     for colour, word in legend:
         parts.append(f'<rect x="{x}" y="{y + 38}" width="11" height="11" rx="3" fill="{colour}"/>')

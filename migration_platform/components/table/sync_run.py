@@ -182,7 +182,8 @@ def _open(
     here, there = open_sides(run.context, migration, stack, origin=origin, target=target)
     run.plan = make_plan(migration, here, there)
     refuse_missing_target(run.plan)
-    refuse_sync(run.plan)
+    if wrong := refuse_sync(run.plan):
+        raise DeclarationError("; ".join(wrong))
     plan, uses = to_sync_plan(run.plan), Uses()
     refuse_denied(plan, here, there, uses)
     sync.states = reporting.read_ranges(run)

@@ -6,7 +6,6 @@ the full copy is complete it only says so.
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from dagster import DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from migration_platform.components.table import ended_runs
-from migration_platform.components.table.ledger import FINGERPRINT, COMPARISON, read_states
+from migration_platform.components.table.ledger import COMPARISON, FINGERPRINT, read_states
 from migration_platform.components.table.reporting import Job
 from migration_platform.components.table.run_stores import changes_stores, find_changes
 from migration_platform.components.table.sync_asset import sync_step
@@ -34,7 +33,7 @@ from migration_platform.components.table.sync_ledger import (
     read_newest_copy,
     write_moment,
 )
-from migration_platform.errors import DeclarationError, MigrationError
+from migration_platform.errors import MigrationError
 from migration_platform.syncing.changes import Lag
 from migration_platform.syncing.position import Position
 from migration_platform.syncing.rounds import due_ranges
@@ -214,7 +213,9 @@ def _declared_by(instance: dg.DagsterInstance, diff: dg.AssetKey) -> tuple[str, 
     records = instance.fetch_materializations(diff, limit=1).records
     event = records[0].asset_materialization if records else None
     told = {name: str(value.value) for name, value in event.metadata.items()} if event else {}
-    return (told[FINGERPRINT], told[COMPARISON]) if {FINGERPRINT, COMPARISON} <= told.keys() else None
+    return (
+        (told[FINGERPRINT], told[COMPARISON]) if {FINGERPRINT, COMPARISON} <= told.keys() else None
+    )
 
 
 # -- runs ----------------------------------------------------------------------------------------
