@@ -16,7 +16,7 @@ from migration_platform.cql.types import parse_type
 from migration_platform.cql.values import encode_value
 from migration_platform.declaration.columns import Columns, ExplodeMap
 from migration_platform.declaration.filters import Filter
-from migration_platform.declaration.sync import Sync
+from migration_platform.declaration.sync import ScanRounds, Sync
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
@@ -28,7 +28,7 @@ from migration_platform_tests.cells import ManyTables, assert_same_cells, many_t
 from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.tables import copy_ranges, fill, in_process, plan_copy, rows_of
 
-SCAN = Sync()
+SCAN = Sync(scan=ScanRounds())
 SOME_TIME = 1_700_000_000_000_000
 
 
@@ -51,7 +51,7 @@ class Following:
     def run(self, *statements: str) -> None:
         """Change the origin: `{}` is the table."""
         for statement in statements:
-            self.session.execute(statement.format(self.plan.origin.name))
+            self.session.execute(statement.replace("{}", str(self.plan.origin.name)))
 
     def key(self, *values: Any) -> Key:
         """Give the first cells of a key."""
@@ -248,7 +248,7 @@ def test_what_expired_is_gone_on_both_sides(follow):
 
 
 def test_without_deletes_rows_that_are_gone_stay_and_are_counted(follow):
-    following = follow(PLAIN, *TEN, sync=Sync(deletes=False))
+    following = follow(PLAIN, *TEN, sync=replace(SCAN, deletes=False))
     following.run(
         "DELETE FROM {} WHERE k = 0",
         "DELETE FROM {} WHERE k = 1 AND c = 1",

@@ -149,7 +149,7 @@ def publish(
                 "linger.ms": 10,
                 "message.timeout.ms": int(seconds * 1000),
                 "error_cb": on_error,
-                "logger": _silent_logger(),
+                "logger": silent_logger(),
             }
         )
     except (KafkaException, ValueError) as error:
@@ -231,7 +231,7 @@ def read_metric_event(
             "enable.auto.commit": False,
             "enable.partition.eof": True,
         },
-        logger=_silent_logger(),
+        logger=silent_logger(),
     )
     try:
         partitions = consumer.list_topics(topic, timeout=seconds).topics[topic].partitions
@@ -261,7 +261,7 @@ def read_metric_event(
         consumer.close()
 
 
-def _silent_logger() -> logging.Logger:
+def silent_logger() -> logging.Logger:
     """Keep the client's own log lines off the terminal; what matters is returned."""
     logger = logging.getLogger("migration_platform.kafka")
     logger.addHandler(logging.NullHandler())

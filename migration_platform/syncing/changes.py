@@ -70,10 +70,28 @@ class ChangeSource(Protocol):
     def read(self, position: Position, *, most: int, seconds: float) -> Batch:
         """Give at most so many changes from a position on, after so many seconds at the latest.
 
+        It waits for a first message until then, and for no other one when it has caught up.
         Partitions that the position does not know of are read from their beginning.
 
         Raises:
-            MigrationError: nothing could be read.
+            MigrationError: nothing could be read, or something is lost (see `lag`).
+        """
+        ...
+
+    def leave_lost(self, position: Position) -> Position:
+        """Give the position from which what is left can be read, where something is lost.
+
+        Of what changed in between no message tells: it is for the caller to open all ranges.
+
+        Raises:
+            MigrationError: it cannot be asked.
+        """
+        ...
+
+    def acknowledge(self, position: Position) -> str:
+        """Show a position that the target has reached to those who watch the messages.
+
+        Nothing depends on it. Gives an empty string, or one sentence that says why it failed.
         """
         ...
 

@@ -37,7 +37,8 @@ class Unreadable:
 class Position:
     """What of the origin's changes the target has.
 
-    `offsets` are the next message of each partition of `topic`. `open_ranges` are the indexes of
+    `offsets` are the next message of each partition of `topic`; `topic_id` is another one when a
+    topic was deleted and made anew under its name. `open_ranges` are the indexes of
     token ranges that have yet to be compared, whatever messages say: what is left of a round, or
     what changed in a way that no message told. `compared_at` are the moments (seconds since 1970)
     at which a round began to compare a range last, by its index, `round_began_at` is that of the
@@ -51,6 +52,7 @@ class Position:
     compared_at: Mapping[int, float] = field(default_factory=dict)
     synced_at: float = 0.0
     unreadable: tuple[Unreadable, ...] = ()
+    topic_id: str = ""
 
     def to_json(self) -> str:
         """Give the position as JSON on one line, in which neighbours stand together."""
@@ -60,6 +62,7 @@ class Position:
         content = {
             "synced_at": _write_moment(self.synced_at),
             "topic": self.topic,
+            "topic_id": self.topic_id,
             "offsets": {str(key): self.offsets[key] for key in sorted(self.offsets)},
             "open_ranges": _join(self.open_ranges),
             "round_began_at": _write_moment(self.round_began_at),
@@ -125,6 +128,7 @@ class Position:
 _NAMES = (
     "synced_at",
     "topic",
+    "topic_id",
     "offsets",
     "open_ranges",
     "round_began_at",
@@ -136,12 +140,12 @@ _NAMES = (
 def earliest(positions: Iterable[Position]) -> Position:
     """Give the position of the one that has least: where each of them lacks nothing.
 
-    Messages are those of one topic: of a position of another one all ranges have to be compared
-    (see `Position.open_ranges`), which is for the caller to say.
+    Messages are those of one topic: of a position of another one, or of one made anew, all ranges
+    have to be compared (see `Position.open_ranges`), which is for the caller to say.
     """
     found = list(positions)
-    topics = {position.topic for position in found}
-    topic = topics.pop() if len(topics) == 1 else ""
+    topics = {(position.topic, position.topic_id) for position in found}
+    topic, topic_id = topics.pop() if len(topics) == 1 else ("", "")
     offsets: dict[int, int] = {}
     for position in found if topic else ():
         for partition in position.offsets:
@@ -150,6 +154,7 @@ def earliest(positions: Iterable[Position]) -> Position:
             offsets[partition] = min(known) if len(known) == len(found) else 0
     return Position(
         topic=topic,
+        topic_id=topic_id,
         offsets=offsets,
         open_ranges=frozenset().union(*(position.open_ranges for position in found)),
         synced_at=min((position.synced_at for position in found), default=0.0),
@@ -160,8 +165,8 @@ def earliest(positions: Iterable[Position]) -> Position:
 
 
 def _read(cls: type[Position], content: Mapping[str, Any]) -> Position:
-    topic = content.get("topic", "")
-    if not isinstance(topic, str):
+    topic, topic_id = content.get("topic", ""), content.get("topic_id", "")
+    if not isinstance(topic, str) or not isinstance(topic_id, str):
         raise ValueError("topic is no text")
     offsets = {
         _whole(key, MAX_PARTITIONS): _whole(value, MAX_OFFSET)
@@ -185,6 +190,7 @@ def _read(cls: type[Position], content: Mapping[str, Any]) -> Position:
         raise ValueError(f"it holds more than {MAX_UNREADABLE} unreadable messages")
     return cls(
         topic=topic,
+        topic_id=topic_id,
         offsets=offsets,
         open_ranges=frozenset(_split(content.get("open_ranges", ""))),
         round_began_at=_read_moment(content.get("round_began_at", "")),
