@@ -143,8 +143,9 @@ def find_start(
     bases = [*([committed.position] if committed else []), *known]
     everything = range(len(states))
     synced_at = min((base.synced_at for base in bases), default=0.0)
-    if any(base.topic != topic for base in bases):
+    if any(base.topic != topic for base in bases) or len({b.topic_id for b in bases}) > 1:
         others = ", ".join(sorted({base.topic or "no topic" for base in bases} - {topic}))
+        others = others or f"{topic} before it was made anew"
         position = replace(now(), synced_at=synced_at).with_open(everything)
         return Start(
             position,
