@@ -96,7 +96,7 @@ class Ticking:
 
     def tick(self) -> Any:
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, definitions=self.defs
+            instance=self.instance, cursor=self.cursor, resources=dict(self.defs.resources or {})
         )
         result = self.sensor(context)
         if isinstance(result, dg.SensorResult):
