@@ -95,13 +95,15 @@ class Ticking:
     cursor: str | None = None
 
     def tick(self) -> Any:
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources=dict(self.defs.resources or {})
-        )
-        result = self.sensor(context)
-        if isinstance(result, dg.SensorResult):
-            self.cursor = result.cursor
-        return result
+        """Give the run requests, or why there are none."""
+        resources = dict(self.defs.resources or {})
+        with dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources=resources
+        ) as context:
+            found = self.sensor.evaluate_tick(context)
+        # The daemon keeps the cursor of a tick that gives none.
+        self.cursor = self.cursor if found.cursor is None else found.cursor
+        return found
 
 
 def begin_sync(move: Move, *, partitions: int = 1, **attributes: Any) -> SyncedMove:

@@ -359,18 +359,15 @@ def _tick_with(
         yield Ticking(sensor, instance, defs), Followed(project, instance, job, topic)
 
 
-def requested(result: Any) -> Any:
-    assert isinstance(result, dg.SensorResult)
-    assert result.run_requests, result.skip_reason
-    assert len(result.run_requests) == 1
-    return result.run_requests[0]
+def requested(found: Any) -> Any:
+    assert found.run_requests, found.skip_message
+    (request,) = found.run_requests
+    return request
 
 
-def skipped(result: Any) -> str:
-    if isinstance(result, dg.SkipReason):
-        return result.skip_message or ""
-    assert not result.run_requests
-    return result.skip_reason.skip_message
+def skipped(found: Any) -> str:
+    assert not found.run_requests
+    return found.skip_message
 
 
 def test_the_sensor_waits_for_the_full_copy_and_requests_the_first_run_then(
@@ -446,7 +443,7 @@ def test_the_sensor_never_requests_a_run_beside_another(
     followed.copy_ranges()
     job = sensor.defs.resolve_implicit_global_asset_job_def()
     tags = {ended_runs.syncs_tag(followed.job.target): ended_runs.PLANNED}
-    run = followed.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.QUEUED)
+    run = followed.instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
 
     assert skipped(sensor.tick()) == f"Run {run.run_id} is still at it."
 

@@ -49,6 +49,8 @@ _OPEN = (
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 )
+_NEVER_STARTED = 600
+"""Whoever made a run so many seconds ago and did not start it was killed meanwhile."""
 _QUIET_SHARE = 0.5
 """Part of the lag that is allowed, after which it is noted again that nothing is new."""
 
@@ -224,7 +226,10 @@ def _declared_by(instance: dg.DagsterInstance, diff: dg.AssetKey) -> tuple[str, 
 def find_run(instance: dg.DagsterInstance, job: Job) -> DagsterRun | None:
     """Give the run of this synchronisation that is queued or going on; None if there is none."""
     tag = ended_runs.syncs_tag(job.target)
-    for run in instance.get_runs(RunsFilter(statuses=list(_OPEN))):
+    for record in instance.get_run_records(RunsFilter(statuses=list(_OPEN))):
+        run, age = record.dagster_run, time.time() - record.create_timestamp.timestamp()
+        if run.status == DagsterRunStatus.NOT_STARTED and age > _NEVER_STARTED:
+            continue
         if tag in run.tags or (job.sync is not None and job.sync in (run.asset_selection or ())):
             return run
     return None
