@@ -297,7 +297,9 @@ def test_a_partition_of_thousands_of_rows_is_never_held(connection, follow, monk
     following.assert_same()
     monkeypatch.setattr(sync_rows, "HELD_ROWS", 100)
     monkeypatch.setattr(sync_rows, "REMEMBERED_ROWS", 1000)
-    following.run("DELETE FROM {} WHERE k = 1 AND c = 1", "UPDATE {} SET v = 0 WHERE k = 1 AND c = 6500")
+    following.run(
+        "DELETE FROM {} WHERE k = 1 AND c = 1", "UPDATE {} SET v = 0 WHERE k = 1 AND c = 6500"
+    )
     synced = following.sync((1,))
     assert synced.open_ranges == {following.range_of(1)}
     assert counted(synced) == {"read": 1999, "written": 1, "unchanged": 1998}
