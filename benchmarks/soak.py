@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -158,7 +158,7 @@ class Stage:
         say(f"{seconds:7.0f} s  {what}")
 
     def start(self, server: Server) -> None:
-        """Start a server with the data it has; on a busy machine the first try may take too long."""
+        """Start a server with the data it has; a busy machine may need several tries."""
         port = self.ports.cassandra if server.name == "cassandra" else self.ports.kafka
         for is_last in (False, False, True):
             try:
@@ -206,13 +206,17 @@ class Stage:
 
 @dataclass
 class Soak:
-    """What is asked for, and what came of it."""
+    """What is asked for, and what came of it.
+
+    Without `breaks_servers` only the processes of the synchronisations are killed.
+    """
 
     hours: float
     rate: float
     seed: int
     every_seconds: float
     halt_seconds: tuple[float, float] = (2.0, 20.0)
+    breaks_servers: bool = True
     operations: Counter[str] = field(default_factory=Counter)
     failed_writes: int = 0
     followers: tuple[Follower, ...] = ()
@@ -231,8 +235,11 @@ def admin_of(ports: Ports) -> AdminClient:
     return AdminClient({"bootstrap.servers": f"{LOCALHOST}:{ports.kafka}", "log_level": 0})
 
 
-def soak(asked: Soak, home: Path, servers: tuple[Cassandra, Kafka], ports: Ports) -> None:
-    """Run it; what came of it stands in `asked`. The servers run already."""
+def soak(asked: Soak, home: Path, ports: Ports) -> None:
+    """Run it on servers that run already; what came of it stands in `asked`.
+
+    What the synchronisations tell is written into `home`.
+    """
     stage = Stage(home, ports, random.Random(asked.seed), asked.halt_seconds)
     asked.followers = tuple(Follower(kind, home, ports) for kind in TARGETS)
     _prepare(ports)
@@ -245,7 +252,7 @@ def soak(asked: Soak, home: Path, servers: tuple[Cassandra, Kafka], ports: Ports
                 asked.rate, asked.seed,
             )  # fmt: skip
             with load:
-                _break_things(stage, servers, asked, until)
+                _break_things(stage, asked, until)
             asked.operations, asked.failed_writes = load.done, load.failed
         stage.note("the writers stop")
         for follower in asked.followers:
@@ -276,23 +283,24 @@ def _prepare(ports: Ports) -> None:
         found.result(60)
 
 
-def _break_things(
-    stage: Stage, servers: tuple[Cassandra, Kafka], asked: Soak, until: float
-) -> None:
+def _break_things(stage: Stage, asked: Soak, until: float) -> None:
     """Keep the followers alive, and do them and the servers harm, until time is up."""
-    cassandra, kafka = servers
     by_messages, by_rounds = asked.followers
-    harm: Sequence[tuple[float, Callable[[], None]]] = (
+    harm: list[tuple[float, Callable[[], None]]] = [
         (4, by_messages.kill),
         (4, by_rounds.kill),
         (3, by_messages.kill_worker),
         (3, by_rounds.kill_worker),
-        (1, lambda: stage.crash(cassandra)),
-        (1, lambda: stage.crash(kafka)),
-        (2, lambda: stage.halt(cassandra)),
-        (2, lambda: stage.halt(kafka)),
-        (1, lambda: stage.truncate(by_messages)),
-    )
+    ]
+    if asked.breaks_servers:
+        cassandra, kafka = Cassandra(), Kafka()
+        harm += [
+            (1, lambda: stage.crash(cassandra)),
+            (1, lambda: stage.crash(kafka)),
+            (2, lambda: stage.halt(cassandra)),
+            (2, lambda: stage.halt(kafka)),
+            (1, lambda: stage.truncate(by_messages)),
+        ]
     due = time.monotonic() + asked.every_seconds
     while time.monotonic() < until:
         for follower in asked.followers:
@@ -437,15 +445,14 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=REPOSITORY / "docs", help="for the page")
     given = parser.parse_args()
     asked = Soak(given.hours, given.rate, given.seed, given.every)
-    servers = Cassandra(), Kafka()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder, ExitStack() as stack:
         home, cache = Path(folder), jars_cache(home_folder())
         ports = Ports(*(
             stack.enter_context(running(server, home=home, jars_folder=cache)).port
-            for server in servers
+            for server in (Cassandra(), Kafka())
         ))  # fmt: skip
         os.environ.setdefault(JARS_VARIABLE, str(cache))
-        soak(asked, home, servers, ports)
+        soak(asked, home, ports)
         page = write_page(asked, command_line("soak"))
     (given.docs / PAGE).write_text(page)
     say(f"{given.docs / PAGE} is written")

@@ -15,6 +15,7 @@ from typing import Any
 
 from cassandra import DriverException, InvalidRequest
 from cassandra.cluster import NoHostAvailable, Session
+from cassandra.connection import ConnectionException
 from confluent_kafka import KafkaException, Producer
 
 from migration_platform.cql.names import TableName
@@ -120,8 +121,11 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
+        ended_early = not self._thread.is_alive()
         self._stopped.set()
         self._thread.join()
+        if ended_early:
+            raise RuntimeError("the writer ended before its time")
 
     def _run(self) -> None:
         producer = Producer(
@@ -147,7 +151,7 @@ class Load:
         while True:
             try:
                 self.session.execute(statement)
-            except (DriverException, NoHostAvailable) as error:
+            except (DriverException, NoHostAvailable, ConnectionException) as error:
                 if isinstance(error, InvalidRequest):
                     raise
                 self.failed += 1
