@@ -60,6 +60,8 @@ REPOSITORY = Path(__file__).parent.parent
 PARTITIONS_OF_TOPIC = 4
 SETTLE_SECONDS = 600.0
 POLL_SECONDS = 0.5
+SECONDS_A_START = 15.0
+"""How long after a start the next one follows at the earliest."""
 
 
 @dataclass
@@ -71,12 +73,15 @@ class Follower:
     ports: Ports
     starts: int = 0
     kills: int = 0
+    started_at: float = -1e9
     failed: Counter[str] = field(default_factory=Counter)
     process: subprocess.Popen[bytes] | None = None
 
     def keep_alive(self) -> None:
         """Start it if it does not run; note how the last one ended."""
         if self.process is not None and self.process.poll() is None:
+            return
+        if time.monotonic() - self.started_at < SECONDS_A_START:
             return
         self._note_end()
         self._start()
@@ -129,6 +134,7 @@ class Follower:
                 command, stdout=log, stderr=log, start_new_session=True, cwd=REPOSITORY
             )
         self.starts += 1
+        self.started_at = time.monotonic()
 
     def _note_end(self) -> None:
         if self.process is not None and self.process.returncode > 0:
