@@ -234,8 +234,7 @@ def cut_rows(selection: Selection) -> Callable[[Page], list[Page]]:
             return [page]
         starts = split(page.data, page.row_count).starts
         return [
-            Page(page.data[start:end], 1, None, page.asked_us)
-            for start, end in pairwise(starts)
+            Page(page.data[start:end], 1, None, page.asked_us) for start, end in pairwise(starts)
         ]
 
     return cut
