@@ -151,7 +151,10 @@ class SqliteReader:
     ) -> Iterator[tuple[bytes, Page]]:
         del rejects
         assert self.keys is not None
-        query = f"SELECT cells FROM {rows_of(self.selection.table)} WHERE key = ?"
+        # A key is the cells one after the other: rows that begin with some are neighbours.
+        begins = "substr(key, 1, length(?1)) = ?1 AND key >= ?1"
+        condition = begins if self.selection.by else "key = ?1"
+        query = f"SELECT cells FROM {rows_of(self.selection.table)} WHERE {condition}"
         for key in keys:
             own = own_key(key, self.keys)
             found = self.file.database.execute(query, (own,)).fetchall()

@@ -56,6 +56,12 @@ class Told:
             caught_up=at + len(some) == len(self.messages),
         )
 
+    def leave_lost(self, position: Position) -> Position:
+        return replace(position, offsets={0: max(position.offsets.get(0, 0), self.gone)})
+
+    def acknowledge(self, position: Position) -> str:
+        return ""
+
     def close(self) -> None:
         """There is nothing to let go."""
 

@@ -4,6 +4,7 @@ What arrived is read by `cells.py`, which knows nothing of the engine.
 """
 
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from cassandra.cluster import Session
 
+from migration_platform.copying.replay import ensure_dead_letters
 from migration_platform.cql.names import TableName
 from migration_platform.cql.types import parse_type
 from migration_platform.cql.values import encode_value
@@ -20,13 +22,25 @@ from migration_platform.declaration.sync import ScanRounds, Sync
 from migration_platform.errors import PermanentError
 from migration_platform.plan.model import Plan
 from migration_platform.stores.cassandra.connection import Connection
+from migration_platform.stores.dynamodb.declaration import DynamoDbTarget
+from migration_platform.stores.kinds import open_origin, open_target, plan_between
+from migration_platform.stores.planning import make_target
+from migration_platform.stores.postgres.connection import Postgres
 from migration_platform.syncing import rows as sync_rows
 from migration_platform.syncing.changes import Key
 from migration_platform.syncing.rows import Synced, SyncRows, refuse_sync, to_sync_plan
 from migration_platform.token_ranges import serialize_key, token_of_key
 from migration_platform_tests.cells import ManyTables, assert_same_cells, many_tables, read_cells
 from migration_platform_tests.comparing import compare, found
-from migration_platform_tests.tables import copy_ranges, fill, in_process, plan_copy, rows_of
+from migration_platform_tests.postgres_tables import plan_table, settings_of
+from migration_platform_tests.tables import (
+    copy_ranges,
+    declare,
+    fill,
+    in_process,
+    plan_copy,
+    rows_of,
+)
 
 SCAN = Sync(scan=ScanRounds())
 SOME_TIME = 1_700_000_000_000_000
@@ -37,6 +51,12 @@ def tables(connection) -> Iterator[ManyTables]:
     with many_tables(connection) as tables:
         tables.add_type("point", "x int, y int")
         yield tables
+
+
+@pytest.fixture(scope="module")
+def pg(postgres) -> Iterator[Postgres]:
+    with settings_of(postgres.port).connect() as connection:
+        yield connection
 
 
 @dataclass(frozen=True)
@@ -199,7 +219,11 @@ WIDE_ROWS = [
         ("DELETE v FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
         ("DELETE m['a'] FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
         ("DELETE e FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
-        ("UPDATE {} SET e = e - {2} WHERE k = 0 AND c = 1 AND d = 1", (0, 1), {"written": 1, "unchanged": 2}),
+        (
+            "UPDATE {} SET e = e - {2} WHERE k = 0 AND c = 1 AND d = 1",
+            (0, 1),
+            {"written": 1, "unchanged": 2},
+        ),
         ("UPDATE {} SET e = {9} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
         ("DELETE u.x FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
         ("DELETE l FROM {} WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
@@ -307,3 +331,298 @@ def test_a_partition_of_thousands_of_rows_is_never_held(connection, follow, monk
     following.run("DELETE FROM {} WHERE k = 1")
     assert counted(following.sync((1,))) == {"read": 2000, "deleted": 2000}
     following.assert_same()
+
+
+# -- how a copy changes rows on their way --------------------------------------------------------
+
+
+def test_rows_that_a_filter_leaves_out_count_as_not_there(follow):
+    following = follow(PLAIN, *TEN, filter=Filter(where="w = 'x'"), writetime="now", ttl="none")
+    following.run(
+        "UPDATE {} SET w = 'y' WHERE k = 0 AND c = 1",
+        "UPDATE {} SET w = 'y' WHERE k = 1 AND c = 1",
+        "INSERT INTO {} (k, c, v, w) VALUES (5, 5, 5, 'y')",
+    )
+
+    synced = following.sync((0, 1), (0, 2), (5, 5), (1,))
+
+    assert counted(synced) == {"read": 8, "deleted": 2, "unchanged": 5}
+    assert following.difference() == (0, 0, 0)
+    following.run("UPDATE {} SET w = 'x' WHERE k = 0 AND c = 1")
+    assert counted(following.sync((0, 1))) == {"read": 1, "written": 1}
+    assert following.difference() == (0, 0, 0)
+
+
+def test_a_row_that_passes_the_filter_again_arrives_whole_though_it_was_deleted(follow):
+    following = follow(PLAIN, *TEN, filter=Filter(where="w = 'x'"))
+    following.run("UPDATE {} SET w = 'y' WHERE k = 0 AND c = 1")
+    assert counted(following.sync((0, 1))) == {"read": 1, "deleted": 1}
+    following.run("UPDATE {} SET w = 'x' WHERE k = 0 AND c = 1")
+
+    assert counted(following.sync((0, 1))) == {"read": 1, "written": 1}
+
+    rows = rows_of(following.session, following.plan.target.name)
+    assert {"c": 1, "k": 0, "v": 1, "w": "x"} in rows
+
+
+def test_a_condition_on_the_key_leaves_its_range_to_a_comparison(follow):
+    following = follow(PLAIN, *TEN, filter=Filter(where="c > 2"))
+    following.run("INSERT INTO {} (k, c, v, w) VALUES (5, 1, 5, 'y')")
+
+    synced = following.sync((5, 1))
+
+    assert (counted(synced), synced.open_ranges) == ({}, {following.range_of(5)})
+
+
+def test_keys_beyond_the_tokens_that_are_copied_are_left_alone(follow):
+    following = follow(PLAIN, filter=Filter(coverage_percent=50))
+    chosen = following.plan.migration.filter
+    windows = [chosen.window(each) for each in following.plan.migration.ranges]
+    tokens = {k: token_of_key(serialize_key(list(following.key(k)))) for k in range(40)}
+    inside = {k for k, token in tokens.items() if any(token in w for w in windows if w)}
+    following.run(*[f"INSERT INTO {{}} (k, c, v) VALUES ({k}, 1, 1)" for k in range(40)])
+
+    synced = following.sync(*[(k, 1) for k in range(40)])
+
+    assert 0 < len(inside) < 40
+    assert counted(synced) == {"read": len(inside), "written": len(inside)}
+    assert following.difference() == (0, 0, 0)
+
+
+MAP = "k int, c int, m map<text, int>, w text, PRIMARY KEY (k, c)"
+ENTRIES = "k int, c int, name text, value int, w text, PRIMARY KEY (k, c, name)"
+EXPLODE = Columns(explode_map=ExplodeMap(column="m", key="name", value="value"))
+
+
+def test_entries_of_a_map_that_are_gone_are_rows_that_go(follow):
+    following = follow(
+        MAP,
+        *[
+            f"INSERT INTO {{}} (k, c, m, w) VALUES (1, {c}, {{'a': 1, 'b': 2}}, 'x')"
+            for c in range(4)
+        ],
+        target=ENTRIES,
+        columns=EXPLODE,
+    )
+    following.run(
+        "DELETE m['a'] FROM {} WHERE k = 1 AND c = 0",
+        "UPDATE {} SET m['c'] = 3 WHERE k = 1 AND c = 1",
+        "DELETE FROM {} WHERE k = 1 AND c = 2",
+    )
+
+    synced = following.sync((1, 0), (1, 1), (1, 2), (1, 3))
+
+    assert counted(synced) == {"read": 9, "written": 1, "deleted": 3, "unchanged": 5}
+    assert following.difference() == (0, 0, 0)
+    following.run(
+        "DELETE FROM {} WHERE k = 1 AND c = 3", "DELETE m['b'] FROM {} WHERE k = 1 AND c = 1"
+    )
+    assert counted(following.sync((1,))) == {"read": 6, "deleted": 3, "unchanged": 3}
+    assert following.difference() == (0, 0, 0)
+
+
+KEY_FORMS = {
+    "constants in the key": (
+        "region text, k int, c int, v int, w text, PRIMARY KEY ((region, k), c)",
+        Columns(constants={"region": "'eu'"}),
+        True,
+    ),
+    "a constant behind": (
+        "k int, region text, c int, v int, w text, PRIMARY KEY (k, region, c)",
+        Columns(constants={"region": "'eu'"}),
+        True,
+    ),
+    "a codec": (
+        "k text, c text, v int, w text, PRIMARY KEY (k, c)",
+        Columns(codecs=("INT_STRING",)),
+        True,
+    ),
+    "other names": (
+        "a int, b int, v int, x text, PRIMARY KEY (a, b)",
+        Columns(rename={"k": "a", "c": "b", "w": "x"}),
+        True,
+    ),
+    "another partition key": ("k int, c int, v int, w text, PRIMARY KEY (c, k)", Columns(), False),
+    "one partition key": ("k int, c int, v int, w text, PRIMARY KEY ((k, c))", Columns(), False),
+    "more in the key": ("k int, c int, v int, w text, PRIMARY KEY (k, c, w)", Columns(), True),
+}
+
+
+@pytest.mark.parametrize("form", KEY_FORMS)
+def test_rows_are_found_under_another_form_of_their_key(follow, form):
+    target, columns, has_parts = KEY_FORMS[form]
+    following = follow(PLAIN, *TEN, target=target, columns=columns)
+    following.run(
+        "INSERT INTO {} (k, c, v, w) VALUES (7, 7, 7, 'x')",
+        "UPDATE {} SET v = 100 WHERE k = 0 AND c = 1",
+        "UPDATE {} SET w = 'other' WHERE k = 0 AND c = 2",
+        "DELETE FROM {} WHERE k = 1 AND c = 1",
+    )
+    rows = form != "more in the key"
+
+    synced = following.sync((7, 7), (0, 1), (0, 2), (1, 1), (1, 2), (9, 9))
+
+    assert synced.counts.written == 3
+    assert synced.counts.deleted == (1 if rows else 2)
+    assert synced.counts.unchanged == 1
+    assert not synced.open_ranges
+    assert following.difference() == (0, 0, 0)
+    following.run("DELETE FROM {} WHERE k = 0", "INSERT INTO {} (k, c, v, w) VALUES (0, 3, 9, 'x')")
+    synced = following.sync((0,))
+    if has_parts:
+        assert (synced.counts.written, synced.counts.deleted) == (1, 4)
+        assert following.difference() == (0, 0, 0)
+    else:
+        assert synced.open_ranges == {following.range_of(0)}
+        assert not synced.touched
+
+
+def test_rows_that_may_become_one_are_refused(follow):
+    following = follow(
+        "k text, c int, v int, PRIMARY KEY (k, c)",
+        target="k int, c int, v int, PRIMARY KEY (k, c)",
+        columns=Columns(codecs=("INT_STRING",)),
+        collisions="newest",
+    )
+
+    (why,) = refuse_sync(following.plan)
+
+    assert "may become one" in why
+    assert following.sync(("1", 1)).open_ranges == {following.range_of("1")}
+
+
+def test_what_the_target_rejects_becomes_a_dead_letter_up_to_the_limit(connection, follow, tables):
+    following = follow(
+        "k int, c int, v text, PRIMARY KEY (k, c)",
+        target="k int, c int, v int, PRIMARY KEY (k, c)",
+        columns=Columns(codecs=("INT_STRING",)),
+        dead_letters_max_rows=2,
+        tracking_keyspace=tables.keyspace,
+    )
+    ensure_dead_letters(connection, following.plan.migration)
+    following.run(
+        "INSERT INTO {} (k, c, v) VALUES (1, 1, 'one')",
+        "INSERT INTO {} (k, c, v) VALUES (1, 2, '2')",
+        "INSERT INTO {} (k, c, v) VALUES (2, 1, 'two')",
+    )
+
+    synced = following.sync((1, 1), (1, 2), (2,))
+
+    assert counted(synced) == {"read": 3, "written": 1, "rejected": 2}
+    letters = following.session.execute(f"SELECT * FROM {tables.keyspace}.dead_letters")
+    assert sorted(row["key_text"] for row in letters) == ["k=1, c=1", "k=2, c=1"]
+    following.run("INSERT INTO {} (k, c, v) VALUES (3, 1, 'three')")
+    with pytest.raises(PermanentError, match=r"more than 2 rows .* dead_letters.max_rows"):
+        following.sync((1, 1), (2,), (3, 1))
+
+
+def test_counters_are_added_to_once_and_never_deleted(follow):
+    following = follow(
+        "k int, c int, n counter, PRIMARY KEY (k, c)",
+        "UPDATE {} SET n = n + 5 WHERE k = 1 AND c = 1",
+    )
+    following.run(
+        "UPDATE {} SET n = n + 2 WHERE k = 1 AND c = 1",
+        "UPDATE {} SET n = n + 3 WHERE k = 1 AND c = 2",
+    )
+
+    assert counted(following.sync((1, 1), (1, 2), (1,))) == {"read": 2, "written": 2}
+    assert counted(following.sync((1, 1), (1, 2))) == {"read": 2, "unchanged": 2}
+    assert rows_of(following.session, following.plan.target.name) == [
+        {"c": 1, "k": 1, "n": 7},
+        {"c": 2, "k": 1, "n": 3},
+    ]
+    following.run("DELETE FROM {} WHERE k = 1 AND c = 1")
+    assert counted(following.sync((1, 1))) == {"read": 1, "kept": 1}
+
+
+def test_what_a_plan_of_a_synchronisation_changes_is_no_fingerprint(connection, tables):
+    origin, target = tables.make("o", PLAIN), tables.make("t", PLAIN)
+    plan = plan_copy(connection, origin, target, sync=SCAN)
+
+    synced = to_sync_plan(plan)
+
+    assert synced.fingerprint == plan.fingerprint
+    assert synced.migration.compare_writetime
+    assert set(synced.migration.repair) == {"missing", "mismatched", "extra"}
+    kept = to_sync_plan(plan_copy(connection, origin, target, sync=replace(SCAN, deletes=False)))
+    assert (kept.migration.diff_mode, "extra" in kept.migration.repair) == ("origin_only", False)
+    now = to_sync_plan(plan_copy(connection, origin, target, sync=SCAN, writetime="now"))
+    assert not now.migration.compare_writetime
+    weak = plan_copy(connection, origin, target, sync=SCAN, origin_consistency="ONE")
+    assert "set it to" in refuse_sync(weak)[0]
+    assert not refuse_sync(plan)
+
+
+# -- other kinds of targets ----------------------------------------------------------------------
+
+ELSEWHERE = "k int, c int, d text, v int, w text, PRIMARY KEY (k, c, d)"
+
+
+def follows_elsewhere(connection: Connection, plan: Plan, target: Any, reader: Session) -> None:
+    following = Following(to_sync_plan(plan), connection, reader, target)
+    following.run(
+        "INSERT INTO {} (k, c, d, v) VALUES (7, 7, 'x', 7)",
+        "UPDATE {} SET v = 100 WHERE k = 0 AND c = 1 AND d = 'x'",
+        "DELETE v FROM {} WHERE k = 0 AND c = 2 AND d = 'x'",
+        "DELETE FROM {} WHERE k = 1 AND c = 1 AND d = 'x'",
+        "DELETE FROM {} WHERE k = 2",
+        "DELETE FROM {} WHERE k = 3 AND c = 3",
+    )
+    keys = ((7, 7, "x"), (0, 1, "x"), (0, 2, "x"), (1, 1, "x"), (0, 0, "x"), (2,), (3, 3))
+
+    synced = following.sync(*keys)
+
+    assert counted(synced) == {"read": 13, "written": 3, "deleted": 9, "unchanged": 1}
+    assert not synced.open_ranges
+    assert following.difference() == (0, 0, 0)
+    again = following.sync(*keys)
+    assert (again.counts.written, again.counts.deleted) == (0, 0)
+    bad = [(b"", b"", b""), (b"\0\0\0\1", b"\0"), (b"\0\0\0\1", b"\0\0\0\1", b"\xff")]
+    assert counted(following.sync_keys(bad)).keys() <= {"read", "unchanged"}
+
+
+def fill_elsewhere(connection: Connection, table: TableName, rows: int = 5) -> None:
+    content = [(k, c, d, 1, "w") for k in range(4) for c in range(rows) for d in "x"]
+    content.append((3, 3, "y", 1, "w"))
+    content += [(2, 100, "x", 1, "w")]
+    fill(connection, table, "k, c, d, v, w", content)
+
+
+def test_a_postgresql_table_follows(connection, reader, tables, pg):
+    table = tables.make("o", ELSEWHERE)
+    fill_elsewhere(connection, table)
+    plan = plan_table(connection, pg, table, sync=SCAN)
+    copy_ranges(in_process(plan, connection, pg))
+
+    follows_elsewhere(connection, plan, pg, reader)
+
+
+def test_a_partition_is_read_from_postgresql_a_few_rows_at_a_time(connection, reader, tables, pg):
+    table = tables.make("o", ELSEWHERE)
+    fill(connection, table, "k, c, d, v", [(1, n // 3, f"{n % 3}", n) for n in range(1700)])
+    plan = to_sync_plan(plan_table(connection, pg, table, sync=SCAN))
+    following = Following(plan, connection, reader, pg)
+
+    assert counted(following.sync((1,))) == {"read": 1700, "written": 1700}
+    following.run("DELETE FROM {} WHERE k = 1 AND c < 500")
+    assert counted(following.sync((1,))) == {"read": 1700, "deleted": 1500, "unchanged": 200}
+    assert following.difference() == (0, 0, 0)
+
+
+def test_a_dynamodb_table_follows(connection, reader, tables, dynamo):
+    table = tables.make("o", ELSEWHERE)
+    fill_elsewhere(connection, table)
+    migration = declare(
+        table, TableName("", f"t{uuid.uuid4().hex}"), sync=SCAN, writetime="now", ttl="none",
+        tracking=False, target_declared=DynamoDbTarget(create=True),
+    )  # fmt: skip
+    plan = make_target(
+        plan_between(migration, connection, dynamo),
+        open_origin(migration, connection),
+        open_target(migration, dynamo),
+        lambda _: None,
+    )
+    copy_ranges(in_process(plan, connection, dynamo))
+
+    follows_elsewhere(connection, plan, dynamo, reader)

@@ -10,10 +10,12 @@ what is there now, first, and every range is open until it was compared.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from migration_platform.comparing.diff import diff_ranges
 from migration_platform.comparing.verdicts import RangeVerdict
 from migration_platform.errors import MigrationError
+from migration_platform.pacing.retries import ask_patiently
 from migration_platform.plan.model import Plan
 from migration_platform.stores.work import Done, Failed, Pool, Reported
 from migration_platform.syncing.changes import Batch, ChangeSource, Key, Lag
@@ -26,6 +28,8 @@ KEYS_A_TASK = 500
 RANGES_AT_ONCE = 8
 COMMIT_SECONDS = 10.0
 WAIT_SECONDS = 1.0
+
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -117,19 +121,14 @@ class _Work:
         """Where messages are gone that nobody read, go on behind them, and open all ranges."""
         if self.source is None:
             return
-        lag = self.source.lag(self.position)
+        source = self.source
+        lag = self._ask(lambda: source.lag(self.position))
         if not lag.lost:
             return
-        # Behind what is there now, before a range is compared: whatever changes later, is told.
-        now = self.source.now()
-        kept = {
-            partition: offset
-            for partition, offset in self.position.offsets.items()
-            if partition in now.offsets and partition not in lag.lost
-        }
-        self.position = replace(
-            self.position, topic=now.topic, offsets={**now.offsets, **kept}
-        ).with_open(range(self.plan.migration.token_ranges))
+        # What is left is read from its beginning: whatever changes from now on, is told.
+        self.position = self._ask(lambda: source.leave_lost(self.position)).with_open(
+            range(self.plan.migration.token_ranges)
+        )
         self.lost = tuple(lag.lost[partition] for partition in sorted(lag.lost))
         self.tell()
 
@@ -163,22 +162,16 @@ class _Work:
 
     def _take_messages(self, *, wait: bool) -> bool:
         """Read messages and settle the rows that they name; say whether there was none."""
-        assert self.source is not None
+        source, seconds = self.source, WAIT_SECONDS if wait else 0.0
+        assert source is not None
         asked_at = time.time()
-        batch = self.source.read(
-            self.position, most=KEYS_A_BATCH, seconds=WAIT_SECONDS if wait else 0.0
-        )
+        batch = self._ask(lambda: source.read(self.position, most=KEYS_A_BATCH, seconds=seconds))
         counts = SyncCounts(messages=batch.messages, unreadable=len(batch.unreadable))
         unreadable = self._take_unreadable(batch)
         done = self._settle(batch.keys)
         self.counts += counts + done.counts
         self.touched |= done.touched
-        position = replace(
-            self.position,
-            topic=batch.position.topic,
-            offsets=batch.position.offsets,
-            unreadable=unreadable,
-        ).with_open(done.open_ranges)
+        position = replace(batch.position, unreadable=unreadable).with_open(done.open_ranges)
         if not position.open_ranges:
             reached = asked_at if batch.caught_up else batch.oldest_at or 0.0
             position = replace(position, synced_at=max(position.synced_at, reached))
@@ -276,6 +269,12 @@ class _Work:
             position = replace(position, synced_at=max(position.synced_at, all_at))
         self.position = position
 
+    def _ask(self, ask: Callable[[], _Answer]) -> _Answer:
+        """Ask what tells of changes, as patiently as a store is asked."""
+        return ask_patiently(
+            ask, self.plan.migration.retry_seconds, "changes could not be asked for"
+        )
+
     # -- telling ---------------------------------------------------------------------------------
 
     def _note_retry(self, reason: str) -> None:
@@ -287,11 +286,13 @@ class _Work:
         now = time.monotonic()
         if not last and self.position == self.told and self.counts == SyncCounts():
             return
-        lag = self.source.lag(self.position) if self.source else Lag()
-        told = Followed(
-            self.position, self.counts, now - self.told_at, lag, self.touched, self.lost
+        source = self.source
+        lag = self._ask(lambda: source.lag(self.position)) if source else Lag()
+        self.commit(
+            Followed(self.position, self.counts, now - self.told_at, lag, self.touched, self.lost)
         )
-        self.commit(told)
+        if source and (problem := source.acknowledge(self.position)):
+            self.on_retry(problem)
         self.told, self.told_at = self.position, now
         self.counts, self.touched, self.lost = SyncCounts(), frozenset(), ()
 

@@ -110,7 +110,7 @@ class TopicReader:
             names = self._client.list_topics(timeout=NAMES_SECONDS).topics
         except KafkaException:
             return []  # only a hint
-        return difflib.get_close_matches(self._topic, names, n=3)
+        return difflib.get_close_matches(self._topic, names, n=1)
 
 
 def _result(answer: "Future[Any]") -> Any:

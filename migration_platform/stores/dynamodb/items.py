@@ -224,6 +224,16 @@ def compile_key(form: ItemForm) -> Callable[[Cells], str]:
     return _compile_key(form, form.key_columns)
 
 
+def compile_partition(form: ItemForm, order: Sequence[str]) -> Callable[[Cells], str]:
+    """Build what writes the JSON of a partition key alone, from cells in some order.
+
+    Raises (what is built):
+        UnholdableRow: the key is too long, empty, or null.
+    """
+    write = _compile_part(form, form.partition, order, MAX_PARTITION_BYTES)
+    return lambda cells: f"{{{write(cells)}}}"
+
+
 def _compile_key(form: ItemForm, order: Sequence[str]) -> Callable[[Cells], str]:
     limits = (MAX_PARTITION_BYTES, MAX_SORT_BYTES)
     writers = [

@@ -120,6 +120,41 @@ def scan_items(
             yield items
 
 
+def query_items(
+    connection: DynamoDb,
+    table: DynamoTable,
+    partition_json: str,
+    *,
+    budget: RateBudget,
+    retry_seconds: float,
+    on_retry: OnRetry,
+) -> Iterator[list[Item]]:
+    """Read the items of a partition key, which is JSON text, as pages of up to 1 MB.
+
+    Raises:
+        PermanentError, TransientError: a page could not be read; what came before was whole.
+    """
+    ((name, value),) = json.loads(partition_json).items()
+    ask: dict[str, Any] = {
+        "TableName": table.name,
+        "ConsistentRead": True,
+        "KeyConditionExpression": "#p = :p",
+        "ExpressionAttributeNames": {"#p": name},
+        "ExpressionAttributeValues": {":p": value},
+        "ReturnConsumedCapacity": "TOTAL",
+    }
+    budget.adapt()
+    while True:
+        budget.take(0)
+        pending = Pending(connection, "Query", json.dumps(ask))
+        answer = pending.wait(Attempts(retry_seconds), budget, on_retry)
+        budget.take(len(answer["Items"]), consumed_units(answer))
+        yield answer["Items"]
+        if "LastEvaluatedKey" not in answer:
+            return
+        ask["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
 def get_items(
     connection: DynamoDb,
     table: DynamoTable,

@@ -19,13 +19,21 @@ from migration_platform.stores.dynamodb.items import (
     compile_cells,
     compile_item,
     compile_key,
+    compile_partition,
     item_size,
     write_units,
 )
-from migration_platform.stores.dynamodb.reads import get_items, scan_items
+from migration_platform.stores.dynamodb.reads import get_items, query_items, scan_items
 from migration_platform.stores.dynamodb.tables import DynamoTable
 from migration_platform.stores.dynamodb.writes import ItemWriter, delete_items
-from migration_platform.stores.interface import Cells, Deletes, OnRejected, Pace, PieceListener
+from migration_platform.stores.interface import (
+    Cells,
+    Deletes,
+    KeyForm,
+    OnRejected,
+    Pace,
+    PieceListener,
+)
 from migration_platform.token_ranges import TokenRange
 
 _SMALL = 1024
@@ -235,6 +243,62 @@ class ItemKeyReader:
                 yield key, to_key([cells[place] for place in places])
             except UnholdableRow:
                 yield key, None
+
+
+@dataclass(frozen=True)
+class ItemQuery:
+    """Reads all items of which the first columns of the key are given: `by`, in their order.
+
+    The service looks for the partition key alone; what else is given is looked for here.
+    """
+
+    connection: DynamoDb
+    table: DynamoTable
+    form: ItemForm
+    by: tuple[str, ...]
+    keys: KeyForm
+
+    def rows(
+        self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False
+    ) -> Iterator[tuple[bytes, Page]]:
+        """Read the rows of keys, as `KeyReader` says; a key that no item can have has no row.
+
+        Raises:
+            PermanentError, TransientError: rows could not be read, or an item is none of a row.
+        """
+        del rejects
+        to_partition = compile_partition(self.form, self.by)
+        read = compile_cells(self.form, now_seconds=time.time)
+        names = [column.name for column in self.form.columns]
+        more = [
+            (at, names.index(name), self.form.canonical(self.form.column(name)))
+            for at, name in enumerate(self.by)
+            if name not in self.form.partition.columns
+        ]
+        for key in keys:
+            found = split_cells(key, self.keys.cells)
+            given = [found[position] for position in self.keys.positions]
+            try:
+                partition = to_partition(given)
+                wanted = [
+                    (place, canonical(cell) if canonical and cell is not None else cell)
+                    for at, place, canonical in more
+                    for cell in [given[at]]
+                ]
+            except (UnholdableRow, ValueError):
+                yield key, _to_page([])
+                continue
+            for items in query_items(
+                self.connection,
+                self.table,
+                partition,
+                budget=pace.budget,
+                retry_seconds=pace.retry_seconds,
+                on_retry=pace.on_retry,
+            ):
+                rows = [cells for item in items if (cells := read(item)) is not None]
+                begun = [r for r in rows if all(r[place] == cell for place, cell in wanted)]
+                yield key, _to_page(begun)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from migration_platform.stores.dynamodb.items import UnholdableRow, compile_item
 from migration_platform.stores.dynamodb.rows import (
     ItemDeletes,
     ItemKeyReader,
+    ItemQuery,
     ItemReader,
     ItemWrites,
 )
@@ -160,9 +161,13 @@ class ItemTarget(Target):
         """Prepare scans of the table's segments."""
         return ItemReader(self.connection, self._open(plan), _form_of(plan, selection))
 
-    def prepare_keys(self, plan: Plan, selection: Selection, keys: KeyForm) -> ItemKeyReader:
-        """Prepare the read of single items."""
+    def prepare_keys(
+        self, plan: Plan, selection: Selection, keys: KeyForm
+    ) -> ItemKeyReader | ItemQuery:
+        """Prepare the read of single items, or of those that begin with a part of a key."""
         form = _form_of(plan, selection)
+        if selection.by:
+            return ItemQuery(self.connection, self._open(plan), form, selection.by, keys)
         return ItemKeyReader(self.connection, self._open(plan), form, keys.cells)
 
     def prepare_deletes(
@@ -174,7 +179,9 @@ class ItemTarget(Target):
     ) -> ItemDeletes:
         """Prepare the deletion of items."""
         del values
-        return ItemDeletes(self.prepare_keys(plan, selection, keys))
+        reader = self.prepare_keys(plan, selection, keys)
+        assert isinstance(reader, ItemKeyReader)
+        return ItemDeletes(reader)
 
     def _open(self, plan: Plan) -> DynamoTable:
         """Give the table as it is; it is described once in a process.

@@ -28,7 +28,12 @@ from migration_platform.stores.postgres.rows import (
     compile_key_encoder,
     compile_row_decoder,
 )
-from migration_platform.stores.postgres.statements import copy_out, delete_keys, select_keys
+from migration_platform.stores.postgres.statements import (
+    copy_out,
+    delete_keys,
+    select_begun,
+    select_keys,
+)
 from migration_platform.stores.postgres.writes import TimeColumn
 from migration_platform.token_ranges import TokenRange
 
@@ -36,6 +41,8 @@ STRIPE_BLOCKS = 128
 """1 MB, as blocks are 8 KB."""
 PAGE_ROWS = 5_000
 KEYS_A_REQUEST = 200
+ROWS_A_REQUEST = 500
+"""Of those that begin with one key."""
 HASH_CODES = 65_536
 """Of YugabyteDB, 0 to 65535."""
 _BLOCKS = (
@@ -198,6 +205,66 @@ class PgKeyReader:
             for at, key in enumerate(some):
                 data = found.get(at)
                 yield key, Page(data or b"", int(data is not None), None, asked_us)
+
+
+@dataclass(frozen=True)
+class PgBeginningReader:
+    """Reads all rows of which the first cells of the key are given, a bounded number at a time.
+
+    `given` and `rest` are the columns of the key, in its order.
+    """
+
+    connection: Postgres
+    table: PgName
+    form: RowForm
+    keys: KeyForm
+    given: tuple[FormColumn, ...]
+    rest: tuple[FormColumn, ...]
+
+    def rows(
+        self, keys: Iterable[bytes], pace: Pace, *, rejects: bool = False
+    ) -> Iterator[tuple[bytes, Page]]:
+        """Read the rows of keys, as `KeyReader` says; a key that no row can have has no row.
+
+        Raises:
+            PermanentError, TransientError: rows could not be read.
+        """
+        del rejects
+        encode = compile_key_encoder(self.given, self.keys.positions)
+        for key in keys:
+            values = encode(split_cells(key, self.keys.cells))
+            if values is None:
+                yield key, Page(b"", 0, None)
+            else:
+                yield from ((key, page) for page in self._pages(values, pace))
+
+    def _pages(self, values: Sequence[Parameter], pace: Pace) -> Iterator[Page]:
+        session = self.connection.session("keys")
+        decode = compile_row_decoder(self.form)
+        places = [(column.pg_type.oid, self.form.names.index(column.name)) for column in self.rest]
+        last: list[Parameter] = []
+        while True:
+            sql = select_begun(
+                self.table, self.form, self.given, self.rest,
+                is_first=not last, rows=ROWS_A_REQUEST,
+            )  # fmt: skip
+            pace.budget.take(0)
+            asked_us = time.time_ns() // 1000
+            result = patiently(
+                lambda sql=sql, given=[*values, *last]: session.ask(sql, given, prepare=True),
+                pace.retry_seconds,
+                pace.on_retry,
+            )
+            rows = [
+                [result.get_value(row, at) for at in range(len(self.form.columns))]
+                for row in range(result.ntuples)
+            ]
+            data = b"".join(decode(b"\0\0" + join_cells(cells, NULL)) for cells in rows)
+            pace.budget.take(len(rows), len(data))
+            yield Page(data, len(rows), None, asked_us)
+            if len(rows) < ROWS_A_REQUEST:
+                return
+            last = [(oid, rows[-1][at]) for oid, at in places]
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,26 @@ def select_keys(table: PgName, form: RowForm, keys: Sequence[FormColumn], count:
     return f"SELECT k.n, {chosen} FROM {_keys(keys, count)} JOIN {_on(table, keys)}"  # noqa: S608
 
 
+def select_begun(
+    table: PgName, form: RowForm, given: Sequence[FormColumn], rest: Sequence[FormColumn], *,
+    is_first: bool, rows: int,
+) -> str:  # fmt: skip
+    """Write what reads so many rows of which the first cells of the key are given, in their order.
+
+    All but the first time the last row's other cells of the key are given, too.
+    """
+    chosen = _list(form.names)
+    known = [f"{quote(column.name)} = ${at + 1}" for at, column in enumerate(given)]
+    order = _list([column.name for column in rest])
+    if not is_first:
+        marks = ", ".join(f"${len(given) + at + 1}" for at in range(len(rest)))
+        known.append(f"({order}) > ({marks})")
+    return (
+        f"SELECT {chosen} FROM {quote_name(table)} WHERE {' AND '.join(known)} "  # noqa: S608
+        f"ORDER BY {order} LIMIT {rows:d}"
+    )
+
+
 def delete_keys(
     table: PgName, keys: Sequence[FormColumn], count: int, time_column: str | None
 ) -> str:

@@ -23,7 +23,12 @@ from migration_platform.stores.postgres import rows
 from migration_platform.stores.postgres.connection import Postgres
 from migration_platform.stores.postgres.declaration import STATICS_SUFFIX
 from migration_platform.stores.postgres.names import PgName
-from migration_platform.stores.postgres.reads import PgKeyReader, RowDeletes, TableReader
+from migration_platform.stores.postgres.reads import (
+    PgBeginningReader,
+    PgKeyReader,
+    RowDeletes,
+    TableReader,
+)
 from migration_platform.stores.postgres.retries import patiently
 from migration_platform.stores.postgres.rows import RowForm, build_row_form
 from migration_platform.stores.postgres.shape import (
@@ -281,11 +286,17 @@ class TableTarget(Target):
         form = _form_of(plan, selection)
         return TableReader(self.connection, table.name, table.oid, form, scan, columns)
 
-    def prepare_keys(self, plan: Plan, selection: Selection, keys: KeyForm) -> PgKeyReader:
-        """Prepare the read of single rows."""
+    def prepare_keys(
+        self, plan: Plan, selection: Selection, keys: KeyForm
+    ) -> PgKeyReader | PgBeginningReader:
+        """Prepare the read of single rows, or of those that begin with a part of a key."""
         form = _form_of(plan, selection)
         columns = tuple(form.columns[form.names.index(name)] for name in selection.key_names)
         name = _name_of(plan, _layer_of(selection))
+        if selection.by:
+            rest = (n for n in selection.table.primary_key if n not in selection.by)
+            others = tuple(form.columns[form.names.index(each)] for each in rest)
+            return PgBeginningReader(self.connection, name, form, keys, columns, others)
         return PgKeyReader(self.connection, name, form, keys, columns)
 
     def prepare_deletes(
@@ -297,7 +308,9 @@ class TableTarget(Target):
     ) -> RowDeletes:
         """Prepare the deletion of rows."""
         del values
-        return RowDeletes(self.prepare_keys(plan, selection, keys), _time_column(plan))
+        reader = self.prepare_keys(plan, selection, keys)
+        assert isinstance(reader, PgKeyReader)
+        return RowDeletes(reader, _time_column(plan))
 
     def _method(self, plan: Plan) -> str:
         """Say how rows are written: as declared, or as it suits the server."""
