@@ -176,6 +176,23 @@ def kinds_of_stores(tree: dg.ComponentTree) -> dict[str, str]:
     return kinds
 
 
+_PLACES = ("contact_points", "hosts", "port", "database", "schema", "endpoint_url", "region")
+"""Attributes that say which servers a store is; all others say how they are talked to."""
+
+
+def same_stores(tree: dg.ComponentTree) -> dict[str, str]:
+    """Give for each store that a project declares the first that is the same servers."""
+    found: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for stores in whole(tree, Stores):
+        for kind in _RESOURCES:
+            for name, declared in getattr(stores, kind, {}).items():
+                fields = {key: getattr(declared, key, None) for key in _PLACES}
+                fields |= {key: sorted(v) for key, v in fields.items() if isinstance(v, list)}
+                found[name] = first.setdefault(f"{kind} {fields}", name)
+    return found
+
+
 def find_unknown_stores(
     needed: Mapping[str, str], kinds: Mapping[str, str], tree: dg.ComponentTree
 ) -> list[str]:

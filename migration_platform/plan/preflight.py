@@ -96,6 +96,13 @@ def _validate_names(migration: Migration, origin: Table, target: Table) -> list[
                 f"columns.key_defaults names {quote(name)}, which is no key column of "
                 f"{target.name}; valid are {', '.join(map(quote, target.primary_key))}"
             )
+    kafka = migration.sync.kafka if migration.sync else None
+    strange = [name for name in kafka.key if name not in origin.primary_key] if kafka else []
+    if strange:
+        problems.append(
+            f"sync.kafka.key names {', '.join(map(quote, strange))}, which is no key column of "
+            f"{origin.name}; valid are {', '.join(map(quote, origin.primary_key))}"
+        )
     return problems
 
 

@@ -12,6 +12,7 @@ from dagster import AssetRecordsFilter, DagsterInstance
 
 from migration_platform.comparing.scope import DECLARED_FILTER
 from migration_platform.components.table.reporting import Job
+from migration_platform.components.table.sync_ledger import read_committed
 
 MAX_TOLD = 10
 """So many tables a sentence names; the metadata has all."""
@@ -31,11 +32,18 @@ def judge_checks(instance: DagsterInstance, table: MovedTable) -> list[str]:
     newest = max(_newest(instance, key) for key in (table.job.target, table.job.diff))
     if not newest:
         return ["nothing was copied yet"]
-    return [
+    sync = table.job.sync
+    problems = [
         f"{key.name} {problem}"
         for key in table.checks
-        if (problem := judge_check(instance, key, newest))
+        # How old those of a synchronisation may be, its position says.
+        if (problem := judge_check(instance, key, 0.0 if key.asset_key == sync else newest))
     ]
+    committed = read_committed(instance, sync) if sync else None
+    written = max(committed.touched.values(), default=0.0) if committed else 0.0
+    if written > _newest(instance, table.job.diff):
+        problems.append("its synchronisation wrote rows since the last comparison")
+    return problems
 
 
 def judge_check(instance: DagsterInstance, key: dg.AssetCheckKey, newest: float) -> str:

@@ -24,7 +24,9 @@ from migration_platform.components.keyspace.schema_asset import (
     connect_both,
     judge_schemas,
 )
+from migration_platform.components.keyspace.sync_gate import judge_sync
 from migration_platform.components.table.ledger import read_states
+from migration_platform.components.table.run_stores import changes_stores
 from migration_platform.cql.names import quote
 from migration_platform.declaration.step_names import step_name
 from migration_platform.errors import MigrationError, PreflightError
@@ -62,7 +64,11 @@ def build_cutover_asset(*, declared: DeclaredKeyspace, known: KnownTables) -> dg
             "for the cutover: green only if the schemas match and every check of every table is "
             "green and newer than its last copy. It compares the schemas again, and reads no rows."
         ),
-        required_resource_keys={declared.origin.store, declared.target.store},
+        required_resource_keys={
+            declared.origin.store,
+            declared.target.store,
+            *(store for table in known.moved for store in changes_stores(table.job.migration)),
+        },
     )
     def cutover(context: dg.AssetExecutionContext) -> Iterator[Any]:
         try:
@@ -179,6 +185,9 @@ def _judge_ranges(
     )
     open_ranges = sum(not state.matches for state in states)
     if not open_ranges:
+        behind = judge_sync(context.instance, table, context.resources, states)
+        if behind:
+            return behind
         rows = sum(int(state.verdict.get("origin_rows", 0)) for state in states)
         beside.note(table.name, describe_scope(plan), rows)
         return []

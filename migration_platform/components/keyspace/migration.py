@@ -419,6 +419,18 @@ class KeyspaceMigration(StateBackedComponent, ForAllTables, Declared):
         merged["target"]["table"] = str(TableName(self.target_keyspace, self.name_at_target(name)))
         return TableMigration(**merged)
 
+    def find_followed(self, store: str, table: TableName) -> tuple[str, TableName] | None:
+        """Give where a synchronisation of this declaration takes a table, None if nowhere."""
+        if (store, table.keyspace) != (self.origin.store, self.origin.keyspace):
+            return None
+        if not self.select([table.table]):
+            return None
+        sync = self.to_table_migration(table.table).sync
+        if sync is None or not sync.enabled:
+            return None
+        there = TableName(self.target_keyspace, self.name_at_target(table.table))
+        return self.target.store, there
+
     def name_at_target(self, name: str) -> str:
         """Give the name that a table has at the target."""
         own = self.tables.get(name)

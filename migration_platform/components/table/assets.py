@@ -15,7 +15,12 @@ from migration_platform.components.table.planning import plan_migration
 from migration_platform.components.table.ranged_run import run_ranges
 from migration_platform.components.table.replaying import replay_dead_letters
 from migration_platform.components.table.reporting import Job
-from migration_platform.components.table.run_stores import find_events, find_side
+from migration_platform.components.table.run_stores import (
+    changes_stores,
+    find_changes,
+    find_events,
+    find_side,
+)
 
 _RUN_FILTER = (
     "Takes the place of the declared filter for this run, with the same attributes: where, "
@@ -85,6 +90,7 @@ def build_ranged_assets(
     migration = job.migration
     store_names = {migration.origin.store, migration.target.store}
     store_names.update(events.stores if events else ())
+    store_names.update(changes_stores(migration))
     checks = describe_checks(migration)
 
     @dg.multi_asset(
@@ -112,6 +118,7 @@ def build_ranged_assets(
             run_id=config.run_id,
             split_pending=config.split_pending,
             own_filter=config.filter,
+            changes=find_changes(migration, context.resources),
         )
 
     return migrate

@@ -54,8 +54,11 @@ def build_check_results(
     states: Sequence[RangeState],
     migration: Migration,
     scope: Scope,
+    written: list[TokenRange] | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
     """Give the results of the checks that the run selected, and report the others.
+
+    `written` are the ranges that a synchronisation has written into since they were compared.
 
     A run of the diff alone does not select the target's checks; left as they were, they would
     stay green beside ranges that differ.
@@ -69,6 +72,12 @@ def build_check_results(
             target, states, migration, scope
         )
         metadata = {**found, **scope.metadata, **_overview(target, states)}
+        if written and name == "all_ranges_match":
+            description += _tell_written(written, len(states))
+            metadata |= {
+                "ranges_written_since": _names(written),
+                "compare_command": _launch(f"{target.to_user_string()}_diff", written),
+            }
         if migration.writetime != "now" and "rerun_command" in metadata:
             metadata["rerun_note"] = _NEWER_STAYS
         if name in selected:
@@ -207,6 +216,13 @@ def _judge_ranges(
         f"{len(ranges)} ranges differ ({describe_ranges(ranges)}): {counts['missing']:,} missing, "
         f"{counts['extra']:,} extra, {counts['mismatched']:,} mismatched rows{scope.ending_of_run}",
         {**counts, "samples": dg.MetadataValue.json(samples), **_rerun(target, ranges, migration)},
+    )
+
+
+def _tell_written(written: list[TokenRange], count: int) -> str:
+    return (
+        f" {len(written)} of {count} ranges were written by the synchronisation since they were "
+        f"compared: {describe_ranges(written)}."
     )
 
 

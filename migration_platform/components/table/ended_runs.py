@@ -91,6 +91,11 @@ def truncates_tag(target: dg.AssetKey) -> str:
     return _tag_of(target, "truncates")
 
 
+def syncs_tag(target: dg.AssetKey) -> str:
+    """Give the run tag that says that a run makes a table follow its origin."""
+    return _tag_of(target, "syncs")
+
+
 def _tag_of(target: dg.AssetKey, kind: str) -> str:
     # A tag's name has 63 characters at most: too few for three names, hence the digest.
     path = "/".join(target.path)

@@ -31,6 +31,10 @@ A verdict holds as long as it is newer than that one."""
 COMPARED_OVER = "compared_over_event"
 """Metadata key of a verdict: the storage id of the newest that was known of the range's copy when
 the comparison began, 0 for none. Only while that is the newest can the verdict stand for a copy."""
+COMPARISON_BEGAN = "comparison_began"
+"""Metadata key of a verdict on a table that is kept in step: the moment of its beginning."""
+SYNC_POSITION = "sync_position"
+"""Metadata key of a copy: the position of the origin's changes before its first row was read."""
 
 TRACKED = ("tracked_run_id", "tracked_status", "tracked_pieces")
 """Metadata keys of what a range is in the tracking tables, or is to be."""
@@ -41,6 +45,7 @@ class RangeState:
     """One range as the event log shows it; counts of its last verdict, if it has one.
 
     A range is `equal` that counts as copied only because its rows were compared equal.
+    `sync_position` is that of its copy, as JSON, empty if none was noted.
     """
 
     token_range: TokenRange
@@ -55,6 +60,7 @@ class RangeState:
     emptied: bool = False
     copied_event: int = 0
     equal: bool = False
+    sync_position: str = ""
 
     @property
     def state(self) -> State:
@@ -216,6 +222,7 @@ def _to_state(
         emptied=copy is not None and bool(copy.metadata.get("emptied")),
         copied_event=copied_event,
         equal=equal,
+        sync_position=str(copy.metadata.get(SYNC_POSITION, "")) if copy and copied else "",
     )
 
 

@@ -32,11 +32,16 @@ from migration_platform.components.table.filtering import build_filter, whole_or
 from migration_platform.components.table.kinds import FORMS, find_strangers, name_target
 from migration_platform.components.table.naming import build_job
 from migration_platform.components.table.reporting import Job
+from migration_platform.components.table.sync_asset import build_sync_asset, build_sync_job
+from migration_platform.components.table.sync_attributes import SyncAttributes, declare_sync
+from migration_platform.components.table.sync_circles import refuse_circle
+from migration_platform.components.table.sync_sensor import build_sync_sensor
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
 from migration_platform.declaration.filters import Filter
 from migration_platform.declaration.migration import Endpoint, Guardrails, Migration
 from migration_platform.declaration.stores import StoreDeclaration
+from migration_platform.declaration.sync import Sync
 from migration_platform.declaration.times import RowMax
 from migration_platform.errors import DeclarationError
 from migration_platform.stores.kinds import BUILT_IN, kind_of, origins, targets
@@ -117,6 +122,9 @@ class TableMigration(Declared):
     events: EventsAttributes | None = Field(
         None, description="Where a run sends its events: a Kafka store and a topic."
     )
+    sync: SyncAttributes | None = Field(
+        None, description="How the target follows the origin after a full copy."
+    )
     schedule: str | None = Field(None, description="A cron line (UTC) for full copies.")
     owners: list[str] = Field(default_factory=list, description="E-mail or team:name of owners.")
     group: str = Field("migrations", description="Group of the assets in the UI.")
@@ -139,6 +147,7 @@ class TableMigration(Declared):
         job = build_job(self.to_migration(kinds))
         others = find_jobs(context.component_tree, kinds)
         self._refuse_equal_targets(job, others)
+        refuse_circle(context.component_tree, job.migration, self.place)
         assets: list[Any] = [
             build_ranged_assets(
                 job=job,
@@ -157,12 +166,24 @@ class TableMigration(Declared):
         ]
         if _describes_origin(job, [other for _, other in others]):
             assets.append(build_origin_asset(job=job, group=self.group))
-        schedules, sensors = [], []
+        schedules, sensors, jobs = [], [], []
         if self.schedule:
             schedules.append(build_schedule(job=job, cron=self.schedule, per_run=self._per_run()))
         if self.events:
             sensors.append(build_ended_runs_sensor(job=job, events=self.events))
-        return dg.Definitions(assets=assets, schedules=schedules, sensors=sensors)
+        if job.sync is not None:
+            assets.append(build_sync_asset(job=job, group=self.group, owners=self.owners))
+            jobs.append(build_sync_job(job))
+            sensors.append(build_sync_sensor(job=job, assets_job=jobs[0]))
+        return dg.Definitions(assets=assets, jobs=jobs, schedules=schedules, sensors=sensors)
+
+    def find_followed(self, store: str, table: TableName) -> tuple[str, TableName] | None:
+        """Give where a synchronisation of this declaration takes a table, None if nowhere."""
+        if self.sync is None or not self.sync.enabled or self.origin.store != store:
+            return None
+        if TableName.parse(self.origin.table) != table:
+            return None
+        return self.target.store, TableName.parse(self.target.table or self.origin.table)
 
     def to_migration(self, kinds: Mapping[str, str] | None = None) -> Migration:
         """Turn the attributes into a validated declaration.
@@ -186,11 +207,14 @@ class TableMigration(Declared):
         wrong += self.events.conflicts() if self.events else []
         chosen = build_filter(self.filter, wrong)
         _try(self._per_run, wrong)
+        known = origin or TableName("unknown", "0")
+        sync = _try(lambda: declare_sync(self.sync, known), wrong)
         migration = _try(
             lambda: self._migration(
-                origin or TableName("unknown", "0"),
+                known,
                 target or TableName("unknown", "1"),
                 chosen,
+                sync,
                 self._declare(kinds.get(self.origin.store, StoreDeclaration.kind)),
                 self._declare(kind),
             ),
@@ -212,6 +236,7 @@ class TableMigration(Declared):
         origin: TableName,
         target: TableName,
         chosen: Filter,
+        sync: Sync | None,
         read: StoreDeclaration,
         written: StoreDeclaration,
     ) -> Migration:
@@ -251,6 +276,7 @@ class TableMigration(Declared):
             tracking=self.tracking,
             tracking_keyspace=self.tracking_keyspace,
             retry_seconds=self.retry_seconds,
+            sync=sync,
         )
 
     def _origin(self, table: TableName, declared: StoreDeclaration) -> Endpoint:
@@ -324,7 +350,8 @@ class TableMigration(Declared):
             for attribute in ("store", "job_log_store")
             if (name := getattr(self.events, attribute, None))
         }
-        return sides | for_events
+        followed = self.sync and self.sync.enabled and self.sync.kafka
+        return sides | for_events | ({"sync.kafka.store": followed.store} if followed else {})
 
     def _check_stores(self, kinds: Mapping[str, str], unknown: Sequence[str]) -> None:
         """Refuse stores that are unknown or of the wrong kind, with all else if that is known."""

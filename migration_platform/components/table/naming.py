@@ -21,6 +21,9 @@ def build_job(migration: Migration) -> Job:
         plan=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_plan"]),
         dead_letters=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_dead_letters"]),
         partitions=build_partitions(migration),
+        sync=dg.AssetKey([*target.path[:-1], f"{target.path[-1]}_sync"])
+        if migration.sync
+        else None,
     )
 
 

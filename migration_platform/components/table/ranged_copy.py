@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from migration_platform.components.table import reporting, tracked_runs
+from migration_platform.components.table import reporting, sync_copies, tracked_runs
 from migration_platform.components.table.ledger import read_ranges_copied_before
 from migration_platform.components.table.reporting import RangedRun
 from migration_platform.components.table.tracked_runs import Work
@@ -121,6 +121,7 @@ class _Copy:
         told = {
             **tracked_runs.carried_metadata(carried),
             **tracked_runs.tracked_metadata(run, token_range, PASS),
+            **sync_copies.tell_position(run, carried),
         }
         reporting.materialize_copy(run, token_range, counts, told)
         tracked_runs.note_range(run, token_range)

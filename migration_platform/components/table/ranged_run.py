@@ -7,6 +7,7 @@ what was under way; therefore the step returns no asset results of its own.
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,13 +24,19 @@ from migration_platform.comparing.scope import describe_scope
 from migration_platform.comparing.verdicts import difference_lines, form_lines
 from migration_platform.components.failures import RunFailure
 from migration_platform.components.home import refuse_forgetting
-from migration_platform.components.table import ended_runs, reporting, tracked_runs
+from migration_platform.components.table import (
+    ended_runs,
+    reporting,
+    sync_copies,
+    tracked_runs,
+)
 from migration_platform.components.table.checks import build_check_results
 from migration_platform.components.table.dead_letters import check_dead_letters, tell_rejected
 from migration_platform.components.table.filtering import with_run_filter
 from migration_platform.components.table.ranged_copy import copy_ranges
 from migration_platform.components.table.reporting import Job, RangedRun
 from migration_platform.components.table.run_stores import open_sides
+from migration_platform.components.table.sync_ledger import read_committed, written_since
 from migration_platform.components.table.tracked_runs import Work
 from migration_platform.copying.collisions import refuse_collisions
 from migration_platform.copying.dead_letters import DeadLetterSummary, read_summary
@@ -37,6 +44,7 @@ from migration_platform.copying.rehearsal import rehearse
 from migration_platform.copying.replay import ensure_dead_letters
 from migration_platform.errors import DeclarationError, DeniedError, MigrationError, explain
 from migration_platform.plan.model import Plan
+from migration_platform.runs.events import KafkaSettings
 from migration_platform.runs.log_lines import COMPLETED
 from migration_platform.runs.resume import read_resume
 from migration_platform.runs.run_info import MIGRATE, VALIDATE
@@ -75,11 +83,13 @@ def run_ranges(
     run_id: int | None = None,
     split_pending: int = 1,
     own_filter: object = None,
+    changes: KafkaSettings | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
     """Do what the run selected, and give the results of the selected checks.
 
     `truncate_target` overrules what is declared, unless it is None; `own_filter` takes the place of
-    the declared filter. With `resume`, `auto` or a tracked run's id, what was done before is kept.
+    the declared filter. `changes` is the cluster that has the changes of the origin. With `resume`,
+    `auto` or a tracked run's id, what was done before is kept.
 
     Raises:
         dagster.Failure: one sentence, when a range failed or differs or nothing could begin.
@@ -97,6 +107,7 @@ def run_ranges(
             sides = _open_sides(run, stack, origin, target, declared=job)
             writes = run.copying or (run.comparing and bool(job.migration.repair))
             _refuse_runs_beside(run, writes=writes, empties=empties)
+            sync_copies.fix_position(run, changes)
             if writes:
                 ensure_dead_letters(sides.records, job.migration)
             copies, verdicts = _begin_tracking(run, stack, sides.records)
@@ -198,8 +209,10 @@ def _judge_table(run: RangedRun, *, ended: bool) -> Iterator[dg.AssetCheckResult
     assert run.plan is not None
     states = reporting.read_ranges(run)
     reporting.report_table(run, states, ended=ended)
+    job, instance = run.job, run.context.instance
+    written = written_since(states, read_committed(instance, job.sync)) if job.sync else []
     yield from build_check_results(
-        run.context, run.job.target, run.job.diff, states, run.plan.migration, run.scope
+        run.context, job.target, job.diff, states, run.plan.migration, run.scope, written
     )
 
 
@@ -349,6 +362,7 @@ def _build_waiting(run: RangedRun) -> Callable[[str], None]:
 
 def _truncate_target(run: RangedRun, target: Target, pool: WorkerPool) -> None:
     # Noted before it is done: from now on no range counts as copied until it is copied again.
+    sync_copies.note_emptied(run)
     for token_range in run.ranges:
         reporting.observe(run, run.job.target, token_range, {"emptied": True})
     assert run.plan is not None
@@ -439,6 +453,7 @@ def _compare(
         return
     tracked_runs.begin_run(run, replace(work, todo=todo), VALIDATE)
     run.compared_over = reporting.read_copies_before(run)
+    run.comparison_began = time.time()
     progress = reporting.build_progress(run.context, "Comparing, scans")
     lines_left = form_lines_left = MAX_LOGGED_LINES
     retries = reporting.build_retry_log(run.context, "Comparing")

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from migration_platform.components.table.checks import ROWS_FOUND, count_equal, 
 from migration_platform.components.table.ledger import (
     COMPARED_OVER,
     COMPARISON,
+    COMPARISON_BEGAN,
     FINGERPRINT,
     RangeState,
     read_newest_copies,
@@ -35,6 +37,7 @@ from migration_platform.runs.resume import Resume
 from migration_platform.runs.tracking import TrackedRun
 from migration_platform.runs.tracking_tables import TrackingTables
 from migration_platform.stores.kinds import describe_fidelity
+from migration_platform.syncing.position import Position
 from migration_platform.token_ranges import TokenRange, describe_ranges
 
 PROGRESS_SECONDS = 10.0
@@ -55,6 +58,7 @@ class Job:
     plan: dg.AssetKey
     dead_letters: dg.AssetKey
     partitions: dg.StaticPartitionsDefinition
+    sync: dg.AssetKey | None = None
 
 
 @dataclass
@@ -62,7 +66,8 @@ class RangedRun:
     """One run of one migration: what was asked for, and what has come of it so far.
 
     `compared_over` is, of a run that only compares, the newest that the event log knew of the copy
-    of each range when the comparison began.
+    of each range when the comparison began, at `comparison_began`. `sync_position` is where a
+    synchronisation of what is copied has to begin, `positions` are those of earlier runs.
     """
 
     context: dg.AssetExecutionContext
@@ -89,6 +94,9 @@ class RangedRun:
     watch: Watch | None = None
     scope: Scope = field(default_factory=Scope)
     compared_over: Mapping[str, int] = field(default_factory=dict)
+    comparison_began: float = 0.0
+    sync_position: Position | None = None
+    positions: dict[str, Position | None] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
@@ -340,6 +348,8 @@ def _of_comparison(run: RangedRun, token_range: TokenRange) -> dict[str, str]:
     assert run.plan is not None
     over = run.compared_over.get(token_range.key)
     told = {} if over is None else {COMPARED_OVER: str(over)}
+    if run.job.sync is not None and run.comparison_began:
+        told[COMPARISON_BEGAN] = datetime.fromtimestamp(run.comparison_began, UTC).isoformat()
     return {COMPARISON: run.plan.comparison, **told}
 
 

@@ -15,6 +15,7 @@ from migration_platform.declaration.migration import Endpoint, Migration
 from migration_platform.errors import DeclarationError
 from migration_platform.pacing.retries import connect_patiently
 from migration_platform.resources import KafkaResource
+from migration_platform.runs.events import KafkaSettings
 from migration_platform.stores.interface import Origin, Resource, Target
 from migration_platform.stores.kinds import open_origin, open_target
 
@@ -80,6 +81,23 @@ def find_events(
         job_log_file=Path(instance.root_directory) / file if file else None,
         config=json.dumps(declared or {}, default=str),
     )
+
+
+def changes_stores(migration: Migration) -> set[str]:
+    """Give the stores that tell of changes at the origin."""
+    sync = migration.sync
+    return {sync.kafka.store} if sync and sync.kafka else set()
+
+
+def find_changes(migration: Migration, resources: Any) -> KafkaSettings | None:
+    """Give the cluster that tells of changes at the origin; None if none does.
+
+    Raises:
+        DeclarationError: the store is no Kafka store.
+    """
+    for name in changes_stores(migration):
+        return find_store(resources, name, KafkaResource).to_settings()
+    return None
 
 
 def find_store(resources: Any, name: str, kind: type) -> Any:

@@ -13,9 +13,10 @@ from typing import Any
 import dagster as dg
 
 from migration_platform.comparing.verdicts import RangeVerdict
-from migration_platform.components.table import reporting
+from migration_platform.components.table import reporting, sync_copies
 from migration_platform.components.table.ledger import (
     COMPARED_OVER,
+    COMPARISON_BEGAN,
     COPIED_EVENT,
     RangeState,
     read_tracked_pieces,
@@ -331,6 +332,7 @@ def carry_copies(run: RangedRun, work: Work, states: Sequence[RangeState]) -> No
         division = work.carried[token_range]
         metadata = carried_metadata(division)
         state = by_range[token_range]
+        metadata |= sync_copies.tell_carried_position(run, division, state)
         if state.copied:
             metadata[COPIED_EVENT] = str(state.copied_event)
         reporting.materialize_copy(run, token_range, carried_counts(division), metadata)
@@ -350,7 +352,7 @@ def carry_verdicts(run: RangedRun, work: Work, states: Sequence[RangeState]) -> 
         kept = {
             name: value
             for name, value in verdict.items()
-            if isinstance(value, int) or name == COMPARED_OVER
+            if isinstance(value, int) or name in (COMPARED_OVER, COMPARISON_BEGAN)
         }
         metadata = {**kept, **carried_metadata(division)}
         reporting.materialize(run, run.job.diff, token_range, metadata)
