@@ -176,7 +176,13 @@ def _ratios(copies: Copies, works: Sequence[Work]) -> str:
     theirs = [work for work in works if not work.name.startswith(OURS)]
     rows = [["rows a second, run by run", *(work.name for work in ours)]]
     for work in theirs:
-        values = [ratio(copies.of(each), copies.of(work), "rows_per_second") for each in ours]
+        # The usual program reads; nothing that only writes stands beside it.
+        values = [
+            math.nan
+            if (each, work) == (WRITER, USUAL)
+            else ratio(copies.of(each), copies.of(work), "rows_per_second")
+            for each in ours
+        ]
         shown = [NONE if math.isnan(value) else f"{value:.1f} times" for value in values]
         rows.append([f"of {work.name}", *shown])
     return lay_table(rows)

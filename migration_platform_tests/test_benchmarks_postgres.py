@@ -75,7 +75,7 @@ def test_the_page_says_how_much_faster_a_copy_is_and_which_aims_it_reaches() -> 
     usual = "has executemany of 25 | at least 3 times | 3.75 times | - |"
     assert ready in page
     assert usual in page
-    assert f"| of {USUAL.name} | 3.8 times | 1.9 times | 6.2 times |" in page
+    assert f"| of {USUAL.name} | 3.8 times | 1.9 times | - |" in page
     assert (
         "| largest process with four times the rows | at most 1.1 times | 1.02 times | - |" in page
     )
