@@ -1,7 +1,7 @@
 # Everything a person needs by hand. Each target does its own set-up; a second call reuses it.
 #   make demo    fill, migrate and prove sample tables on real servers
-#                (JOB=enrolments, users, customers or tenant for one alone, ENROLMENTS=100000,
-#                USERS=100000, CUSTOMERS=100000, TENANT_USERS=10000)
+#                (JOB=enrolments, users, customers, tenant or sync for one alone, ENROLMENTS=100000,
+#                USERS=100000, CUSTOMERS=100000, TENANT_USERS=10000, LIVE_ENROLMENTS=20000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
 #   make bench   measure this project beside its peers, and write docs/benchmarks.md and
@@ -21,6 +21,7 @@ JOB ?= all
 ENROLMENTS ?= 100000
 USERS ?= 100000
 CUSTOMERS ?= 100000
+LIVE_ENROLMENTS ?= 20000
 TENANT_USERS ?= 10000
 ROWS ?= 200000
 ITEMS ?= 20000
@@ -57,7 +58,7 @@ instance:
 
 demo: install
 	@$(BIN)/migration-platform demo --job $(JOB) --enrolments $(ENROLMENTS) --users $(USERS) \
-		--customers $(CUSTOMERS) --tenant-users $(TENANT_USERS)
+		--customers $(CUSTOMERS) --tenant-users $(TENANT_USERS) --live-enrolments $(LIVE_ENROLMENTS)
 
 ui: install instance
 	@$(BIN)/migration-platform local up cassandra kafka dynamodb postgres neo4j sunbird

@@ -37,11 +37,11 @@ _count = click.IntRange(1, 1_000_000_000)
 @main.command()
 @click.option(
     "--job",
-    type=click.Choice(("all", "enrolments", "users", "customers", "tenant")),
+    type=click.Choice(("all", "enrolments", "users", "customers", "tenant", "sync")),
     default="all",
     show_default=True,
     help="Enrolments go to another Cassandra table, users to DynamoDB, customers to PostgreSQL;"
-    " tenant moves a tenant of Sunbird to another.",
+    " tenant moves a tenant of Sunbird to another; sync copies enrolments and follows them.",
 )
 @click.option(
     "--enrolments", type=_count, default=100_000, show_default=True, help="Rows of enrolments."
@@ -49,6 +49,13 @@ _count = click.IntRange(1, 1_000_000_000)
 @click.option("--users", type=_count, default=100_000, show_default=True, help="Rows of users.")
 @click.option(
     "--customers", type=_count, default=100_000, show_default=True, help="Rows of customers."
+)
+@click.option(
+    "--live-enrolments",
+    type=_count,
+    default=20_000,
+    show_default=True,
+    help="Rows of enrolments that are followed after their copy.",
 )
 @click.option(
     "--tenant-users",
@@ -59,13 +66,20 @@ _count = click.IntRange(1, 1_000_000_000)
 )
 @click.option("--seed", default=1, show_default=True, help="Two runs with one seed agree.")
 def demo(
-    job: str, enrolments: int, users: int, customers: int, tenant_users: int, seed: int
+    job: str,
+    enrolments: int,
+    users: int,
+    customers: int,
+    tenant_users: int,
+    live_enrolments: int,
+    seed: int,
 ) -> None:
     """Fill sample tables, migrate them through Dagster, and prove that they arrived.
 
     Starts Cassandra, Kafka, DynamoDB Local, PostgreSQL, Neo4j and a stand-in of Sunbird's services
     on this machine, as the jobs need them. What is there already is used again, but for the
-    tenants: they are made anew, and with them the plans and backups of their move.
+    tenants and the enrolments that are followed: these are made anew, and with the tenants the
+    plans and backups of their move.
     """
     from migration_platform.errors import MigrationError
 
@@ -74,6 +88,7 @@ def demo(
         "users": users,
         "customers": customers,
         "tenant": tenant_users,
+        "sync": live_enrolments,
     }
     counts = counts if job == "all" else {job: counts[job]}
     try:

@@ -28,15 +28,12 @@ DEFINITIONS = '''\
 from pathlib import Path
 
 import dagster as dg
+from migration_platform.components.loading import load_definitions
 
 
 @dg.definitions
 def defs():
-    return dg.Definitions.merge(
-        dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
-        # A run starts its own worker processes: Dagster's own would only cost time.
-        dg.Definitions(executor=dg.in_process_executor),
-    )
+    return load_definitions(Path(__file__).parent)
 '''
 STORES = """\
 type: migration_platform.Stores

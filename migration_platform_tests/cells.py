@@ -179,7 +179,7 @@ def read_cells(session: Session, table: TableName) -> dict[Place, Cell]:
         selected += [form.format(quote(name)) for form in forms]
 
     read_at = int(time.time())
-    types, rows = _read_raw(session, f"SELECT {', '.join(selected)} FROM {table}")
+    types, rows = read_raw(session, f"SELECT {', '.join(selected)} FROM {table}")
     found: dict[Place, Cell] = {}
     for row in rows:
         named = {n: _meaning(t, raw) for n, t, raw in zip(key, types, row, strict=False)}
@@ -224,8 +224,8 @@ def without_columns(cells: Cells, *columns: str) -> dict[Place, Cell]:
     return {place: cell for place, cell in cells.items() if place.column not in columns}
 
 
-def _read_raw(session: Session, query: str) -> tuple[list[Any], list[list[bytes | None]]]:
-    """Read without pages, so that there is one moment from which every TTL counts."""
+def read_raw(session: Session, query: str) -> tuple[list[Any], list[list[bytes | None]]]:
+    """Read types and raw rows, without pages, so that every TTL counts from one moment."""
     profile = session.execution_profile_clone_update(
         EXEC_PROFILE_DEFAULT, row_factory=lambda _, rows: rows
     )

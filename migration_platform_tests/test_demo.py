@@ -125,7 +125,7 @@ def run_demo(home: Path, *options: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1_200,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -165,13 +165,31 @@ def assert_customers_moved(said: str, count: int):
     assert len(expected) > 1
 
 
+def assert_followed(said: str):
+    lags = [int(found) for found in re.findall(r"^ +[\d,]+ changes told   (\d+) behind", said, re.M)]
+    assert len(lags) > 5
+    assert max(lags) > 0
+    assert lags[-1] == 0
+    assert re.search(r"^  changes +1,200: \d+ learned on, \d+ left, \d+ enrolled$", said, re.M)
+    for name in ("row_counts_match", "all_ranges_match", "sync_is_fresh", "no_dead_letters"):
+        assert re.search(rf"^  check {name} +passed: ", said, re.M), name
+    assert "_live_enrolments_sync" in said
+
+
+@pytest.mark.timeout(1_500)
 def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_there(tmp_path: Path):
     servers = Cassandra(), Kafka(), DynamoDb(), Postgres(), Neo4j(), Sunbird()
     try:
         # Ports that were chosen before are the ones that the demo finds and uses.
         ports = {server.name: free_port() for server in servers}
         start_all(servers, home=tmp_path, ports=ports, jars_folder=jars_folder())
-        counts = {"enrolments": 2000, "users": 3000, "customers": 1000, "tenant-users": 200}
+        counts = {
+            "enrolments": 2000,
+            "users": 3000,
+            "customers": 1000,
+            "tenant-users": 200,
+            "live-enrolments": 1000,
+        }
         options = [text for name, count in counts.items() for text in (f"--{name}", str(count))]
         first = run_demo(tmp_path, *options)
         assert "check row_counts_match  passed: 2,000 rows on both sides." in first
@@ -193,6 +211,8 @@ def test_the_demo_migrates_proves_and_sums_up_and_a_second_one_reuses_what_is_th
         assert_customers_moved(first, 1_000)
 
         assert_tenant_moved(first, tmp_path, users=200)
+
+        assert_followed(first[first.index("Filling sunbird_courses.live_enrolments") :])
 
         # DynamoDB Local forgets its tables when it ends.
         stop("dynamodb", home=tmp_path)

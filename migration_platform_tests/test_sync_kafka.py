@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.sync import KafkaChanges
@@ -583,7 +592,9 @@ def test_who_may_not_read_is_told_so_and_no_password_is_ever_shown(tmp_path, mon
     monkeypatch.setattr(kafka_topics, "ANSWER_SECONDS", 5.0)
     sasl_port = free_port()
     with run_server(GuardedKafka(sasl_port=sasl_port), tmp_path / "kafka") as server:
-        Cluster(server.port).make("changes")
+        cluster = Cluster(server.port)
+        cluster.make("changes")
+        allow_reading(cluster, "reader", "changes")
         settings = KafkaSettings(
             bootstrap_servers=f"127.0.0.1:{sasl_port}",
             security_protocol="SASL_PLAINTEXT",
@@ -597,6 +608,8 @@ def test_who_may_not_read_is_told_so_and_no_password_is_ever_shown(tmp_path, mon
                 ("stranger", USERS["stranger"]),
             )
         ]
+        reader = replace(settings, username="reader", password=USERS["reader"])
+        refused = acknowledge_as(reader)
     assert told[0] == ""
     assert told[1].startswith(f"Kafka at 127.0.0.1:{sasl_port} refused the log-in of reader: ")
     assert told[1].endswith("; check sasl_mechanism, username and password of the store")
@@ -604,7 +617,40 @@ def test_who_may_not_read_is_told_so_and_no_password_is_ever_shown(tmp_path, mon
         f"stranger may not read the topic changes at 127.0.0.1:{sasl_port}; grant READ and "
         "DESCRIBE on it"
     )
-    assert "secret" not in "".join(told)
+    assert refused.startswith(
+        "the group migration-platform-sync.shop.orders does not show how far the synchronisation "
+        "is, which harms nothing else: "
+    )
+    assert "secret" not in "".join([*told, refused])
+
+
+def allow_reading(cluster: Cluster, user: str, topic: str) -> None:
+    rules = [
+        AclBinding(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            f"User:{user}",
+            "*",
+            operation,
+            AclPermissionType.ALLOW,
+        )
+        for operation in (AclOperation.READ, AclOperation.DESCRIBE)
+    ]
+    for made in cluster.admin.create_acls(rules).values():
+        made.result(PATIENCE_SECONDS)
+
+
+def acknowledge_as(settings: KafkaSettings) -> str:
+    """Read as a user who may not use the group, and give what is said of it."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    with open_kafka_changes(settings, KafkaChanges("m", "changes"), TABLE) as source:
+        position = source.now()
+        while time.monotonic() < deadline:
+            position = source.read(position, most=1, seconds=0.5).position
+            if problem := source.acknowledge(position):
+                return problem
+    return ""
 
 
 def ask_as(settings: KafkaSettings) -> str:

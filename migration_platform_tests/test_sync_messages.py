@@ -4,6 +4,7 @@
 5.0.6: with its schemas, without them, keys of every type, and numbers as text.
 """
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -209,6 +210,8 @@ def test_keys_that_no_row_has_are_refused():
         ("timestamp", "1582-10-04 00:00:00.000Z"),
         ("timestamp", "0001-01-01T00:00:00Z"),
         ("timestamp", "-0001-01-01T00:00:00Z"),
+        ("timestamp", "+292275056-05-16 16:47:04.192Z"),
+        ("timestamp", "10000-01-01T00:00:00Z"),
         ("timestamp", "2024-02-30T00:00:00Z"),
         ("timestamp", "2024-01-31T24:61:00Z"),
         ("timestamp", 1.5),
@@ -366,29 +369,28 @@ def test_what_a_server_writes_as_json_is_read_as_the_bytes_that_it_has(
     session, kind = connection.session, parse_type(cql_type)
     name = tables.make("t", f"p int, c {written}, PRIMARY KEY (p, c)")
     insert = session.prepare(f"INSERT INTO {name} (p, c) VALUES (?, ?)")
+    select = session.prepare(f"SELECT JSON p, c FROM {name} WHERE p = ?")
     read = reader(table({"p": "int"}, {"c": cql_type}))
     usual = usual_form(kind) or bytes
     # A value's own form without what says nothing, such as zeros before a number; it keeps scales.
-    shortest = text_of(kind).canonical or (bytes if cql_type in SCALARS else usual)
+    shortest = (text_of(kind).canonical or bytes) if cql_type in SCALARS else usual
+    numbers = itertools.count()
 
-    @settings(max_examples=5, suppress_health_check=list(HealthCheck))
-    @given(st.lists(solid(kind), min_size=20, max_size=40))
+    @settings(max_examples=3, suppress_health_check=list(HealthCheck))
+    @given(st.lists(solid(kind), min_size=10, max_size=30))
     def check(cells: list[bytes]) -> None:
-        session.execute(f"TRUNCATE {name}", timeout=60)
-        for number, cell in enumerate(cells):
+        for number, cell in zip(numbers, cells, strict=False):
             write = BoundStatement(insert)
             write.values = [pack(">i", number), cell]
             session.execute(write)
-        texts = [row[0] for row in session.execute(f"SELECT JSON p, c FROM {name}")]
-        assert len(texts) == len(cells)
-        for text in texts:
-            cell = cells[json.loads(text)["p"]]
+            text = session.execute(select, [number]).one()[0]
             found = read(text.encode(), None)
             if is_lost_in_json(text, kind, found):
                 continue
             assert isinstance(found, tuple), (text, found)
-            assert shortest(found[1]) == found[1] == shortest(cell), text
-            assert usual(found[1]) == usual(cell)
+            assert found[0] == pack(">i", number)
+            assert shortest(found[1]) == shortest(cell), text
+            assert cql_type not in SCALARS or shortest(found[1]) == found[1], text
 
     check()
 
@@ -397,9 +399,12 @@ def is_lost_in_json(text: str, kind: CqlType, found: Key | str) -> bool:
     """Say whether a server's JSON does not tell the cell, and nothing wrong came of it."""
     if kind.name in ("float", "double") and '"c": null' in text:
         return found == (found[0],)  # not a number: the key is shorter, and stands for the row too
-    if kind.name == "timestamp" and re.search(r'"c": "(-|0|1[0-4]|15[0-7]|158[0-2])', text):
-        return isinstance(found, str) and "calendars differ" in found
-    return False
+    if isinstance(found, tuple):
+        return False
+    if kind.name == "timestamp" and re.search(r'"c": "([+-]|0|1[0-4]|15[0-7]|158[0-2])', text):
+        return "write milliseconds" in found
+    # Numbers as Python itself refuses them.
+    return len(text) > 4_300 and found == "its value is no JSON"
 
 
 # -- debezium ----------------------------------------------------------------------------------

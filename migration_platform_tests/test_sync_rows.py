@@ -5,15 +5,19 @@ What arrived is read by `cells.py`, which knows nothing of the engine.
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 import pytest
 from cassandra.cluster import Session
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from migration_platform.copying.replay import ensure_dead_letters
-from migration_platform.cql.names import TableName
+from migration_platform.cql.names import TableName, quote
 from migration_platform.cql.types import parse_type
 from migration_platform.cql.values import encode_value
 from migration_platform.declaration.columns import Columns, ExplodeMap
@@ -30,7 +34,18 @@ from migration_platform.syncing import rows as sync_rows
 from migration_platform.syncing.changes import Key
 from migration_platform.syncing.rows import Synced, SyncRows, refuse_sync, to_sync_plan
 from migration_platform.token_ranges import serialize_key, token_of_key
-from migration_platform_tests.cells import ManyTables, assert_same_cells, many_tables, read_cells
+from migration_platform_tests.cells import (
+    Cell,
+    Cells,
+    ManyTables,
+    Place,
+    RandomTable,
+    assert_same_cells,
+    many_tables,
+    random_tables,
+    read_cells,
+    read_raw,
+)
 from migration_platform_tests.comparing import compare, found
 from migration_platform_tests.postgres_tables import plan_table, settings_of
 from migration_platform_tests.tables import (
@@ -57,6 +72,15 @@ def tables(connection) -> Iterator[ManyTables]:
 def pg(postgres) -> Iterator[Postgres]:
     with settings_of(postgres.port).connect() as connection:
         yield connection
+
+
+def without_list_times(cells: Cells) -> dict[Place, Cell]:
+    """A list that replaces another one is newer than that, whatever time it has at the origin."""
+    untold = {"writetime_us": 0, "expires_at": None}
+    return {
+        place: cell._replace(**untold) if place.kind == "position" else cell
+        for place, cell in cells.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -93,8 +117,11 @@ class Following:
         return found(compare(self.connection, plan, target=self.target))
 
     def assert_same(self) -> None:
-        origin, target = self.plan.origin.name, self.plan.target.name
-        assert_same_cells(read_cells(self.session, origin), read_cells(self.session, target))
+        origin, target = (
+            without_list_times(read_cells(self.session, name))
+            for name in (self.plan.origin.name, self.plan.target.name)
+        )
+        assert_same_cells(origin, target)
         assert self.difference() == (0, 0, 0)
 
     def range_of(self, *partition: Any) -> int:
@@ -232,6 +259,7 @@ WIDE_ROWS = [
         ("UPDATE {} SET ss = ss - {1} WHERE k = 0", (0, 1, 1), {"written": 1, "unchanged": 1}),
         ("UPDATE {} SET s = 5 WHERE k = 9", (9,), {"written": 1}),
         ("UPDATE {} SET l = l + [3] WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
+        ("UPDATE {} SET l = l - [1] WHERE k = 0 AND c = 1 AND d = 1", (0, 1, 1), {"written": 1}),
     ],
 )  # fmt: skip
 def test_whatever_is_deleted_or_changed_is_so_at_the_target(follow, statement, key, expected):
@@ -259,6 +287,22 @@ def test_a_row_written_again_with_the_same_values_has_its_new_times_and_ttl(foll
     following.run("INSERT INTO {} (k, c, v, w) VALUES (0, 1, 1, 'x')")
     assert counted(following.sync((0, 1))) == {"read": 1, "written": 1}
     following.assert_same()
+
+
+def test_a_list_that_is_written_again_lives_as_long_as_the_row_beside_it(follow):
+    body = "k int PRIMARY KEY, v int, l list<int>"
+    insert = "INSERT INTO {} (k, v, l) VALUES (1, 1, [1, 2])"
+    following = follow(body, f"{insert} USING TTL 1000")
+    following.run(f"{insert} USING TTL 9000")
+
+    assert counted(following.sync((1,))) == {"read": 1, "written": 1}
+
+    left = {
+        cell.expires_at - time.time() > 5000
+        for cell in read_cells(following.session, following.plan.target.name).values()
+        if cell.expires_at
+    }
+    assert left == {True}
 
 
 def test_what_expired_is_gone_on_both_sides(follow):
@@ -626,3 +670,63 @@ def test_a_dynamodb_table_follows(connection, reader, tables, dynamo):
     copy_ranges(in_process(plan, connection, dynamo))
 
     follows_elsewhere(connection, plan, dynamo, reader)
+
+
+# -- at random -----------------------------------------------------------------------------------
+
+
+def raw_keys(session: Session, table: RandomTable, name: TableName) -> set[Key]:
+    columns = ", ".join(quote(column.name) for column in table.partition + table.clustering)
+    _, rows = read_raw(session, f"SELECT {columns} FROM {name}")
+    # A partition of static cells alone shows itself without clustering columns.
+    return {tuple(cell for cell in row if cell is not None) for row in rows}
+
+
+def without_the_future(table: RandomTable) -> RandomTable:
+    return replace(
+        table,
+        same_key=True,
+        frozen_at_target=frozenset(),
+        writes=tuple(write for write in table.writes if 2**61 not in write.values),
+    )
+
+
+def test_random_changes_arrive_whatever_part_of_their_keys_is_told(connection, reader, tables):
+    seen: Counter[str] = Counter()
+
+    @given(random_tables(max_writes=70), st.lists(st.integers(0, 3), min_size=1, max_size=9))
+    @settings(
+        derandomize=True,
+        phases=[Phase.generate],
+        max_examples=8,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    def arrive(drawn: RandomTable, cuts: list[int]) -> None:
+        table = without_the_future(drawn)
+        half = len(table.writes) // 2
+        origin, target = tables.name(), tables.name()
+        table.create(connection.session, origin)
+        table.create(connection.session, target)
+        replace(table, writes=table.writes[:half]).fill(connection.session, origin)
+        plan = plan_copy(connection, origin, target, sync=SCAN, token_ranges=2)
+        copy_ranges(in_process(plan, connection))
+        replace(table, writes=table.writes[half:]).fill(connection.session, origin)
+        following = Following(to_sync_plan(plan), connection, reader)
+        keys = raw_keys(reader, table, origin) | raw_keys(reader, table, target)
+        width = len(table.partition)
+        told = [
+            key[: max(width, len(key) - cut)]
+            for key, cut in zip(sorted(keys), cycle(cuts), strict=False)
+        ]
+
+        synced = following.sync_keys(told)
+
+        following.assert_same()
+        assert not synced.open_ranges
+        seen.update(counted(synced))
+        again = following.sync_keys(sorted(keys))
+        assert (again.counts.written, again.counts.deleted, again.counts.kept) == (0, 0, 0)
+
+    arrive()
+    assert seen["written"] > 20
+    assert seen["deleted"] > 5

@@ -80,7 +80,7 @@ class Work:
         group: Which table, and so which work it is compared with.
         keeps: What of a cell arrives beside its value.
         lacks: What this program does not do or loses, in short; shown beside the figures.
-        share: Part of the rows that it gets, for one that is very slow.
+        share: Part of the rows that it gets, for one that is very slow; more than 1 is a multiple.
     """
 
     name: str

@@ -2,11 +2,12 @@
 
 This project reads Cassandra, converts and writes. All others write rows that stand in memory, as
 PostgreSQL itself gives them: what a program has to do until it has such rows costs them nothing.
+The usual program, in a module of its own, reads and converts, too.
 """
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any
@@ -33,7 +34,8 @@ from migration_platform.stores.postgres.declaration import PostgresTarget
 
 TABLE, BARE, READY = "copied", "bare", "ready"
 """What is written; a table without an index; the rows that stand ready, in one schema."""
-SMALL_KEYSPACE = "benchmark_small"
+SMALL_KEYSPACE, LARGE_KEYSPACE = "benchmark_small", "benchmark_large"
+SMALL_SHARE, LARGE_SHARE = 0.25, 4.0
 NAMES = tuple(name for name, _ in sample.COLUMNS)
 KEY = ("userid", "courseid", "batchid")
 DOCUMENTS = ("certificates", "contentstatus", "issued_certificates")
@@ -50,9 +52,18 @@ COPY = Work(name="this project, copy into an empty table", group="postgres")
 AGAIN = Work(name="this project, copy again: every row is updated", group="postgres")
 COMPARISON = Work(name="this project, comparison", group="postgres")
 VALUES = Work(name="this project, method values", group="postgres")
-SMALL = Work(name="this project, copy of a quarter of the rows", group="postgres")
+SMALL = Work(
+    name="this project, copy of a quarter of the rows", group="postgres", share=SMALL_SHARE
+)
+LARGE = Work(name="this project, copy of four times the rows", group="postgres", share=LARGE_SHARE)
 WRITER = Work(
     name="this project, its writer alone: one process, pages read beforehand", group="postgres"
+)
+USUAL = Work(
+    name=f"the usual program: paged SELECT, psycopg's executemany of {FEW} and a commit, "
+    f"{PROCESSES} processes",
+    group="postgres",
+    share=SMALL_SHARE,
 )
 SINGLE = Work(name="psycopg, INSERT and commit of each row", group="postgres", share=0.05)
 EXECUTEMANY = Work(name=f"psycopg, executemany of {FEW} and a commit", group="postgres", share=0.25)
@@ -89,6 +100,13 @@ PEERS = (
         arguments=("copy", SMALL_KEYSPACE),
     ),
     Peer(
+        name="own-postgres-large",
+        works=(LARGE,),
+        settings=f"{_OURS}; a table of its own with four times the rows",
+        module=_MODULE,
+        arguments=("copy", LARGE_KEYSPACE),
+    ),
+    Peer(
         name="own-postgres-writer",
         works=(WRITER,),
         settings="one process, the pages of all rows in memory",
@@ -103,6 +121,15 @@ PEERS = (
         packages=("psycopg",),
         module=_MODULE,
         arguments=("psycopg", "benchmark"),
+    ),
+    Peer(
+        name="usual",
+        works=(USUAL,),
+        settings=f"{PROCESSES} processes with a half of the ring each, the driver's pages of 5,000 "
+        "rows, collections as `Json`, `INSERT ... ON CONFLICT DO UPDATE`",
+        packages=("cassandra-driver",),
+        module="benchmarks.peers.postgres_usual",
+        arguments=(SMALL_KEYSPACE,),
     ),
     Peer(
         name="bare-copy",
@@ -248,7 +275,7 @@ def write_arrays(connection: psycopg.Connection, rows: Sequence[tuple]) -> int:
     return len(rows)
 
 
-def batches(rows: Sequence[tuple], size: int) -> Iterator[list[tuple]]:
+def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
     """Cut rows into parts of one size."""
     every = iter(rows)
     while some := list(islice(every, size)):

@@ -220,7 +220,7 @@ def _write_rows(
     plan, writing = stores.plan, stores
     if plan.migration.repair_writetime == "now":
         cache = stores.cache.setdefault("repair with new times", {})
-        writing = replace(stores, plan=_with_new_times(plan), cache=cache)
+        writing = replace(stores, plan=with_new_times(plan), cache=cache)
 
     def read(selection: Selection) -> Iterator[Page]:
         name = f"repair {reads.layer.name}"
@@ -241,7 +241,7 @@ def _write_rows(
     )
 
 
-def _with_new_times(plan: Plan) -> Plan:
+def with_new_times(plan: Plan) -> Plan:
     """Give a plan whose writes get new writetimes, so that they win."""
     return replace(plan, migration=without_times(plan.migration, ("writetime",)))
 

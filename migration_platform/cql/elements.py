@@ -1,7 +1,9 @@
 """Cuts a collection, tuple, user-defined type or vector into its cells, and puts it together."""
 
-from collections.abc import Iterable, Sequence
-from struct import error
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from struct import Struct, error
+from typing import Any
 
 from cassandra.marshal import uvint_pack, uvint_unpack
 
@@ -16,6 +18,15 @@ _FIXED_SIZES = {
     **dict.fromkeys(("uuid", "timeuuid"), 16),
 }
 """In bytes. A vector's elements of any other type are written with their size."""
+_MOST_ALIKE = 32
+"""So many elements of one size are cut out at once, which takes half the time."""
+
+
+@lru_cache(128)
+def _cut_alike(count: int, *sizes: int) -> Callable[[bytes], tuple[Any, ...]]:
+    """Build what cuts out so many elements, or entries, each of these sizes, with what is said."""
+    one = "".join([f"i{size}s" for size in sizes])
+    return Struct(f">4x{one * count}").unpack
 
 
 def read_elements(value: bytes) -> list[bytes | None]:
@@ -29,6 +40,12 @@ def read_elements(value: bytes) -> list[bytes | None]:
     add = elements.append
     try:
         (count,) = unpack(value, 0)
+        if 1 < count <= _MOST_ALIKE:
+            (size,) = unpack(value, 4)
+            if size >= 0 and 4 + count * (4 + size) == len(value):
+                found = _cut_alike(count, size)(value)
+                if found[::2].count(size) == count:
+                    return [*found[1::2]]
         at = 4
         for _ in range(count):
             (size,) = unpack(value, at)
@@ -47,7 +64,19 @@ def read_elements(value: bytes) -> list[bytes | None]:
 
 def write_elements(elements: Sequence[bytes | None]) -> bytes:
     """Put a list or set together."""
-    return INT32.pack(len(elements)) + write_fields(elements)
+    count, size = INT32.pack(len(elements)), _size_of_all(elements)
+    if size is not None:
+        return count + size + size.join(elements)  # type: ignore[arg-type] # none is null
+    return count + write_fields(elements)
+
+
+def _size_of_all(cells: Sequence[bytes | None]) -> bytes | None:
+    """Give the size of cells as it is written, if they have one and none is null."""
+    try:
+        sizes = {*map(len, cells)}  # type: ignore[arg-type] # it is why there is an error
+    except TypeError:
+        return None
+    return INT32.pack(sizes.pop()) if len(sizes) == 1 else None
 
 
 def read_entries(value: bytes) -> list[tuple[bytes, bytes | None]]:
@@ -56,11 +85,28 @@ def read_entries(value: bytes) -> list[tuple[bytes, bytes | None]]:
     Raises:
         ValueError: the bytes are no map.
     """
+    return list(zip(*read_pairs(value), strict=True))
+
+
+def read_pairs(value: bytes) -> tuple[Sequence[bytes], Sequence[bytes | None]]:
+    """Cut a map into its keys, and its values apart.
+
+    Raises:
+        ValueError: the bytes are no map.
+    """
     unpack = INT32.unpack_from
-    entries: list[tuple[bytes, bytes | None]] = []
-    add = entries.append
     try:
         (count,) = unpack(value, 0)
+        if 1 < count <= _MOST_ALIKE:
+            (size,) = unpack(value, 4)
+            (other,) = unpack(value, 8 + size) if size >= 0 else (-1,)
+            if other >= 0 and 4 + count * (8 + size + other) == len(value):
+                found = _cut_alike(count, size, other)(value)
+                if found[::4].count(size) == count == found[2::4].count(other):
+                    return found[1::4], found[3::4]
+        keys: list[bytes] = []
+        values: list[bytes | None] = []
+        add_key, add_value = keys.append, values.append
         at = 4
         for _ in range(count):
             (size,) = unpack(value, at)
@@ -69,24 +115,33 @@ def read_entries(value: bytes) -> list[tuple[bytes, bytes | None]]:
             (value_size,) = unpack(value, at)
             if size < 0:
                 break
-            key = value[start:at]
+            add_key(value[start:at])
             at += 4
             if value_size < 0:
-                add((key, None))
+                add_value(None)
             else:
-                add((key, value[at : at + value_size]))
+                add_value(value[at : at + value_size])
                 at += value_size
         if at == len(value):
-            return entries
+            return keys, values
     except error:
         pass
     raise ValueError(f"{len(value)} bytes are no map")
 
 
-def write_entries(entries: list[tuple[bytes, bytes | None]]) -> bytes:
+def write_entries(entries: Sequence[tuple[bytes, bytes | None]]) -> bytes:
     """Put a map together."""
-    cells = [cell for entry in entries for cell in entry]
-    return INT32.pack(len(entries)) + write_fields(cells)
+    return write_pairs([key for key, _ in entries], [value for _, value in entries])
+
+
+def write_pairs(keys: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
+    """Put a map together from its keys, and as many values."""
+    count = INT32.pack(len(keys))
+    size, other = _size_of_all(keys), _size_of_all(values)
+    if size is not None and other is not None:
+        pairs = zip(keys, values, strict=True)
+        return count + size + size.join([k + other + v for k, v in pairs])  # type: ignore[operator] # none is null
+    return count + write_fields([cell for pair in zip(keys, values, strict=True) for cell in pair])
 
 
 def read_fields(value: bytes, count: int) -> list[bytes | None]:

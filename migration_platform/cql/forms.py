@@ -210,13 +210,17 @@ def _each_of_vector(usual: Converter, cql_type: CqlType) -> Converter:
 
 
 def _all_fields(inner: Sequence[Converter | None]) -> Converter:
-    """Write out all fields: those that a value lacks at its end are null."""
-    steps = [_optional(usual) for usual in inner]
+    convert = convert_fields(inner)
+    return lambda cell: convert(cell) if cell else cell
 
-    def usual(cell: bytes) -> bytes:
-        if not cell:
-            return cell
-        fields = zip(steps, read_fields(cell, len(steps)), strict=True)
-        return write_fields([convert(field) for convert, field in fields])
 
-    return usual
+def convert_fields(inner: Sequence[Converter | None]) -> Converter:
+    """Build what converts fields, and writes out all: those that a value lacks are null."""
+
+    def convert(cell: bytes) -> bytes:
+        fields = zip(inner, read_fields(cell, len(inner)), strict=True)
+        return write_fields(
+            [step(field) if step and field is not None else field for step, field in fields]
+        )
+
+    return convert

@@ -72,7 +72,7 @@ def sort_key(cql_type: CqlType) -> Callable[[bytes], Any]:
     order = _order_nested(cql_type, [sort_key(kind) for kind in kinds])
     order = order or _ORDERS.get(cql_type.name)
     if order is None:
-        return _by_bytes
+        return by_bytes
     # Most types may be empty, which comes before all else.
     return lambda value: (order(value),) if value else ()
 
@@ -94,7 +94,8 @@ def _order_nested(
     return None
 
 
-def _by_bytes(value: bytes) -> bytes:
+def by_bytes(value: bytes) -> bytes:
+    """Give the key of types that compare as their bytes do."""
     return value
 
 

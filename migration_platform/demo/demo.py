@@ -9,7 +9,21 @@ from typing import Any, Protocol
 
 from migration_platform.demo import sample, sample_customers
 from migration_platform.demo.customers import ask_postgres, drop_postgres_table
-from migration_platform.demo.runs import Echo, Ended, Run, Stage, launch, prepare_instance, progress
+from migration_platform.demo.runs import (
+    BARS,
+    RANGES,
+    Echo,
+    Ended,
+    Run,
+    Stage,
+    launch,
+    lay_lines,
+    prepare_instance,
+    progress,
+    tell_checks,
+    tell_run,
+)
+from migration_platform.demo.sync import SyncJob
 from migration_platform.demo.tenant import TenantJob
 from migration_platform.local.cassandra import Cassandra
 from migration_platform.local.dynamodb import DynamoDb, open_dynamodb
@@ -20,12 +34,6 @@ from migration_platform.local.server import Server
 from migration_platform.local.stack import home_folder, start_all
 from migration_platform.runs.events import KafkaSettings, read_metric_event
 from migration_platform.stores.cassandra.connection import CassandraSettings, Connection
-
-RANGES = ("00-of-64", "63-of-64")
-BARS = {
-    "ranges copied": r"\((\d+) of (\d+) ranges\)",
-    "scans compared": r"(\d+) of (\d+) scans done",
-}
 
 
 class Job(Protocol):
@@ -140,29 +148,20 @@ class TableJob:
 
         with dg.DagsterInstance.from_config(str(prepare_instance(stage.home))) as instance:
             table = _table_metadata(instance, self.asset, began)
-        lines = [
-            ("run", f"{'SUCCESS' if ended.succeeded else 'FAILURE'}, {ended.run_id}"),
-            ("time", f"{ended.seconds:.0f} s, comparison included"),
-        ]
+        lines = [tell_run(ended), ("time", f"{ended.seconds:.0f} s, comparison included")]
         if table:
             lines.append(("rows", f"{table.get('dagster/row_count', 0):,} written to the target"))
             if "rows_per_second" in table:
                 lines.append(
                     ("speed", f"{table['rows_per_second']:,.0f} rows a second, start included")
                 )
-        for check in ended.checks:
-            mark = "passed" if check.passed else "FAILED"
-            lines.append((f"check {check.name}", f"{mark}: {check.description}"))
+        lines += tell_checks(ended.checks)
         if self.topic:
             kafka = KafkaSettings(f"{LOCALHOST}:{stage.ports['kafka']}")
             event = read_metric_event(kafka, self.topic, ended.run_id)
             said = json.dumps(event) if event else f"none on the topic {self.topic}"
             lines.append(("metric event", said))
-        width = max(len(name) for name, _ in lines)
-        stage.echo("")
-        for name, value in lines:
-            stage.echo(f"  {name:<{width}}  {value}")
-        stage.echo("")
+        lay_lines(stage, lines)
 
 
 def _table_metadata(instance: Any, asset: str, started: float) -> dict[str, Any]:
@@ -223,6 +222,7 @@ JOBS: Mapping[str, Job] = {
         ask=ask_postgres,
     ),
     "tenant": TenantJob(),
+    "sync": SyncJob(),
 }
 
 

@@ -26,6 +26,13 @@ LOCAL_CREDENTIALS = {
     SUNBIRD_KEY_VARIABLE: SUNBIRD_KEY,
 }
 
+RANGES = ("00-of-64", "63-of-64")
+BARS = {
+    "ranges copied": r"\((\d+) of (\d+) ranges\)",
+    "scans compared": r"(\d+) of (\d+) scans done",
+}
+"""How a run's log tells of its progress."""
+
 _ENDED = "migration-platform demo, run ended: "
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
@@ -121,11 +128,11 @@ class Ended:
     checks: tuple[Check, ...]
 
 
-def launch(stage: Stage, runs: Sequence[Run]) -> Iterator[Ended]:
-    """Run one after the other, in one process of its own; the first that fails is the last.
+def build_environment(stage: Stage) -> dict[str, str]:
+    """Give the variables with which Dagster finds the servers of this machine.
 
     Raises:
-        MigrationError: a run did not even begin, or the process was ended.
+        MigrationError: there are no settings for Dagster to start from.
     """
     # Nobody's own credentials sign requests to DynamoDB Local, nor stop them by having expired.
     own = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
@@ -135,11 +142,42 @@ def launch(stage: Stage, runs: Sequence[Run]) -> Iterator[Ended]:
         f"MIGRATION_PLATFORM_{server.upper()}_PORT": str(port)
         for server, port in stage.ports.items()
     }
+    return environment
+
+
+def tell_run(ended: Ended) -> tuple[str, str]:
+    """Say how a run ended, as a line of a summary."""
+    return "run", f"{'SUCCESS' if ended.succeeded else 'FAILURE'}, {ended.run_id}"
+
+
+def tell_checks(checks: Sequence[Check]) -> list[tuple[str, str]]:
+    """Say what checks said, as lines of a summary."""
+    return [
+        (f"check {check.name}", f"{'passed' if check.passed else 'FAILED'}: {check.description}")
+        for check in checks
+    ]
+
+
+def lay_lines(stage: Stage, lines: Sequence[tuple[str, str]]) -> None:
+    """Show a summary: names on the left, what is said of them beside."""
+    width = max(len(name) for name, _ in lines)
+    stage.echo("")
+    for name, value in lines:
+        stage.echo(f"  {name:<{width}}  {value}")
+    stage.echo("")
+
+
+def launch(stage: Stage, runs: Sequence[Run]) -> Iterator[Ended]:
+    """Run one after the other, in one process of its own; the first that fails is the last.
+
+    Raises:
+        MigrationError: a run did not even begin, or the process was ended.
+    """
     wanted = json.dumps([asdict(run) for run in runs])
     with (
         subprocess.Popen(
             (sys.executable, "-m", "migration_platform.demo.runs", wanted),
-            env=environment,
+            env=build_environment(stage),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -16,6 +16,7 @@ from cassandra import DriverException
 
 from migration_platform.cql.names import TableName, quote
 from migration_platform.errors import DeclarationError, PreflightError, explain
+from migration_platform.pacing.retries import ask_patiently
 from migration_platform.stores.cassandra.connection import Connection
 
 KEYSPACE = "sunbird_courses"
@@ -48,13 +49,20 @@ ENROLMENTS_A_BATCH = 250
 USERS_KEYSPACE = "test"
 USERS_TABLE = "users"
 USERS = TableName(USERS_KEYSPACE, USERS_TABLE)
+FILL_RETRY_SECONDS = 60.0
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-def create_tables(connection: Connection, keyspace: str = KEYSPACE) -> None:
+def create_tables(
+    connection: Connection,
+    keyspace: str = KEYSPACE,
+    *,
+    origin: str = ORIGIN_TABLE,
+    target: str = TARGET_TABLE,
+) -> None:
     """Make the keyspace and both tables where they are missing."""
-    origin = ", ".join(f"{name} {cql_type}" for name, cql_type in COLUMNS)
-    target = ", ".join(
+    columns = ", ".join(f"{name} {cql_type}" for name, cql_type in COLUMNS)
+    frozen = ", ".join(
         f"{name} frozen<{cql_type}>" if name in FROZEN_AT_TARGET else f"{name} {cql_type}"
         for name, cql_type in COLUMNS
     )
@@ -64,12 +72,12 @@ def create_tables(connection: Connection, keyspace: str = KEYSPACE) -> None:
         "{'class': 'SimpleStrategy', 'replication_factor': 1}"
     )
     execute(
-        f"CREATE TABLE IF NOT EXISTS {keyspace}.{ORIGIN_TABLE} "
-        f"({origin}, PRIMARY KEY (userid, courseid, batchid))"
+        f"CREATE TABLE IF NOT EXISTS {keyspace}.{origin} "
+        f"({columns}, PRIMARY KEY (userid, courseid, batchid))"
     )
     execute(
-        f"CREATE TABLE IF NOT EXISTS {keyspace}.{TARGET_TABLE} "
-        f"({target}, PRIMARY KEY (batchid, courseid, userid))"
+        f"CREATE TABLE IF NOT EXISTS {keyspace}.{target} "
+        f"({frozen}, PRIMARY KEY (batchid, courseid, userid))"
     )
 
 
@@ -152,6 +160,7 @@ def fill_origin(
     *,
     seed: int = 1,
     keyspace: str = KEYSPACE,
+    table: str = ORIGIN_TABLE,
     on_progress: Callable[[int], object] = lambda rows: None,
 ) -> float:
     """Write the enrolments into the origin table; gives the seconds that it took."""
@@ -159,7 +168,7 @@ def fill_origin(
 
     names = [name for name, _ in COLUMNS]
     rows = ([row.get(name, UNSET_VALUE) for name in names] for row in enrolments(count, seed))
-    return fill_table(connection, f"{keyspace}.{ORIGIN_TABLE}", names, rows, on_progress)
+    return fill_table(connection, f"{keyspace}.{table}", names, rows, on_progress)
 
 
 def create_users(connection: Connection, table: TableName = USERS) -> None:
@@ -235,7 +244,11 @@ def fill_table(
     rows: Iterable[Sequence[Any]],
     on_progress: Callable[[int], object],
 ) -> float:
-    """Write rows, some at a time and many at once; gives the seconds that it took."""
+    """Write rows, some at a time and many at once; gives the seconds that it took.
+
+    Raises:
+        MigrationError: the server refused rows, or did not take them in time.
+    """
     from cassandra.concurrent import execute_concurrent_with_args
 
     started = time.monotonic()
@@ -246,9 +259,21 @@ def fill_table(
     some: list[Sequence[Any]] = []
 
     def write() -> None:
-        execute_concurrent_with_args(
-            connection.session, statement, some, concurrency=100, raise_on_first_error=True
-        )
+        left = list(some)
+
+        def write_left() -> None:
+            written = execute_concurrent_with_args(
+                connection.session, statement, left, concurrency=100, raise_on_first_error=False
+            )
+            failed = [
+                (row, each[1]) for row, each in zip(left, written, strict=True) if not each[0]
+            ]
+            left[:] = [row for row, _ in failed]
+            if failed:
+                raise failed[0][1]
+
+        # A busy machine answers some of so many late.
+        ask_patiently(write_left, FILL_RETRY_SECONDS, table)
         on_progress(len(some))
         some.clear()
 

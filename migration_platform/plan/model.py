@@ -146,7 +146,8 @@ class Plan:
     `left_unset` are the target's columns that nothing fills, `left_out` the origin's that the
     target does not have. `lost_keys` are the columns of the origin's primary key that the target's
     key does not keep apart: rows may collide. `uncounted` says of `writetime` and `ttl` that no
-    column counts for a row's one, so that the migration is one without.
+    column counts for a row's one, so that the migration is one without. With `follows` the target
+    is made what the origin is by now, in lists too: a list that lost its newest element is older.
     """
 
     migration: Migration
@@ -157,6 +158,7 @@ class Plan:
     lost_keys: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     uncounted: tuple[str, ...] = ()
+    follows: bool = False
 
     @property
     def rules(self) -> TimeRules:

@@ -79,7 +79,7 @@ _NO_NUMBER = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HEX = re.compile(r"0[xX]((?:[0-9a-fA-F]{2})*)")
 _MOMENT = re.compile(
-    r"([+-]?[0-9]{4,9}-[0-9]{2}-[0-9]{2})[ T]"
+    r"([+-]?[0-9]{4,10}-[0-9]{2}-[0-9]{2})[ T]"
     r"([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
     r" ?(?:(Z|UTC|GMT)|([+-][0-9]{2})(?::?([0-9]{2}))?)?",
     re.IGNORECASE,
@@ -193,19 +193,19 @@ def _timestamp(value: Any) -> bytes:
     day, minute, second, fraction, utc, hours, minutes = found.groups()
     if not utc and not hours:
         raise NotCellError("it has no zone; write ISO 8601 with one, or milliseconds since 1970")
-    if day.startswith("-") or (len(day) == 10 and day < _GREGORIAN):
+    if len(day) > 10:
+        # Servers write 292275056 years before Christ and after it alike.
+        raise NotCellError("a text does not tell of which era such a year is; write milliseconds")
+    if day < _GREGORIAN:
         raise NotCellError(
             f"before {_GREGORIAN} calendars differ in what a text means; write milliseconds"
         )
-    year, _, rest = day.lstrip("+").partition("-")
-    day = f"{int(year):04d}-{rest}" if int(year) <= 9999 else f"+{int(year)}-{rest}"
     millis = (fraction or "").ljust(3, "0")[:3]
-    cell = TEXTS["timestamp"].read(f"{day}T{minute}:{second or '00'}.{millis}Z")
-    if utc or not hours:
-        return cell
-    offset = (int(hours[1:]) * 60 + int(minutes or 0)) * 60_000
-    (found_millis,) = _INT64.unpack(cell)
-    return _INT64.pack(found_millis - offset if hours[0] == "+" else found_millis + offset)
+    (moment,) = _INT64.unpack(TEXTS["timestamp"].read(f"{day}T{minute}:{second or '00'}.{millis}Z"))
+    if hours:
+        offset = (int(hours[1:]) * 60 + int(minutes or 0)) * 60_000
+        moment += -offset if hours[0] == "+" else offset
+    return _INT64.pack(moment)
 
 
 def _date(value: Any) -> bytes:

@@ -250,6 +250,8 @@ class KafkaSource:
                 # Behind the marks of transactions and what compaction took away, too.
                 if offset != OFFSET_INVALID:
                     self._next[partition] = max(self._next[partition], offset)
+            elif error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                self._commit_failure = error.str()  # reading needs no group
             elif not error.retriable():
                 raise self._topics.explain(KafkaException(error))
         if count:

@@ -179,8 +179,8 @@ def _read(cls: type[Position], content: Mapping[str, Any]) -> Position:
     }
     unreadable = [
         Unreadable(
-            _whole(each["partition"], MAX_PARTITIONS),
-            _whole(each["offset"], MAX_OFFSET),
+            _whole(each.get("partition"), MAX_PARTITIONS),
+            _whole(each.get("offset"), MAX_OFFSET),
             str(each.get("reason", ""))[:MAX_REASON],
             _read_moment(each.get("noted_at", "")),
         )

@@ -340,7 +340,8 @@ def _lists_to_write(plan: Plan, form: RowForm, row: _Undecided, page: Page) -> d
 
     A whole list replaces what is older than itself, element by element: one with the time of what
     is there would stand beside it. So it gets a newer time; but where the target's list was
-    written after the origin's, it stays.
+    written after the origin's, it stays. Under a plan that `follows` only what lies in the future
+    does, and the same list is written again where it is newer: it may live longer.
     """
     tells = plan.target.tells_elements
     width = 2 if tells else 1
@@ -357,12 +358,14 @@ def _lists_to_write(plan: Plan, form: RowForm, row: _Undecided, page: Page) -> d
         time_here = row.times.cells[values[position]]
         assert isinstance(time_here, tuple)
         writetime, expires = time_here
-        if cell is None or cell == other or writetime is None:
+        if cell is None or writetime is None or (cell == other and not (tells and plan.follows)):
             continue
         if other is not None:
             if tells:
                 newest = max(read_writetimes(there[number * width + 1]), default=0)
-                if newest > writetime and keeps_origin_times:
+                if cell == other and newest >= writetime:
+                    continue
+                if newest > (page.asked_us if plan.follows else writetime) and keeps_origin_times:
                     continue
                 writetime = max(writetime, newest + 1) if newest >= writetime else writetime
             else:

@@ -25,7 +25,7 @@ from migration_platform.cql.elements import (
     write_fields,
     write_vector,
 )
-from migration_platform.cql.forms import one_or_zero
+from migration_platform.cql.forms import convert_fields, one_or_zero
 from migration_platform.cql.order import sort_key
 from migration_platform.cql.samples import cut_sample
 from migration_platform.cql.texts import (
@@ -416,7 +416,7 @@ def _fields_codec(fields: list[tuple[str, _Codec]]) -> _Codec:
             read(entries[name]) if name in entries else None for name, read in decoders
         )
 
-    return _Codec(encode, decode, _canonical_fields([codec for _, codec in fields]))
+    return _Codec(encode, decode, convert_fields([codec.canonical for _, codec in fields]))
 
 
 def _tuple_codec(inner: list[_Codec]) -> _Codec:
@@ -431,17 +431,7 @@ def _tuple_codec(inner: list[_Codec]) -> _Codec:
         fields = zip(decoders, value["L"], strict=True)
         return write_fields([read(field) for read, field in fields])
 
-    return _Codec(encode, decode, _canonical_fields(inner))
-
-
-def _canonical_fields(inner: list[_Codec]) -> Canonical:
-    steps = [_canonical_of(codec) for codec in inner]
-
-    def canonical(cell: bytes) -> bytes:
-        fields = zip(steps, read_fields(cell, len(steps)), strict=True)
-        return write_fields([to_canonical(field) for to_canonical, field in fields])
-
-    return canonical
+    return _Codec(encode, decode, convert_fields([codec.canonical for codec in inner]))
 
 
 def _vector_codec(cql_type: CqlType, inner: _Codec) -> _Codec:

@@ -16,6 +16,7 @@ from migration_platform.cql.elements import (
     write_fields,
     write_vector,
 )
+from migration_platform.cql.forms import convert_fields
 from migration_platform.cql.types import CqlType
 from migration_platform.stores.postgres.codec import (
     Codec,
@@ -26,7 +27,7 @@ from migration_platform.stores.postgres.codec import (
     no_value,
     strict,
 )
-from migration_platform.stores.postgres.documents import as_json, canonical_fields, text_as_json
+from migration_platform.stores.postgres.documents import as_json, text_as_json
 from migration_platform.stores.postgres.scalars import (
     SCALARS,
     TEXT_LIKE,
@@ -403,7 +404,7 @@ def _composite_codec(cql_type: CqlType, steps: list[tuple[int, int, Codec]]) -> 
     return Codec(
         explained(encode, cql_type),
         strict(decode),
-        forgiving(canonical_fields(in_order)),
+        forgiving(convert_fields([codec.canonical for codec in in_order])),
         refuses if any(codec.refuses for codec in in_order) else None,
         all(codec.exact for codec in in_order),
         "; ".join(dict.fromkeys(codec.note for codec in in_order if codec.note)),

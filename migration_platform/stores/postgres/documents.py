@@ -7,7 +7,7 @@ A guess that would be wrong: jsonb keeps neither the order of names nor that of 
 Cassandra's order is made anew.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -21,15 +21,17 @@ from cassandra.marshal import vints_pack, vints_unpack
 
 from migration_platform.cql.elements import (
     read_elements,
-    read_entries,
     read_fields,
+    read_pairs,
     read_vector,
     write_elements,
     write_entries,
     write_fields,
+    write_pairs,
     write_vector,
 )
-from migration_platform.cql.order import sort_key
+from migration_platform.cql.forms import convert_fields
+from migration_platform.cql.order import by_bytes, sort_key
 from migration_platform.cql.texts import TEXTS, boolean_text, text_of, write_decimal
 from migration_platform.cql.types import CqlType
 from migration_platform.stores.postgres.codec import (
@@ -55,9 +57,47 @@ class _Number(str):
     __slots__ = ()
 
 
+WriteEach = Callable[[Sequence[bytes | None]], Iterable[str]]
+ReadEach = Callable[[Iterable[Any]], Sequence[bytes | None]]
+
+
+class _Known(dict[Any, Any]):
+    """What few short values become, kept because many cells have the same few."""
+
+    def __init__(self, make: Callable[[Any], Any]):
+        self._make = make
+
+    def __missing__(self, value: Any) -> Any:
+        made = self._make(value)
+        if value is not None and len(value) <= _SHORT:
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[value] = made
+        return made
+
+
+_SHORT, _MOST_KNOWN = 20, 1000
+"""Bytes of a value, and how many are kept of a type."""
+
+
 @dataclass(frozen=True)
 class Document:
-    """The JSON of a type's values: `write` gives its text, `read` takes what `parse` gives."""
+    """The JSON of a type's values: `write` gives its text, `read` takes what `parse` gives.
+
+    `write_each` and `read_each` do the same with many values at once. Nulls may be among those,
+    and be written, but `read` takes none.
+    """
+
+    write: Callable[[bytes | None], str]
+    read: Callable[[Any], bytes]
+    canonical: Convert | None
+    write_each: WriteEach
+    read_each: ReadEach
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The JSON of a type's values that have some bytes, and are not null."""
 
     write: Callable[[bytes], str]
     read: Callable[[Any], bytes]
@@ -71,7 +111,12 @@ def parse(text: str) -> Any:
         ValueError: it is none, or lists lie in lists too deep to be read.
     """
     try:
-        return _DECODER.decode(text)
+        try:
+            found, end = _DECODER.raw_decode(text)
+        except ValueError:
+            found, end = None, -1
+        # Spaces around it, or what is wrong.
+        return found if end == len(text) else _DECODER.decode(text)
     except RecursionError as failure:
         raise ValueError("it is nested too deep") from failure
 
@@ -80,7 +125,9 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
 
 
-_DECODER = JSONDecoder(parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
+_DECODER = JSONDecoder(
+    parse_int=_Known(_Number).__getitem__, parse_float=_Number, parse_constant=_refuse_constant
+)
 """Made once, which takes longer than reading a small document."""
 
 
@@ -93,17 +140,51 @@ def document_of(cql_type: CqlType, nul: str) -> Document:
     inner = _build(cql_type, nul)
     write, read, canonical = inner.write, inner.read, inner.canonical
 
+    def write_any(cell: bytes | None) -> str:
+        return write(cell) if cell else "null" if cell is None else '""'
+
     def read_any(value: Any) -> bytes:
         return read(value) if value != "" or isinstance(value, _Number) else b""
 
+    is_whole = name in WHOLE
     return Document(
-        lambda cell: write(cell) if cell else '""',
+        write_any,
         read_any,
         (lambda cell: canonical(cell) if cell else cell) if canonical else None,
+        _each_of_few(write_any) if is_whole else lambda cells: map(write_any, cells),
+        _each_number(read_any) if is_whole else _each_or_null(read_any),
     )
 
 
-def _build(cql_type: CqlType, nul: str) -> Document:
+def _each_of_few(write: Callable[[bytes | None], str]) -> WriteEach:
+    known = _Known(write).__getitem__
+    return lambda cells: map(known, cells)
+
+
+def _or_null(read: Callable[[Any], bytes]) -> Callable[[Any], bytes | None]:
+    return lambda value: None if value is None else read(value)
+
+
+def _each_or_null(read: Callable[[Any], bytes]) -> ReadEach:
+    return lambda values: [None if value is None else read(value) for value in values]
+
+
+def _each_number(read: Callable[[Any], bytes]) -> ReadEach:
+    known, read_others = _Known(read).__getitem__, _each_or_null(read)
+
+    def read_each(values: Iterable[Any]) -> Sequence[bytes | None]:
+        # A text of the same digits would be found, too.
+        if {*map(type, values)} == _ONLY_NUMBERS:
+            return [*map(known, values)]
+        return read_others(values)
+
+    return read_each
+
+
+_ONLY_NUMBERS = {_Number}
+
+
+def _build(cql_type: CqlType, nul: str) -> _Values:
     name, kinds = cql_type.name, cql_type.parameters
     inner = [document_of(kind, nul) for kind in kinds]
     match name:
@@ -140,36 +221,58 @@ def _text_document(cql_type: CqlType, nul: str) -> Document:
         except UnicodeDecodeError as failure:
             raise UnholdableValue(why_no_text(cell, cql_type, nul=nul)) from failure
 
+    def write_any(cell: bytes | None) -> str:
+        return "null" if cell is None else write(cell)
+
+    def write_each(cells: Sequence[bytes | None]) -> Iterable[str]:
+        # All of it without a step in Python, unless one of them is unusual.
+        try:
+            if not escapes and b"\0" not in b"".join(cells):  # type: ignore[arg-type] # TypeError
+                return [*map(encode_basestring, map(bytes.decode, cells))]  # type: ignore[arg-type]
+        except (TypeError, UnicodeDecodeError):
+            pass
+        return map(write_any, cells)
+
     def read(value: Any) -> bytes:
         found = _of_text(value).encode()
         return unescape_nul(found) if escapes else found
 
-    return Document(write, read)
+    read_others = _each_or_null(read)
+
+    def read_each(values: Iterable[Any]) -> Sequence[bytes | None]:
+        if not escapes and {*map(type, values)} == _ONLY_TEXTS:
+            return [*map(str.encode, values)]
+        return read_others(values)
+
+    return Document(write_any, read, None, write_each, read_each)
+
+
+_ONLY_TEXTS = {str}
 
 
 _SHORT_VARINT, _SHORT_DECIMAL, _SHORT_SCALE = 16, 20, 38
 """Whole numbers of more bytes, and decimals of more digits or another scale, are texts."""
 
 
-def _scalar(cql_type: CqlType) -> Document:
+def _scalar(cql_type: CqlType) -> _Values:
     name, text = cql_type.name, text_of(cql_type)
     if name in WHOLE:
-        return Document(text.write, lambda value: text.read(_of_number(value)))
+        return _Values(text.write, lambda value: text.read(_of_number(value)))
     if name == "boolean":
-        return Document(boolean_text, _read_boolean, text.canonical)
+        return _Values(boolean_text, _read_boolean, text.canonical)
     if name in ("float", "double"):
         return _real(name)
     if name == "duration":
-        return Document(_write_duration, _read_duration, text.canonical)
+        return _Values(_write_duration, _read_duration, text.canonical)
     if name == "varint":
-        return Document(
+        return _Values(
             lambda cell: text.write(cell) if len(cell) <= _SHORT_VARINT else _quoted(text, cell),
             lambda value: text.read(str(value)),
             text.canonical,
         )
     if name == "decimal":
-        return Document(_write_decimal, _read_decimal, text.canonical)
-    return Document(
+        return _Values(_write_decimal, _read_decimal, text.canonical)
+    return _Values(
         lambda cell: f'"{text.write(cell)}"',
         lambda value: text.read(_of_text(value)),
         text.canonical,
@@ -192,7 +295,7 @@ def _read_boolean(value: Any) -> bytes:
     return b"\1" if value else b"\0"
 
 
-def _real(name: str) -> Document:
+def _real(name: str) -> _Values:
     text, layout = TEXTS[name], Struct(">f" if name == "float" else ">d")
 
     def write(cell: bytes) -> str:
@@ -207,7 +310,7 @@ def _real(name: str) -> Document:
             return layout.pack(float(value))
         return text.read(_of_text(value))
 
-    return Document(write, read, text.canonical)
+    return _Values(write, read, text.canonical)
 
 
 def _write_decimal(cell: bytes) -> str:
@@ -243,20 +346,6 @@ def _read_duration(value: Any) -> bytes:
 # -- what is made of others --------------------------------------------------------------------
 
 
-def _nullable(
-    document: Document,
-) -> tuple[Callable[[bytes | None], str], Callable[[Any], bytes | None]]:
-    write, read = document.write, document.read
-
-    def write_any(cell: bytes | None) -> str:
-        return "null" if cell is None else write(cell)
-
-    def read_any(value: Any) -> bytes | None:
-        return None if value is None else read(value)
-
-    return write_any, read_any
-
-
 def _canonical_of(document: Document) -> Callable[[bytes | None], bytes | None]:
     canonical = document.canonical
     if canonical is None:
@@ -270,19 +359,19 @@ def _list_of(value: Any) -> list[Any]:
     return value
 
 
-def _elements(inner: Document) -> Document:
-    write, read = _nullable(inner)
+def _elements(inner: Document) -> _Values:
+    write_each, read_each = inner.write_each, inner.read_each
     to_canonical = _canonical_of(inner)
-    return Document(
-        lambda cell: f"[{','.join(map(write, read_elements(cell)))}]",
-        lambda value: write_elements([read(element) for element in _list_of(value)]),
+    return _Values(
+        lambda cell: f"[{','.join(write_each(read_elements(cell)))}]",
+        lambda value: write_elements(read_each(_list_of(value))),
         (lambda cell: write_elements([to_canonical(e) for e in read_elements(cell)]))
         if inner.canonical
         else None,
     )
 
 
-def _vector(cql_type: CqlType, inner: Document) -> Document:
+def _vector(cql_type: CqlType, inner: Document) -> _Values:
     write, read, canonical = inner.write, inner.read, inner.canonical
 
     def read_all(value: Any) -> bytes:
@@ -295,53 +384,77 @@ def _vector(cql_type: CqlType, inner: Document) -> Document:
         assert canonical is not None
         return write_vector([canonical(e) for e in read_vector(cell, cql_type)], cql_type)
 
-    return Document(
+    return _Values(
         lambda cell: f"[{','.join(map(write, read_vector(cell, cql_type)))}]",
         read_all,
         canonical_of_all if canonical else None,
     )
 
 
-def _name_document(key_type: CqlType, nul: str) -> Document:
-    """Give a map's keys as names: their canonical texts."""
+@dataclass(frozen=True)
+class _Names:
+    """A map's keys as names: their canonical texts."""
+
+    write_each: WriteEach
+    read_each: Callable[[Iterable[str]], list[bytes]]
+    canonical: Convert | None = None
+
+
+def _names_of(key_type: CqlType, nul: str) -> _Names:
     if key_type.name in ("text", "ascii"):
-        return _text_document(key_type, nul)
+        texts = _text_document(key_type, nul)
+        read = texts.read if nul == "escape" else str.encode
+        return _Names(texts.write_each, lambda names: [*map(read, names)])
     text = text_of(key_type)
-    return Document(
-        lambda cell: f'"{text.write(cell)}"' if cell else '""',
-        lambda name: text.read(name) if name else b"",
+    return _Names(
+        lambda cells: [f'"{text.write(cell)}"' if cell else '""' for cell in cells],
+        lambda names: [text.read(name) if name else b"" for name in names],
         text.canonical,
     )
 
 
-def _map(key_type: CqlType, inner: Document, nul: str) -> Document:
-    names, (write, read) = _name_document(key_type, nul), _nullable(inner)
-    to_canonical, key_canonical = _canonical_of(inner), names.canonical or (lambda cell: cell)
-    place = sort_key(key_type)
+def _map(key_type: CqlType, inner: Document, nul: str) -> _Values:
+    names, write_each, read_each = _names_of(key_type, nul), inner.write_each, inner.read_each
+    write_names, read_names, key_canonical = names.write_each, names.read_each, names.canonical
+    place, is_plain = sort_key(key_type), sort_key(key_type) is by_bytes
+    keeps_all = is_plain and not (key_canonical or inner.canonical)
+    to_canonical = _canonical_of(inner)
 
-    def in_order(entries: list[tuple[bytes, bytes | None]]) -> bytes:
+    def in_order(keys: Sequence[bytes], values: Sequence[bytes | None]) -> bytes:
+        if is_plain and keys == sorted(keys):
+            return write_pairs(keys, values)
+        entries = zip(keys, values, strict=True)
         return write_entries(sorted(entries, key=lambda entry: (place(entry[0]), entry[0])))
 
-    def write_all(cell: bytes) -> str:
-        pairs = read_entries(cell)
-        entries = {names.write(key): value for key, value in pairs}
-        if len(entries) != len(pairs):
+    def write(cell: bytes) -> str:
+        keys, values = read_pairs(cell)
+        shown = [*write_names(keys)]
+        if len({*shown}) != len(shown):
             raise UnholdableValue("a key stands twice in its map")
-        return f"{{{','.join([f'{name}:{write(value)}' for name, value in entries.items()])}}}"
+        entries = zip(shown, write_each(values), strict=True)
+        return f"{{{','.join([f'{name}:{value}' for name, value in entries])}}}"
 
-    return Document(
-        write_all,
-        lambda value: in_order([(names.read(name), read(each)) for name, each in value.items()]),
-        lambda cell: in_order([(key_canonical(k), to_canonical(v)) for k, v in read_entries(cell)]),
+    def canonical(cell: bytes) -> bytes:
+        keys, values = read_pairs(cell)
+        if keeps_all and None not in values and [*keys] == sorted(keys):
+            return cell
+        if key_canonical:
+            keys = [key_canonical(key) for key in keys]
+        return in_order(keys, [to_canonical(value) for value in values])
+
+    return _Values(
+        write,
+        lambda value: in_order(read_names(value.keys()), read_each(value.values())),
+        canonical,
     )
 
 
-def _fields(fields: list[tuple[str, Document]]) -> Document:
+def _fields(fields: list[tuple[str, Document]]) -> _Values:
     # Cassandra lets a name have a NUL, too.
     fields = [(escape_nul(name.encode()).decode(), document) for name, document in fields]
     names = [name for name, _ in fields]
-    writers = [(encode_basestring(name), _nullable(document)[0]) for name, document in fields]
-    readers = [(name, _nullable(document)[1]) for name, document in fields]
+    writers = [(encode_basestring(name), document.write) for name, document in fields]
+    readers = [(name, _or_null(document.read)) for name, document in fields]
 
     def write(cell: bytes) -> str:
         found = zip(writers, read_fields(cell, len(writers)), strict=True)
@@ -352,12 +465,12 @@ def _fields(fields: list[tuple[str, Document]]) -> Document:
             raise ValueError("it has other fields")
         return write_fields(read_one(value.get(name)) for name, read_one in readers)
 
-    return Document(write, read, canonical_fields([document for _, document in fields]))
+    return _Values(write, read, convert_fields([document.canonical for _, document in fields]))
 
 
-def _tuple(inner: list[Document]) -> Document:
-    writers = [_nullable(document)[0] for document in inner]
-    readers = [_nullable(document)[1] for document in inner]
+def _tuple(inner: list[Document]) -> _Values:
+    writers = [document.write for document in inner]
+    readers = [_or_null(document.read) for document in inner]
 
     def write(cell: bytes) -> str:
         found = zip(writers, read_fields(cell, len(writers)), strict=True)
@@ -367,18 +480,7 @@ def _tuple(inner: list[Document]) -> Document:
         found = zip(readers, _list_of(value), strict=True)
         return write_fields([read_one(field) for read_one, field in found])
 
-    return Document(write, read, canonical_fields(inner))
-
-
-def canonical_fields(inner: list[Document] | list[Codec]) -> Convert:
-    """Build what writes out all fields: those that a value lacks at its end are null."""
-    steps = [_canonical_of(each) for each in inner]  # type: ignore[arg-type] # both have canonical
-
-    def canonical(cell: bytes) -> bytes:
-        found = zip(steps, read_fields(cell, len(steps)), strict=True)
-        return write_fields([step(field) for step, field in found])
-
-    return canonical
+    return _Values(write, read, convert_fields([document.canonical for document in inner]))
 
 
 # -- codecs ------------------------------------------------------------------------------------
