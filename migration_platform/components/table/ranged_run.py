@@ -105,11 +105,7 @@ def run_ranges(
         empties = _empties_target(run, truncate_target, declared=job)
         with ExitStack() as stack:
             sides = _open_sides(run, stack, origin, target, declared=job)
-            writes = run.copying or (run.comparing and bool(job.migration.repair))
-            _refuse_runs_beside(run, writes=writes, empties=empties)
-            sync_copies.fix_position(run, changes)
-            if writes:
-                ensure_dead_letters(sides.records, job.migration)
+            _make_ready(run, sides, changes, empties=empties)
             copies, verdicts = _begin_tracking(run, stack, sides.records)
             if copies.todo or verdicts.todo:
                 pool = _start_workers(run, stack, origin, target, sides)
@@ -154,6 +150,18 @@ def _open_sides(
     refuse_denied(plan, here, there, uses)
     reporting.tell_plan(run)
     return _Sides(here, there, records, plan, uses)
+
+
+def _make_ready(
+    run: RangedRun, sides: _Sides, changes: KafkaSettings | None, *, empties: bool
+) -> None:
+    """Do what must be done before anything is copied or repaired."""
+    migration = run.job.migration
+    writes = run.copying or (run.comparing and bool(migration.repair))
+    _refuse_runs_beside(run, writes=writes, empties=empties)
+    sync_copies.fix_position(run, changes)
+    if writes:
+        ensure_dead_letters(sides.records, migration)
 
 
 def _refuse_runs_beside(run: RangedRun, *, writes: bool, empties: bool) -> None:
