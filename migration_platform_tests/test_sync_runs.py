@@ -9,7 +9,7 @@ import pytest
 
 from migration_platform.components.table import ended_runs
 from migration_platform.syncing.position import Position
-from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, Move
+from migration_platform_tests.dagster_project import DAGSTERS_OWN_WARNINGS, KEYS, Move
 from migration_platform_tests.syncing_moves import SyncedMove, begin_sync
 
 pytestmark = DAGSTERS_OWN_WARNINGS
@@ -197,3 +197,21 @@ def test_a_copy_made_before_sync_was_declared_is_compared_first(move: Move) -> N
 
     move.assert_same_rows()
     assert "8 ranges have no position of a copy" in move.project.messages_of(result.run_id)
+
+
+def test_a_range_that_is_carried_over_keeps_the_position_of_the_copy_that_read_it(
+    move: Move,
+) -> None:
+    synced = begin_sync(move)
+    move.project.run(f"{KEYS[0]}...{KEYS[3]}").assert_success()
+    row = move.origin_rows(KEYS[0])[0]
+    change(synced, row, 90)
+
+    result = move.project.run(config=move.step_config(resume="auto")).assert_success()
+
+    told = result.materializations(move.target)
+    offsets = [Position.parse(told[key]["sync_position"]).offsets[0] for key in KEYS]
+    assert offsets == [0] * 4 + [1] * 4
+    synced.run_sync(up_to="now").assert_success()
+    assert Position.parse(synced.commits()[-1]["began_at"]).offsets == {0: 0}
+    move.assert_same_rows()
