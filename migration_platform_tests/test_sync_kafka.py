@@ -12,6 +12,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -495,6 +496,24 @@ def test_an_acknowledged_position_is_what_kafkas_own_tools_show(cluster, topic):
     assert committed(cluster, group, topic) == 3
     with cluster.source(topic) as source:
         assert len(keys_of(read_all(source, Position()))) == 5, "and nothing depends on it"
+
+
+def test_what_was_opened_leaves_nothing_running(cluster, topic):
+    cluster.make(topic)
+
+    def use() -> None:
+        with cluster.source(topic) as source:
+            source.acknowledge(source.read(source.now(), most=1, seconds=0.1).position)
+
+    use()
+    threads = psutil.Process().num_threads()
+    for _ in range(5):
+        use()
+    settle(lambda: _expect(psutil.Process().num_threads() <= threads))
+
+
+def _expect(truth: bool) -> None:
+    assert truth
 
 
 # -- what may go wrong -------------------------------------------------------------------------
