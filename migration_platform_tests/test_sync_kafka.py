@@ -553,6 +553,7 @@ def test_a_broker_that_goes_and_comes_back_loses_and_doubles_nothing(tmp_path, m
         first = source.read(Position(), most=3, seconds=30)
         with ExitStack() as gone:
             gone.enter_context(stopped(tmp_path / "kafka", port))
+            source.acknowledge(first.position)
             for ask in (source.now, lambda: source.read(first.position, most=1, seconds=1)):
                 with pytest.raises(TransientError) as caught:
                     ask()

@@ -171,6 +171,7 @@ class KafkaSource:
         if not position.offsets:
             return ""
         try:
+            # Not by the administrator's client: when brokers went away, its call killed the process.
             consumer = self._open()
             consumer.commit(
                 offsets=[
