@@ -146,7 +146,7 @@ def read_all(source: KafkaSource, position: Position, most: int = 10_000) -> lis
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not batches or not batches[-1].caught_up:
         assert time.monotonic() < deadline, "it never caught up"
-        batches.append(source.read(position, most=most, seconds=5))
+        batches.append(source.read(position, most=most, seconds=PATIENCE_SECONDS))
         position = batches[-1].position
     return batches
 
@@ -418,7 +418,7 @@ def test_messages_that_are_deleted_while_they_are_read_are_lost(cluster, topic):
     cluster.make(topic)
     cluster.send(topic, *(change(n, "x") for n in range(10)))
     with cluster.source(topic) as source:
-        batch = source.read(Position(), most=3, seconds=10)
+        batch = source.read(Position(), most=3, seconds=PATIENCE_SECONDS)
         cluster.truncate(topic, 0, 9)
         with pytest.raises(PermanentError, match="changes are lost"):
             source.read(batch.position, most=3, seconds=10)
@@ -550,7 +550,7 @@ def test_a_broker_that_goes_and_comes_back_loses_and_doubles_nothing(tmp_path, m
         cluster.make("changes")
         cluster.send("changes", *(change(n, "x") for n in range(5)))
         source = running.enter_context(cluster.source("changes"))
-        first = source.read(Position(), most=3, seconds=30)
+        first = source.read(Position(), most=3, seconds=PATIENCE_SECONDS)
         with ExitStack() as gone:
             gone.enter_context(stopped(tmp_path / "kafka", port))
             source.acknowledge(first.position)
