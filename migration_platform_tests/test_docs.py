@@ -257,11 +257,13 @@ def test_the_page_of_attributes_says_how_a_keyspace_differs_from_a_table() -> No
 def test_the_page_of_attributes_has_the_config_of_every_run() -> None:
     from migration_platform.components.table.assets import PlanConfig, RunConfig
     from migration_platform.components.table.guardrail_check import CheckConfig
+    from migration_platform.components.table.sync_asset import SyncConfig
     from migration_platform.components.tenant import move
 
     configs = {
         "a table": RunConfig,
         "a table's `_plan`": PlanConfig,
+        "a table's `_sync`": SyncConfig,
         "a table's `_large_cells`": CheckConfig,
         "a tenant's step": move.MoveConfig,
         "a tenant's table": move.TableConfig,

@@ -12,6 +12,7 @@ from dagster import AssetRecordsFilter, DagsterInstance
 
 from migration_platform.comparing.scope import DECLARED_FILTER
 from migration_platform.components.table.reporting import Job
+from migration_platform.components.table.sync_checks import compare_command, launch_command
 from migration_platform.components.table.sync_ledger import read_committed
 
 MAX_TOLD = 10
@@ -32,17 +33,32 @@ def judge_checks(instance: DagsterInstance, table: MovedTable) -> list[str]:
     newest = max(_newest(instance, key) for key in (table.job.target, table.job.diff))
     if not newest:
         return ["nothing was copied yet"]
-    sync = table.job.sync
     problems = [
         f"{key.name} {problem}"
         for key in table.checks
-        # How old those of a synchronisation may be, its position says.
-        if (problem := judge_check(instance, key, 0.0 if key.asset_key == sync else newest))
+        if key.asset_key != table.job.sync and (problem := judge_check(instance, key, newest))
     ]
-    committed = read_committed(instance, sync) if sync else None
-    written = max(committed.touched.values(), default=0.0) if committed else 0.0
-    if written > _newest(instance, table.job.diff):
-        problems.append("its synchronisation wrote rows since the last comparison")
+    return problems + _judge_sync_checks(instance, table)
+
+
+def _judge_sync_checks(instance: DagsterInstance, table: MovedTable) -> list[str]:
+    """Say what the log tells against a table's synchronisation; its age does not count."""
+    job = table.job
+    if job.sync is None:
+        return []
+    committed = read_committed(instance, job.sync)
+    if committed is None:
+        follow = launch_command(job, up_to="now")
+        return [f"nothing has followed the origin since the copy; stop the writers, then: {follow}"]
+    problems = [
+        f"{key.name} of {job.sync.path[-1]} {problem}"
+        for key in table.checks
+        if key.asset_key == job.sync and (problem := judge_check(instance, key, 0.0))
+    ]
+    written = max(committed.touched.values(), default=0.0)
+    if written > _newest(instance, job.diff):
+        compare = compare_command(job, list(job.migration.ranges))
+        problems.append(f"its synchronisation wrote rows since the last comparison; {compare}")
     return problems
 
 

@@ -13,7 +13,7 @@ from migration_platform.components.keyspace.cutover import MovedTable
 from migration_platform.components.table.ledger import RangeState
 from migration_platform.components.table.reporting import Job
 from migration_platform.components.table.run_stores import find_changes
-from migration_platform.components.table.sync_checks import launch_command
+from migration_platform.components.table.sync_checks import compare_command, launch_command
 from migration_platform.components.table.sync_copies import open_offsets
 from migration_platform.components.table.sync_ledger import (
     Committed,
@@ -35,7 +35,7 @@ def judge_sync(
     follow = launch_command(job, up_to="now")
     committed = read_committed(instance, job.sync)
     if committed is None:
-        return [f"nothing has followed the origin since the copy; stop the writers, then: {follow}"]
+        return ["nothing has followed the origin since the copy"]
     try:
         lag = _ask(job, committed, resources)
     except MigrationError as error:
@@ -61,7 +61,7 @@ def judge_sync(
         return []
     return [
         f"{len(unseen)} of {len(states)} ranges ({describe_ranges(unseen)}) were not compared "
-        f"since the synchronisation wrote or reached its end; {_compare_command(job, unseen)}"
+        f"since the synchronisation wrote or reached its end; {compare_command(job, unseen)}"
     ]
 
 
@@ -82,11 +82,3 @@ def _not_compared(job: Job, committed: Committed, states: Sequence[RangeState]) 
         for state in states
         if compared_from(state) <= max(reached, committed.touched.get(state.token_range.key, 0.0))
     ]
-
-
-def _compare_command(job: Job, ranges: Sequence[TokenRange]) -> str:
-    name = job.diff.to_user_string()
-    first, last = min(ranges), max(ranges)
-    if first == last:
-        return f'dg launch --assets "{name}" --partition {first.key}'
-    return f"dg launch --assets \"{name}\" --partition-range '{first.key}...{last.key}'"

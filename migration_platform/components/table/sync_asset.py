@@ -35,8 +35,10 @@ class SyncConfig(dg.Config):
         default=None,
         description="Ranges that are compared first: all, 7, 7...9 or several, with commas.",
     )
-    seconds: float = Field(
-        default=600.0, description="How long the run waits for more messages at most."
+    seconds: float | None = Field(
+        default=None,
+        description="How long the run follows; default: until no message came for 5 s, at most "
+        "600 s.",
     )
 
 

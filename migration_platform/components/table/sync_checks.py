@@ -1,5 +1,6 @@
 """The verdicts on a synchronisation: how far it is behind, and what it could not take."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from migration_platform.components.table.sync_ledger import write_moment
 from migration_platform.copying.dead_letters import DeadLetterSummary
 from migration_platform.plan.fidelity import write_table
 from migration_platform.syncing.position import Position
+from migration_platform.token_ranges import TokenRange
 
 SYNC_IS_FRESH = "sync_is_fresh"
 _SHOWN = 20
@@ -37,6 +39,15 @@ def launch_command(job: Job, **config: object) -> str:
     step = "__".join(job.sync.path)
     inner = ", ".join(f'"{name}": "{value}"' for name, value in config.items())
     return f'{command} --config-json \'{{"ops": {{"{step}": {{"config": {{{inner}}}}}}}}}\''
+
+
+def compare_command(job: Job, ranges: Sequence[TokenRange]) -> str:
+    """Give the command that compares ranges, with those between them."""
+    name = job.diff.to_user_string()
+    first, last = min(ranges), max(ranges)
+    if first == last:
+        return f'dg launch --assets "{name}" --partition {first.key}'
+    return f"dg launch --assets \"{name}\" --partition-range '{first.key}...{last.key}'"
 
 
 def lag_seconds(position: Position, now: float) -> float | None:

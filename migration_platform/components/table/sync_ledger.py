@@ -9,8 +9,9 @@ acknowledged all before it. The rule of where a run begins, if nobody says other
   synchronisation and a later copy is read again, deletions included, which a copy does not make.
 - Once the target was emptied, what was committed before counts no more: the ranges were copied
   anew, and the earliest of their copies' positions is where to begin.
-- A range that was copied without a position (before `sync` was declared) is compared first, and so
-  are all ranges where a position is of another topic: what it told is not to be had any more.
+- A range without a position (copied before `sync` was declared, or compared equal and never copied)
+  is compared first, and so are all ranges where a position is of another topic: what that one told
+  is not to be had any more.
 - Under another declaration a committed position still tells from when on changes are lacking, but
   which of its ranges were compared is forgotten.
 """
@@ -171,7 +172,7 @@ def find_start(
 def _tell_unknown(unknown: Sequence[int]) -> str:
     if not unknown:
         return ""
-    return f"{len(unknown)} ranges were copied without a position: they are compared first"
+    return f"{len(unknown)} ranges have no position of a copy: they are compared first"
 
 
 def written_since(states: Sequence[RangeState], committed: Committed | None) -> list[TokenRange]:

@@ -61,6 +61,7 @@ from migration_platform.syncing.rounds import open_due
 from migration_platform.syncing.rows import refuse_sync, to_sync_plan
 from migration_platform.token_ranges import describe_ranges, find_ranges
 
+LONGEST_SECONDS = 86_400
 ALL_THERE_ARE = 10**9
 """As many ranges as are open: a run that has to reach a position compares some again and again."""
 
@@ -72,7 +73,7 @@ class Wishes:
     position: str | None = None
     up_to: str | None = None
     scan: str | None = None
-    seconds: float = 600.0
+    seconds: float | None = None
 
 
 @dataclass
@@ -149,8 +150,8 @@ def _begin(context: dg.AssetExecutionContext, job: Job, wishes: Wishes) -> SyncR
 def _refuse_wishes(wishes: Wishes) -> None:
     if wishes.up_to not in (None, "now"):
         raise DeclarationError(f"up_to is {wishes.up_to[:40]}; valid is now")
-    if not 0 <= wishes.seconds <= 86_400:
-        raise DeclarationError(f"seconds is {wishes.seconds}; valid are 0 to 86400")
+    if wishes.seconds is not None and not 0 <= wishes.seconds <= LONGEST_SECONDS:
+        raise DeclarationError(f"seconds is {wishes.seconds}; valid are 0 to {LONGEST_SECONDS}")
 
 
 def _refuse_second(run: RangedRun) -> None:
@@ -310,10 +311,12 @@ def _limit(
         position = replace(position, round_began_at=began).with_open(wanted)
     if wishes.up_to or wanted:
         up_to = position_of_now(source)
-        return position, Limits(ALL_THERE_ARE, wishes.seconds, up_to=up_to)
+        return position, Limits(ALL_THERE_ARE, up_to=up_to)
     position = open_due(position, declared.scan, ranges, now)
     most = declared.scan.ranges_per_tick if declared.scan else ranges
-    return position, Limits(most, wishes.seconds)
+    if wishes.seconds is None:
+        return position, Limits(most)
+    return position, Limits(most, wishes.seconds, idle_seconds=wishes.seconds)
 
 
 def _read_ranges(text: str | None, ranges: int) -> frozenset[int]:
