@@ -166,7 +166,8 @@ def assert_customers_moved(said: str, count: int):
 
 
 def assert_followed(said: str):
-    lags = [int(found) for found in re.findall(r"^ +[\d,]+ changes told   (\d+) behind", said, re.M)]
+    told = re.findall(r"^ +[\d,]+ changes told   ([\d,]+) behind", said, re.M)
+    lags = [int(found.replace(",", "")) for found in told]
     assert len(lags) > 5
     assert max(lags) > 0
     assert lags[-1] == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from struct import pack
 from typing import Any
 
+import psutil
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -145,7 +146,7 @@ def read_all(source: KafkaSource, position: Position, most: int = 10_000) -> lis
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not batches or not batches[-1].caught_up:
         assert time.monotonic() < deadline, "it never caught up"
-        batches.append(source.read(position, most=most, seconds=5))
+        batches.append(source.read(position, most=most, seconds=PATIENCE_SECONDS))
         position = batches[-1].position
     return batches
 
@@ -417,7 +418,7 @@ def test_messages_that_are_deleted_while_they_are_read_are_lost(cluster, topic):
     cluster.make(topic)
     cluster.send(topic, *(change(n, "x") for n in range(10)))
     with cluster.source(topic) as source:
-        batch = source.read(Position(), most=3, seconds=10)
+        batch = source.read(Position(), most=3, seconds=PATIENCE_SECONDS)
         cluster.truncate(topic, 0, 9)
         with pytest.raises(PermanentError, match="changes are lost"):
             source.read(batch.position, most=3, seconds=10)
@@ -497,6 +498,24 @@ def test_an_acknowledged_position_is_what_kafkas_own_tools_show(cluster, topic):
         assert len(keys_of(read_all(source, Position()))) == 5, "and nothing depends on it"
 
 
+def test_what_was_opened_leaves_nothing_running(cluster, topic):
+    cluster.make(topic)
+
+    def use() -> None:
+        with cluster.source(topic) as source:
+            source.acknowledge(source.read(source.now(), most=1, seconds=0.1).position)
+
+    use()
+    threads = psutil.Process().num_threads()
+    for _ in range(5):
+        use()
+    settle(lambda: _expect(psutil.Process().num_threads() <= threads))
+
+
+def _expect(truth: bool) -> None:
+    assert truth
+
+
 # -- what may go wrong -------------------------------------------------------------------------
 
 
@@ -531,9 +550,10 @@ def test_a_broker_that_goes_and_comes_back_loses_and_doubles_nothing(tmp_path, m
         cluster.make("changes")
         cluster.send("changes", *(change(n, "x") for n in range(5)))
         source = running.enter_context(cluster.source("changes"))
-        first = source.read(Position(), most=3, seconds=30)
+        first = source.read(Position(), most=3, seconds=PATIENCE_SECONDS)
         with ExitStack() as gone:
             gone.enter_context(stopped(tmp_path / "kafka", port))
+            source.acknowledge(first.position)
             for ask in (source.now, lambda: source.read(first.position, most=1, seconds=1)):
                 with pytest.raises(TransientError) as caught:
                     ask()

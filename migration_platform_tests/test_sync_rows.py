@@ -729,4 +729,4 @@ def test_random_changes_arrive_whatever_part_of_their_keys_is_told(connection, r
 
     arrive()
     assert seen["written"] > 20
-    assert seen["deleted"] > 5
+    assert seen["deleted"] > 1

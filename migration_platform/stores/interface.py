@@ -88,7 +88,8 @@ class Selection:
     With `statics` each partition gives one row, of its static cells. `where` is a condition of the
     user's that the store checks. Of a target, `sources` are what fills its columns, in their order,
     and `layer` is what they are of. `by` are the first columns of the primary key, where keys stand
-    for all rows that begin with them; at least those of the partition key.
+    for all rows that begin with them; at least those of the partition key. With `together` keys
+    come in an order in which neighbours may be asked for by one request.
     """
 
     table: Table
@@ -99,6 +100,7 @@ class Selection:
     layer: Layer | None = None
     sources: tuple[Source, ...] = ()
     by: tuple[str, ...] = ()
+    together: bool = False
 
     @property
     def cells(self) -> int:

@@ -171,6 +171,7 @@ class KafkaSource:
         if not position.offsets:
             return ""
         try:
+            # Not by AdminClient: when brokers went away, its call for this killed the process.
             consumer = self._open()
             consumer.commit(
                 offsets=[

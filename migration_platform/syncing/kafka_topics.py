@@ -4,7 +4,8 @@
 # pyright: reportPrivateImportUsage=false, reportArgumentType=false
 
 import difflib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,10 @@ class TopicReader:
     def __init__(self, settings: KafkaSettings, topic: str):
         self._settings = settings
         self._topic = topic
-        self._errors: list[KafkaError] = []
+        self._errors: deque[KafkaError] = deque(maxlen=10)
+        self.note_error: Callable[[KafkaError], None] = self._errors.append
+        """Takes what a client tells beside its answers: why there is no connection."""
+        # No method of this object: in a circle the client's threads would outlive it.
         config = {**settings.to_config(), "error_cb": self.note_error}
         try:
             self._client = AdminClient(config, logger=silent_logger())
@@ -58,10 +62,6 @@ class TopicReader:
                 f"the settings of the Kafka store at {settings.bootstrap_servers} are refused: "
                 f"{why}"
             ) from None
-
-    def note_error(self, error: KafkaError) -> None:
-        """Keep what a client tells beside its answers: why there is no connection."""
-        self._errors = [*self._errors[-9:], error]
 
     def read(self) -> Topic:
         """Ask where the topic's partitions begin and end.
@@ -80,7 +80,7 @@ class TopicReader:
             tops = self._offsets(partitions, OffsetSpec.latest())
         except KafkaException as error:
             raise self.explain(error) from None
-        self._errors = []
+        self._errors.clear()
         topic_id = str(found.topic_id or "")
         return Topic("" if topic_id == _NO_ID else topic_id, begins, ends, tops)
 
@@ -102,7 +102,7 @@ class TopicReader:
         """Give an error of the client as one sentence with the way out."""
         self._client.poll(0)
         return explain_kafka(
-            error.args[0], self._errors, self._settings, self._topic, self._similar_names
+            error.args[0], list(self._errors), self._settings, self._topic, self._similar_names
         )
 
     def _similar_names(self) -> list[str]:

@@ -87,14 +87,14 @@ def _prepare(stores: OpenStores, layer: Layer, cells: int) -> Lookup | None:
     if steps is None:
         return None
     is_whole = cells == len(layer.origin_key)
-    here = origin.selection if is_whole else replace(origin.selection, by=given)
+    here = replace(origin.selection, together=True, by=() if is_whole else given)
     read = _prepare_origin(stores, here, cells)
     if read is None:
         return None
     names = [step.target for step in steps]
     is_single = len(steps) == target.keys
-    there = target.selection if is_single else replace(target.selection, by=tuple(names))
-    row = stores.target.prepare_keys(plan, target.selection, target.target_keys)
+    by_row = replace(target.selection, together=True)
+    row = stores.target.prepare_keys(plan, by_row, target.target_keys)
     loose = origin.loose
     return Lookup(
         layer=layer,
@@ -105,7 +105,7 @@ def _prepare(stores: OpenStores, layer: Layer, cells: int) -> Lookup | None:
             row
             if is_single
             else stores.target.prepare_keys(
-                plan, there, KeyForm(len(names), tuple(range(len(names))))
+                plan, replace(by_row, by=tuple(names)), _form(len(names))
             ),
             None,
             NO_TIMES,

@@ -156,7 +156,8 @@ def _distinct(plan: Plan, keys: Iterable[Key]) -> list[Key]:
         token = token_of(key[:width])
         return token is not None and any(w is not None and token in w for w in windows.values())
 
-    return [key for key in found if is_wanted(key)]
+    # Neighbours are read and written together.
+    return sorted(key for key in found if is_wanted(key))
 
 
 def _sync_layer(work: Work, layer: Layer, keys: Sequence[Key]) -> None:

@@ -9,7 +9,7 @@ from migration_platform.plan.model import Plan, Table
 from migration_platform.stores.cassandra.access import validate_reads
 from migration_platform.stores.cassandra.analysis import analyse_table
 from migration_platform.stores.cassandra.connection import Connection
-from migration_platform.stores.cassandra.keyed_reads import KeyedRead, prepare_keyed_read
+from migration_platform.stores.cassandra.keyed_reads import KeyedRead, NeighboursRead, prepare_keys
 from migration_platform.stores.cassandra.origin_validation import (
     validate_masked_columns,
     validate_ring,
@@ -59,9 +59,11 @@ class CassandraOrigin(Origin):
         level = plan.migration.origin.consistency
         return prepare_reader(self.connection, plan, selection, level)
 
-    def prepare_keys(self, plan: Plan, selection: Selection, keys: KeyForm) -> KeyedRead:
+    def prepare_keys(
+        self, plan: Plan, selection: Selection, keys: KeyForm
+    ) -> KeyedRead | NeighboursRead:
         """Prepare the read of single rows."""
-        return prepare_keyed_read(
+        return prepare_keys(
             self.connection,
             selection,
             keys,

@@ -8,7 +8,7 @@ from migration_platform.plan.model import Layer, Plan, Source, Table
 from migration_platform.stores.cassandra.access import validate_writes
 from migration_platform.stores.cassandra.connection import Connection
 from migration_platform.stores.cassandra.deletes import CellDeletes, prepare_deletes
-from migration_platform.stores.cassandra.keyed_reads import KeyedRead, prepare_keyed_read
+from migration_platform.stores.cassandra.keyed_reads import KeyedRead, NeighboursRead, prepare_keys
 from migration_platform.stores.cassandra.layer_writes import CellWrites, prepare_layer
 from migration_platform.stores.cassandra.masks import validate_masks
 from migration_platform.stores.cassandra.placement import validate_place
@@ -81,9 +81,11 @@ class CassandraTarget(Target):
         level = plan.migration.target.consistency
         return prepare_reader(self.connection, plan, selection, level)
 
-    def prepare_keys(self, plan: Plan, selection: Selection, keys: KeyForm) -> KeyedRead:
+    def prepare_keys(
+        self, plan: Plan, selection: Selection, keys: KeyForm
+    ) -> KeyedRead | NeighboursRead:
         """Prepare the read of single rows."""
-        return prepare_keyed_read(
+        return prepare_keys(
             self.connection,
             selection,
             keys,
