@@ -215,3 +215,18 @@ def test_a_range_that_is_carried_over_keeps_the_position_of_the_copy_that_read_i
     synced.run_sync(up_to="now").assert_success()
     assert Position.parse(synced.commits()[-1]["began_at"]).offsets == {0: 0}
     move.assert_same_rows()
+
+
+def test_after_a_copy_into_an_emptied_target_the_position_of_that_copy_counts(move: Move) -> None:
+    synced = begin_sync(move)
+    move.project.run().assert_success()
+    synced.run_sync(up_to="now").assert_success()
+    rows = move.origin_rows()
+    change(synced, rows[0], 91)
+    move.project.run(config=move.step_config(truncate_target=True)).assert_success()
+    change(synced, rows[1], 92)
+
+    synced.run_sync(up_to="now").assert_success()
+
+    assert Position.parse(synced.commits()[-1]["began_at"]).offsets == {0: 1}
+    move.assert_same_rows()
