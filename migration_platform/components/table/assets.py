@@ -85,7 +85,7 @@ def build_ranged_assets(
     """Build the target, its diff and its checks, made by one step.
 
     A backfill is one run, or as many as `per_run` ranges each need. What was `declared`, its
-    events tell.
+    events tell. The target depends on the assets in `after`, its origin among them.
     """
     migration = job.migration
     store_names = {migration.origin.store, migration.target.store}
@@ -143,7 +143,7 @@ def _build_ranged_specs(
     }
     target = dg.AssetSpec(
         job.target,
-        deps=[job.origin, *after],
+        deps=list(after),
         description=describe_target(job, events),
         metadata={"dagster/table_name": str(migration.target.table)},
         **common,

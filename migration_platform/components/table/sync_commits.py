@@ -25,7 +25,7 @@ from migration_platform.components.table.sync_ledger import (
     write_moment,
 )
 from migration_platform.components.table.sync_picture import draw_sync
-from migration_platform.syncing.changes import ChangeSource, Lag
+from migration_platform.syncing.changes import Lag
 from migration_platform.syncing.counts import SyncCounts
 from migration_platform.syncing.follow import Followed
 from migration_platform.syncing.position import Position
@@ -44,7 +44,6 @@ class Commits:
     before: Committed | None
     copies_seen: int
     position: Position
-    source: ChangeSource | None = None
     counts: SyncCounts = field(default_factory=SyncCounts)
     lag: Lag = field(default_factory=Lag)
     told: bool = False
@@ -97,8 +96,6 @@ class Commits:
         if followed.lost:
             metadata["lost"] = "; ".join(followed.lost)
         run.context.log_event(dg.AssetMaterialization(job.sync, metadata=metadata))
-        if self.source is not None and (failure := self.source.acknowledge(followed.position)):
-            run.context.log.warning(failure)
         self._tell_freshness(now)
         self.tell_progress(due=bool(followed.counts.keys or followed.counts.ranges))
 

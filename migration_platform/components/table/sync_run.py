@@ -237,7 +237,6 @@ def _follow(sync: SyncRun, source: ChangeSource | None, pool: WorkerPool, plan: 
         before=sync.committed,
         copies_seen=sync.copies_seen,
         position=position,
-        source=source,
     )
     log.info(f"Begins at {position.to_json()}")
     try:
