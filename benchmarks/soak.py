@@ -73,6 +73,7 @@ class Follower:
     ports: Ports
     starts: int = 0
     kills: int = 0
+    seconds_a_start: float = SECONDS_A_START
     started_at: float = -1e9
     failed: Counter[str] = field(default_factory=Counter)
     process: subprocess.Popen[bytes] | None = None
@@ -81,7 +82,7 @@ class Follower:
         """Start it if it does not run; note how the last one ended."""
         if self.process is not None and self.process.poll() is None:
             return
-        if time.monotonic() - self.started_at < SECONDS_A_START:
+        if time.monotonic() - self.started_at < self.seconds_a_start:
             return
         self._note_end()
         self._start()
@@ -223,6 +224,7 @@ class Soak:
     every_seconds: float
     halt_seconds: tuple[float, float] = (2.0, 20.0)
     breaks_servers: bool = True
+    seconds_a_start: float = SECONDS_A_START
     operations: Counter[str] = field(default_factory=Counter)
     failed_writes: int = 0
     followers: tuple[Follower, ...] = ()
@@ -247,7 +249,9 @@ def soak(asked: Soak, home: Path, ports: Ports) -> None:
     What the synchronisations tell is written into `home`.
     """
     stage = Stage(home, ports, random.Random(asked.seed), asked.halt_seconds)
-    asked.followers = tuple(Follower(kind, home, ports) for kind in TARGETS)
+    asked.followers = tuple(
+        Follower(kind, home, ports, seconds_a_start=asked.seconds_a_start) for kind in TARGETS
+    )
     _prepare(ports)
     until = time.monotonic() + asked.hours * 3_600
     settings = CassandraSettings(port=ports.cassandra)

@@ -11,7 +11,9 @@ from migration_platform.local.stack import Running
 def test_two_synchronisations_lose_nothing_while_their_processes_are_killed(
     cassandra: Running, kafka: Running, tmp_path: Path
 ) -> None:
-    asked = Soak(hours=15 / 3600, rate=60, seed=3, every_seconds=4, breaks_servers=False)
+    asked = Soak(
+        hours=20 / 3600, rate=60, seed=3, every_seconds=2, breaks_servers=False, seconds_a_start=0.5
+    )
 
     soak(asked, tmp_path, Ports(cassandra.port, kafka.port))
 

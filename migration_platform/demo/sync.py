@@ -99,7 +99,7 @@ class SyncJob:
         if not caught_up:
             return False
         (compared,) = launch(stage, [Run((f"{ASSET}_diff",), RANGES, bars=BARS)])
-        done = ", ".join(f"{count:,} {what}" for what, count in changes.done.items())
+        done = ", ".join(f"{changes.done[what]:,} {what}" for what in STATEMENTS)
         with _instance(stage) as instance:
             checks = _read_checks(instance)
         lay_lines(
