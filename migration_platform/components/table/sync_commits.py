@@ -170,7 +170,17 @@ def state_metadata(
 ) -> dict[str, Any]:
     """Give where the target is, as metadata by which the next run and the sensor go on."""
     behind = lag_seconds(position, now)
+    # In the order in which a person reads the page.
     metadata: dict[str, Any] = {
+        "at_a_glance": dg.MetadataValue.md(draw_sync(job.migration, position, lag, now)),
+        "lag_messages": lag.messages,
+        "open_ranges": len(position.open_ranges),
+        "unreadable_messages": len(position.unreadable),
+    }
+    if behind is not None:
+        metadata["lag_seconds"] = round(behind, 1)
+        metadata["synced_at"] = write_moment(position.synced_at)
+    return metadata | {
         POSITION: position.to_json(),
         BEGAN_AT: began_at.to_json(),
         FINGERPRINT: fingerprint,
@@ -179,12 +189,4 @@ def state_metadata(
         TOUCHED: dg.MetadataValue.json(
             {key: write_moment(touched[key]) for key in sorted(touched)}
         ),
-        "lag_messages": lag.messages,
-        "open_ranges": len(position.open_ranges),
-        "unreadable_messages": len(position.unreadable),
-        "at_a_glance": dg.MetadataValue.md(draw_sync(job.migration, position, lag, now)),
     }
-    if behind is not None:
-        metadata["lag_seconds"] = round(behind, 1)
-        metadata["synced_at"] = write_moment(position.synced_at)
-    return metadata
