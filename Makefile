@@ -4,8 +4,8 @@
 #                USERS=100000, CUSTOMERS=100000, TENANT_USERS=10000, LIVE_ENROLMENTS=20000)
 #   make ui      open Dagster on the demo
 #   make test    run every test against real servers
-#   make bench   measure this project beside its peers, and write docs/benchmarks.md and
-#                docs/benchmarks-postgres.md
+#   make bench   measure this project beside its peers, and write docs/benchmarks.md,
+#                docs/benchmarks-postgres.md and docs/benchmarks-sync.md
 #                (ROWS=200000, ITEMS=20000, RUNS=3, ONLY=own,plain for some alone; half an hour,
 #                and nothing else should run meanwhile)
 #   make check   linters, type checker, definitions
@@ -78,6 +78,7 @@ browser: install
 bench: install peers
 	@$(BIN)/python -m benchmarks.bench --rows $(ROWS) --items $(ITEMS) --runs $(RUNS) --only "$(ONLY)"
 	@test -n "$(ONLY)" || $(BIN)/python -m benchmarks.postgres --rows $(ROWS) --runs $(RUNS)
+	@test -n "$(ONLY)" || $(BIN)/python -m benchmarks.sync --rows 100000 --keys 10000 --runs $(RUNS)
 
 # In a folder of their own: never beside the package, nor seen by it.
 peers: install
