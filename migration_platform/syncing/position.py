@@ -104,6 +104,23 @@ class Position:
                 "of an earlier run, or clear it to go on where the last run ended"
             ) from None
 
+    def for_table(self, topic: str, ranges: int) -> "Position":
+        """Give the position as one of a table that is cut into so many ranges, told by a topic.
+
+        Raises:
+            DeclarationError: it is one of another topic or of more ranges; begins with `position`.
+        """
+        if self.topic not in ("", topic):
+            raise DeclarationError(
+                f"position is one of the topic {self.topic}, and sync reads {topic or 'no topic'}"
+            )
+        beyond = [i for i in (*self.open_ranges, *self.compared_at) if i >= ranges]
+        if beyond:
+            raise DeclarationError(
+                f"position names the range {max(beyond)}, and there are {ranges}, numbered from 0"
+            )
+        return replace(self, topic=topic)
+
     def with_open(self, ranges: Iterable[int]) -> "Position":
         """Give the position with these ranges to be compared as well."""
         return replace(self, open_ranges=self.open_ranges.union(ranges))

@@ -1,6 +1,7 @@
 """The component that declares the migration of one table."""
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ from migration_platform.components.table.naming import build_job
 from migration_platform.components.table.reporting import Job
 from migration_platform.components.table.sync_asset import build_sync_asset, build_sync_job
 from migration_platform.components.table.sync_attributes import SyncAttributes, declare_sync
-from migration_platform.components.table.sync_circles import refuse_circle
+from migration_platform.components.table.sync_circles import find_way, refuse_circle
 from migration_platform.components.table.sync_sensor import build_sync_sensor
 from migration_platform.cql.names import TableName
 from migration_platform.declaration.columns import Columns, ExplodeMap, ExtractJson
@@ -420,22 +421,12 @@ def _closes_circle(job: Job, jobs: Sequence[Job]) -> bool:
 
     After a cutover a second declaration leads back, and Dagster knows no circles of assets.
     """
-    way = _find_way(job.target, job.origin, jobs, (job.target,))
-    return way is not None and job.target == max(way)
 
+    def leaving(here: dg.AssetKey) -> Iterator[tuple[dg.AssetKey, dg.AssetKey]]:
+        return ((other.target, other.target) for other in jobs if other.origin == here)
 
-def _find_way(
-    here: dg.AssetKey, end: dg.AssetKey, jobs: Sequence[Job], seen: tuple[dg.AssetKey, ...]
-) -> tuple[dg.AssetKey, ...] | None:
-    """Give the targets on the way from one table to another; None if there is no way."""
-    if here == end:
-        return seen
-    for other in jobs:
-        if other.origin == here and other.target not in seen:
-            found = _find_way(other.target, end, jobs, (*seen, other.target))
-            if found is not None:
-                return found
-    return None
+    way = find_way(job.target, job.origin, leaving, operator.eq)
+    return way is not None and job.target == max((job.target, *way))
 
 
 def _try(build: Callable[[], _T], wrong: list[str]) -> _T | None:

@@ -1,7 +1,8 @@
 """A synchronisation that feeds its own origin is refused: its changes would go round for ever."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import dagster as dg
 
@@ -11,6 +12,8 @@ from migration_platform.cql.names import TableName
 from migration_platform.declaration.migration import Migration
 from migration_platform.errors import DeclarationError
 
+_Node = TypeVar("_Node")
+_Name = TypeVar("_Name")
 Place = tuple[str, TableName]
 """A store by its name, and a table in it."""
 
@@ -43,7 +46,7 @@ def refuse_circle(tree: dg.ComponentTree, migration: Migration, place: str) -> N
             f"{target[0]} are one table, for both stores are the same servers; name another table "
             "or another store"
         )
-    way = _find_way(tree, same, target, origin, (target,))
+    way = find_way(target, origin, partial(_leaving, tree, same), partial(_one, same))
     if way is not None:
         files = " and ".join(dict.fromkeys(each for each in way if each != place)) or "this file"
         raise DeclarationError(
@@ -53,17 +56,25 @@ def refuse_circle(tree: dg.ComponentTree, migration: Migration, place: str) -> N
         )
 
 
-def _find_way(
-    tree: dg.ComponentTree, same: dict[str, str], here: Place, end: Place, seen: tuple[Place, ...]
-) -> list[str] | None:
-    """Give the files of the declarations that lead from a table to another; None if none do."""
-    for file, there in _leaving(tree, same, here):
-        if _one(same, there, end):
-            return [file]
-        if not any(_one(same, there, known) for known in seen):
-            further = _find_way(tree, same, there, end, (*seen, there))
+def find_way(
+    here: _Node,
+    end: _Node,
+    leaving: Callable[[_Node], Iterable[tuple[_Name, _Node]]],
+    are_one: Callable[[_Node, _Node], bool],
+    seen: tuple[_Node, ...] = (),
+) -> list[_Name] | None:
+    """Give the names of the steps that lead from one place to another; None if none do.
+
+    `leaving` gives the steps from a place, each with its name and where it leads to.
+    """
+    seen = (*seen, here)
+    for name, there in leaving(here):
+        if are_one(there, end):
+            return [name]
+        if not any(are_one(there, known) for known in seen):
+            further = find_way(there, end, leaving, are_one, seen)
             if further is not None:
-                return [file, *further]
+                return [name, *further]
     return None
 
 

@@ -9,7 +9,7 @@ rewound cursor asks for again.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import dagster as dg
 
@@ -61,20 +61,12 @@ def read_cursor(text: str | None, topic: str, ranges: int) -> Cursor:
         if isinstance(seen, bool) or not isinstance(seen, int) or seen < 0:
             raise ValueError("seen is no whole number")
         position = Position.parse(json.dumps(content["position"]))
-        if position.topic not in ("", topic):
-            raise ValueError(
-                f"its position is one of the topic {position.topic}, and sync reads "
-                f"{topic or 'no topic'}"
-            )
-        beyond = [i for i in (*position.open_ranges, *position.compared_at) if i >= ranges]
-        if beyond:
-            raise ValueError(
-                f"its position names the range {max(beyond)}, and there are {ranges}, numbered "
-                "from 0"
-            )
     except (ValueError, RecursionError, DeclarationError) as error:
         raise DeclarationError(f"the cursor cannot be read: {error}; {_CLEAR}") from None
-    return Cursor(replace(position, topic=topic), seen)
+    try:
+        return Cursor(position.for_table(topic, ranges), seen)
+    except DeclarationError as error:
+        raise DeclarationError(f"the cursor cannot be read: its {error}; {_CLEAR}") from None
 
 
 def move_on(

@@ -263,7 +263,11 @@ def _find_start(sync: SyncRun, source: ChangeSource | None) -> Start:
     assert sync.run.plan is not None
     topic = declared.kafka.topic if declared.kafka else ""
     if wanted and wanted.strip() != "copy":
-        return Start(_read_position(wanted, topic, len(job.migration.ranges)))
+        position = Position.parse(wanted)
+        try:
+            return Start(position.for_table(topic, len(job.migration.ranges)))
+        except DeclarationError as error:
+            raise DeclarationError(f"{error}; take one of this table, or leave it out") from None
     return find_start(
         None if wanted else sync.committed,
         sync.states,
@@ -271,26 +275,6 @@ def _find_start(sync: SyncRun, source: ChangeSource | None) -> Start:
         fingerprint=sync.run.plan.fingerprint,
         now=partial(position_of_now, source),
     )
-
-
-def _read_position(text: str, topic: str, ranges: int) -> Position:
-    """Read the position that a person wants.
-
-    Raises:
-        DeclarationError: it is none of this table.
-    """
-    position = Position.parse(text)
-    if position.topic not in ("", topic):
-        raise DeclarationError(
-            f"position is one of the topic {position.topic}, but sync reads "
-            f"{topic or 'no topic'}; take one of that topic, or leave it out"
-        )
-    beyond = [i for i in (*position.open_ranges, *position.compared_at) if i >= ranges]
-    if beyond:
-        raise DeclarationError(
-            f"position names the range {max(beyond)}, and there are {ranges}, numbered from 0"
-        )
-    return replace(position, topic=topic)
 
 
 def _limit(
