@@ -9,7 +9,7 @@ from cassandra.concurrent import execute_concurrent_with_args
 from cassandra.query import PreparedStatement, tuple_factory
 
 from benchmarks.peers import PROCESSES, TOKEN_RANGES, Peer, Work
-from benchmarks.peers.serving import serve
+from benchmarks.peers.serving import serve_by
 from migration_platform.cql.names import TableName, quote
 from migration_platform.local.ports import LOCALHOST
 from migration_platform.token_ranges import TokenRange, split_ring
@@ -106,18 +106,7 @@ def main(port: int, origin: str, target: str) -> None:
         processes[-1].start()
         # So that its end is heard of here.
         far.close()
-    for pipe in pipes:
-        pipe.recv()
-
-    def copy() -> int:
-        for pipe in pipes:
-            pipe.send("copy")
-        answers = [pipe.recv() for pipe in pipes]
-        if failures := [answer for answer in answers if isinstance(answer, str)]:
-            raise SystemExit(failures[0])
-        return sum(answers)
-
-    serve(lambda request: copy)
+    serve_by(pipes)
     for pipe in pipes:
         pipe.send("stop")
     for process in processes:

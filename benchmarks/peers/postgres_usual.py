@@ -13,7 +13,7 @@ from psycopg.types.json import Json
 
 from benchmarks.peers import PROCESSES
 from benchmarks.peers.postgres import DOCUMENTS, FEW, NAMES, batches, connect, upsert
-from benchmarks.peers.serving import serve
+from benchmarks.peers.serving import serve_by
 from migration_platform.demo import sample
 from migration_platform.local.ports import LOCALHOST
 from migration_platform.token_ranges import TokenRange, split_ring
@@ -100,18 +100,7 @@ def main(keyspace: str, cassandra_port: str, postgres_port: str) -> None:
         pipes.append(near)
         # So that its end is heard of here.
         far.close()
-    for pipe in pipes:
-        pipe.recv()
-
-    def copy() -> int:
-        for pipe in pipes:
-            pipe.send("copy")
-        answers = [pipe.recv() for pipe in pipes]
-        if failures := [answer for answer in answers if isinstance(answer, str)]:
-            raise SystemExit(failures[0])
-        return sum(answers)
-
-    serve(lambda request: copy)
+    serve_by(pipes)
 
 
 if __name__ == "__main__":

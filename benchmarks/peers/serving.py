@@ -7,7 +7,8 @@ is measured; then a line `go` starts the work, and the answer brings its result.
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from typing import Any
 
 Prepare = Callable[[dict[str, Any]], Callable[[], Any]]
@@ -28,3 +29,23 @@ def serve(prepare: Prepare) -> None:
         say(prepared=True)
         sys.stdin.readline()
         say(result=work())
+
+
+def serve_by(pipes: Sequence[Connection]) -> None:
+    """Answer until the input ends; the work is done by processes at the other ends of pipes.
+
+    Each says once that it is ready. Told `copy`, it answers with its rows, or a text that says why
+    it failed.
+    """
+    for pipe in pipes:
+        pipe.recv()
+
+    def copy() -> int:
+        for pipe in pipes:
+            pipe.send("copy")
+        answers = [pipe.recv() for pipe in pipes]
+        if failures := [answer for answer in answers if isinstance(answer, str)]:
+            raise SystemExit(failures[0])
+        return sum(answers)
+
+    serve(lambda request: copy)
