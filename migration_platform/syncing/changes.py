@@ -48,6 +48,11 @@ class Lag:
         return sum(self.by_partition.values())
 
 
+def tell_waiting(messages: int) -> str:
+    """Say that messages are yet to be read."""
+    return "1 message waits" if messages == 1 else f"{messages:,} messages wait"
+
+
 class ChangeSource(Protocol):
     """Tells of changes; it is a context manager, and is asked by one thread."""
 

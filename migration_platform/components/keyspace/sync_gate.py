@@ -21,7 +21,7 @@ from migration_platform.components.table.sync_ledger import (
     read_committed,
 )
 from migration_platform.errors import MigrationError
-from migration_platform.syncing.changes import Lag
+from migration_platform.syncing.changes import Lag, tell_waiting
 from migration_platform.token_ranges import TokenRange, describe_ranges
 
 
@@ -45,7 +45,7 @@ def judge_sync(
     if lag.lost:
         missing.append(f"messages were lost ({next(iter(lag.lost.values()))})")
     if lag.messages:
-        missing.append(f"{lag.messages:,} messages wait")
+        missing.append(tell_waiting(lag.messages))
     if position.open_ranges:
         missing.append(f"{len(position.open_ranges)} ranges are yet to be compared by it")
     if position.unreadable:

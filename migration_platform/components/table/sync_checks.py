@@ -14,6 +14,7 @@ from migration_platform.components.table.reporting import Job
 from migration_platform.components.table.sync_ledger import write_moment
 from migration_platform.copying.dead_letters import DeadLetterSummary
 from migration_platform.plan.fidelity import write_table
+from migration_platform.syncing.changes import tell_waiting
 from migration_platform.syncing.position import Position
 from migration_platform.token_ranges import TokenRange
 
@@ -74,7 +75,7 @@ def judge_freshness(job: Job, position: Position, messages: int | None, now: flo
             metadata,
         )
     metadata |= {"lag_seconds": round(behind, 1), "synced_at": write_moment(position.synced_at)}
-    waiting = f", and {messages:,} messages wait" if messages else ""
+    waiting = f", and {tell_waiting(messages)}" if messages else ""
     said = f"The target has all changes up to {write_moment(position.synced_at)}"
     if behind <= sync.max_lag_seconds:
         return Verdict(True, f"{said}{waiting}.", metadata)

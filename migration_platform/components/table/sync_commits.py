@@ -25,7 +25,7 @@ from migration_platform.components.table.sync_ledger import (
     write_moment,
 )
 from migration_platform.components.table.sync_picture import draw_sync
-from migration_platform.syncing.changes import Lag
+from migration_platform.syncing.changes import Lag, tell_waiting
 from migration_platform.syncing.counts import SyncCounts
 from migration_platform.syncing.follow import Followed
 from migration_platform.syncing.position import Position
@@ -111,7 +111,7 @@ class Commits:
         now = time.monotonic()
         if due or now - self.line_at >= PROGRESS_SECONDS:
             self.line_at = now
-            waiting = f"; {self.lag.messages:,} messages wait" if self.lag.messages else ""
+            waiting = f"; {tell_waiting(self.lag.messages)}" if self.lag.messages else ""
             self.run.context.log.info(
                 f"{tell_counts(self.counts)} in {now - self.started:,.0f} s{waiting}"
             )

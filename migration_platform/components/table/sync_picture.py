@@ -8,7 +8,7 @@ from html import escape
 from migration_platform.declaration.migration import Migration
 from migration_platform.picture import BACKGROUND, FONT, MUTED, TEXT, as_markdown, write_text
 from migration_platform.plan.fidelity import write_table
-from migration_platform.syncing.changes import Lag
+from migration_platform.syncing.changes import Lag, tell_waiting
 from migration_platform.syncing.position import Position
 
 _WIDTH, _MARGIN, _LINE = 640, 24, 22
@@ -23,7 +23,7 @@ def draw_sync(migration: Migration, position: Position, lag: Lag, now: float) ->
     parts: list[str] = []
     y = 36.0
     parts.append(write_text(_MARGIN, y, migration.name, 15, TEXT, weight=700))
-    waiting = f"{lag.messages:,} messages wait" if position.offsets else "no topic"
+    waiting = tell_waiting(lag.messages) if position.offsets else "no topic"
     parts.append(write_text(_WIDTH - _MARGIN, y, waiting, 12, MUTED, "end"))
     bars, y = _draw_partitions(position, lag, y + 14)
     strip, y = _draw_ages(migration, position, now, y)

@@ -54,7 +54,7 @@ from migration_platform.stores.interface import Resource, Uses
 from migration_platform.stores.permissions import look_again, refuse_denied
 from migration_platform.stores.planning import make_plan, refuse_missing_target
 from migration_platform.stores.work import Event, Pool, Task, records_at
-from migration_platform.syncing.changes import ChangeSource
+from migration_platform.syncing.changes import ChangeSource, tell_waiting
 from migration_platform.syncing.follow import Limits, follow
 from migration_platform.syncing.position import Position
 from migration_platform.syncing.rounds import open_due
@@ -325,7 +325,7 @@ def _tell_end(sync: SyncRun, commits: Commits) -> str:
     position = commits.position
     reached = write_moment(position.synced_at) if position.synced_at else "an unknown moment"
     waiting = commits.lag.messages
-    left = [f"{waiting:,} messages wait"] if waiting else []
+    left = [tell_waiting(waiting)] if waiting else []
     if position.open_ranges:
         left.append(f"{len(position.open_ranges):,} ranges are yet to be compared")
     return (
